@@ -1,0 +1,2 @@
+//! The `aircheck` binary.
+fn main() {}
