@@ -1,0 +1,43 @@
+# The commands of this repository. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint fmt unit e2e conformance bench bench-quick setup
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## compile the released binary: target/release/aircheck
+	@deploy/setup/install build
+	cargo build --release --locked
+
+demo: ## record a push on this machine and show what came of it (KEEP=1 leaves the server running)
+	@deploy/setup/demo
+
+test: ## everything a change must pass: lint, all tests
+	@tests/run all
+
+lint: ## formatting, clippy and rustdoc, warnings as errors
+	@tests/run lint
+
+unit: ## the tests that start no process
+	@tests/run unit
+
+e2e: ## the tests that push into the real binary with real programs
+	@tests/run e2e
+
+conformance: ## every format read back by independent demuxers and players
+	@tests/run conformance
+
+bench: ## CPU and memory beside nginx's RTMP module, about 25 minutes (BENCH_ARGS="--help")
+	@deploy/setup/install bench
+	python3 tests/bench/run.py $(BENCH_ARGS)
+
+bench-quick: ## the same with few streams and one run each, about 3 minutes
+	@deploy/setup/install bench
+	python3 tests/bench/run.py --quick $(BENCH_ARGS)
+
+setup: ## install all that the commands above need
+	@deploy/setup/install test
+	@deploy/setup/install bench
+
+fmt: ## format the sources
+	cargo fmt --all
