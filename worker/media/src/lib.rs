@@ -17,3 +17,5 @@
 extern crate alloc;
 
 pub mod access_unit;
+pub mod amf;
+pub mod rtmp;
