@@ -18,4 +18,6 @@ extern crate alloc;
 
 pub mod access_unit;
 pub mod amf;
+pub mod flv;
 pub mod rtmp;
+pub mod timeline;
