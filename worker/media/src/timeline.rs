@@ -141,9 +141,7 @@ impl Timeline {
                 held_ms,
             };
         }
-        let dts_ms = self
-            .last(track)
-            .map_or(front_ms, |last| last.dts_ms + last.nominal_ms);
+        let dts_ms = self.last(track).map_or(front_ms, |last| last.dts_ms + last.nominal_ms);
         let from_ms = self.last(track).map_or(front_ms, |last| last.dts_ms);
         let to_ms = place(self.offsets[0], raw_ms, front_ms);
         self.bring_front(KNOWN - 1, dts_ms - raw_ms);
@@ -180,13 +178,7 @@ impl Timeline {
     }
 
     /// The first known offset whose place fits goes to the front.
-    fn known_place(
-        &mut self,
-        track: Track,
-        raw_ms: i64,
-        front_ms: i64,
-        arrival_ms: i64,
-    ) -> Option<(i64, Fit)> {
+    fn known_place(&mut self, track: Track, raw_ms: i64, front_ms: i64, arrival_ms: i64) -> Option<(i64, Fit)> {
         for (index, &offset) in self.offsets.iter().enumerate().take(self.known) {
             let dts_ms = place(offset, raw_ms, front_ms);
             let fit = self.fit(track, dts_ms, front_ms, (index == 0).then_some(arrival_ms));
@@ -215,9 +207,7 @@ impl Timeline {
             };
         };
         let step_ms = dts_ms - last.dts_ms;
-        let elapsed_ms = arrival_ms.map_or(0, |arrival_ms| {
-            arrival_ms.saturating_sub(last.arrival_ms).max(0)
-        });
+        let elapsed_ms = arrival_ms.map_or(0, |arrival_ms| arrival_ms.saturating_sub(last.arrival_ms).max(0));
         if step_ms < 0 {
             let jitter = step_ms >= -HOLD_MS && last.held_units < HOLD_UNITS;
             if jitter { Fit::Held } else { Fit::No }
@@ -253,12 +243,10 @@ impl Timeline {
         };
         // Until two units are known: 25 pictures a second; 1024 samples at 44.1 kHz.
         let first_ms = if track == Track::Video { 40 } else { 23 };
-        let nominal_ms = slot
-            .as_ref()
-            .map_or(first_ms, |last| match dts_ms - last.dts_ms {
-                step_ms @ 1..=NOMINAL_MAX_MS => step_ms,
-                _ => last.nominal_ms,
-            });
+        let nominal_ms = slot.as_ref().map_or(first_ms, |last| match dts_ms - last.dts_ms {
+            step_ms @ 1..=NOMINAL_MAX_MS => step_ms,
+            _ => last.nominal_ms,
+        });
         let held_units = if held {
             slot.as_ref().map_or(0, |last| last.held_units) + 1
         } else {

@@ -108,9 +108,7 @@ fn both_tracks_share_the_offset_of_a_jump() {
         let mut units: Vec<_> = (0..100u32)
             .flat_map(|n| [(V, 50_000 + n * 40, 0), (A, 50_007 + n * 40, 0)])
             .collect();
-        units.extend(
-            (0..100u32).flat_map(|n| [(V, jumped + n * 40, 0), (A, jumped + 7 + n * 40, 0)]),
-        );
+        units.extend((0..100u32).flat_map(|n| [(V, jumped + n * 40, 0), (A, jumped + 7 + n * 40, 0)]));
         let times = times(&units);
         assert_eq!(jumps(&units), 1, "{jumped}");
         for (n, pair) in times.chunks(2).enumerate() {
@@ -138,18 +136,9 @@ fn a_jump_says_where_from_and_where_to() {
 
 #[test]
 fn a_long_step_is_a_jump_only_if_the_arrival_clock_stood_still() {
-    assert_eq!(
-        times(&[(V, 0, 0), (V, 40, 40), (V, 60_040, 60_000)]),
-        [0, 40, 60_040]
-    );
-    assert_eq!(
-        times(&[(V, 0, 0), (V, 40, 40), (V, 60_040, 80)]),
-        [0, 40, 80]
-    );
-    assert_eq!(
-        times(&[(V, 0, 0), (V, 40, 40), (V, 9_040, 80)]),
-        [0, 40, 9_040]
-    );
+    assert_eq!(times(&[(V, 0, 0), (V, 40, 40), (V, 60_040, 60_000)]), [0, 40, 60_040]);
+    assert_eq!(times(&[(V, 0, 0), (V, 40, 40), (V, 60_040, 80)]), [0, 40, 80]);
+    assert_eq!(times(&[(V, 0, 0), (V, 40, 40), (V, 9_040, 80)]), [0, 40, 9_040]);
 }
 
 #[test]
@@ -166,10 +155,7 @@ fn audio_seconds_ahead_of_video_is_no_jump() {
     let units: Vec<_> = (0..500u32)
         .flat_map(|n| [(V, n * 40, 0), (A, 2000 + n * 40, 0)])
         .collect();
-    assert_eq!(
-        times(&units),
-        units.iter().map(|u| i64::from(u.1)).collect::<Vec<_>>()
-    );
+    assert_eq!(times(&units), units.iter().map(|u| i64::from(u.1)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -36,10 +36,7 @@ impl Class {
     };
 
     const fn script(kind: UnitKind) -> Self {
-        Self {
-            kind,
-            ..Self::OTHER
-        }
+        Self { kind, ..Self::OTHER }
     }
 }
 
@@ -236,10 +233,7 @@ fn four_cc(body: &[u8], at: usize) -> Option<(&[u8; 4], &[u8])> {
 /// A header of more than 255 bytes cannot be expressed: only FLV keeps such a tag.
 fn with_header(class: Class, header_len: usize) -> Class {
     match u8::try_from(header_len) {
-        Ok(header_len) => Class {
-            header_len,
-            ..class
-        },
+        Ok(header_len) => Class { header_len, ..class },
         Err(_) => Class::OTHER,
     }
 }

@@ -14,8 +14,8 @@ mod tag;
 
 pub use classify::{Class, classify, is_metadata};
 pub use tag::{
-    FILE_HEADER_LEN, FileHeader, FlvError, MAX_BODY_LEN, TAG_HEADER_LEN, TAG_OVERHEAD, TagRef,
-    append_file_header, append_tag, patch_timestamp, read_file_header, read_tag,
+    FILE_HEADER_LEN, FileHeader, FlvError, MAX_BODY_LEN, TAG_HEADER_LEN, TAG_OVERHEAD, TagRef, append_file_header,
+    append_tag, patch_timestamp, read_file_header, read_tag,
 };
 
 /// Tag type of sound. FLV 10.1 §E.4.1.

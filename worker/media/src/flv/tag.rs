@@ -90,10 +90,7 @@ pub fn read_file_header(buf: &[u8]) -> Result<Option<FileHeader>, FlvError> {
 /// Returns false, and appends nothing, where `body` is longer than [`MAX_BODY_LEN`]: no tag can
 /// hold it, and no RTMP message can be that long.
 pub fn append_tag(out: &mut Vec<u8>, tag_type: u8, timestamp_ms: u32, body: &[u8]) -> bool {
-    let Some(len) = u32::try_from(body.len())
-        .ok()
-        .filter(|&len| len <= 0xFF_FFFF)
-    else {
+    let Some(len) = u32::try_from(body.len()).ok().filter(|&len| len <= 0xFF_FFFF) else {
         return false;
     };
     let [_, s0, s1, s2] = len.to_be_bytes();
@@ -128,8 +125,7 @@ pub fn read_tag(buf: &[u8]) -> Result<Option<TagRef<'_>>, FlvError> {
     if !matches!(tag_type, super::AUDIO | super::VIDEO | super::SCRIPT) {
         return Err(FlvError::TagType(tag_type));
     }
-    let Some((&[_, s0, s1, s2, t0, t1, t2, extension, _, _, _], rest)) =
-        buf.split_first_chunk::<TAG_HEADER_LEN>()
+    let Some((&[_, s0, s1, s2, t0, t1, t2, extension, _, _, _], rest)) = buf.split_first_chunk::<TAG_HEADER_LEN>()
     else {
         return Ok(None);
     };
@@ -160,12 +156,7 @@ mod tests {
 
     #[test]
     fn a_tag_written_is_the_tag_read() {
-        for (len, ts) in [
-            (0usize, 0u32),
-            (1, 0xFF_FFFF),
-            (70_000, 0x0100_0000),
-            (5, u32::MAX),
-        ] {
+        for (len, ts) in [(0usize, 0u32), (1, 0xFF_FFFF), (70_000, 0x0100_0000), (5, u32::MAX)] {
             let body = vec![7u8; len];
             let mut out = Vec::new();
             assert!(append_tag(&mut out, super::super::VIDEO, ts, &body));
@@ -204,13 +195,7 @@ mod tests {
         let mut out = Vec::new();
         append_tag(&mut out, 9, 0, b"abc");
         *out.last_mut().unwrap() = 9;
-        assert_eq!(
-            read_tag(&out),
-            Err(FlvError::BackPointer {
-                expected: 14,
-                found: 9
-            })
-        );
+        assert_eq!(read_tag(&out), Err(FlvError::BackPointer { expected: 14, found: 9 }));
     }
 
     #[test]
