@@ -19,5 +19,6 @@ extern crate alloc;
 pub mod access_unit;
 pub mod amf;
 pub mod flv;
+pub mod mp4;
 pub mod rtmp;
 pub mod timeline;

@@ -1,0 +1,186 @@
+//! Sample entries: how a track's samples are to be decoded. ISO/IEC 14496-12 §8.5.2 and §12, 14496-14 §5.6, 14496-15 §5.4 and §8.4.
+
+use alloc::vec::Vec;
+
+use bytes::BufMut;
+
+use super::{
+    boxes::{boxed, full_box},
+    layout::Configuration,
+    sample_log::Summary,
+};
+use crate::access_unit::Codec;
+
+/// Stands for MP3 whose first frame was not at hand: MPEG-1 layer 3, 44.1 kHz, stereo.
+pub(super) const USUAL_MP3_HEADER: [u8; 4] = [0xff, 0xfa, 0, 0];
+
+/// Used where a track has one sample only: 25 pictures a second.
+const PICTURE_MS: u32 = 40;
+
+/// Whether a record is long enough, and of the version, that a reader of the box could make sense of it.
+pub(super) fn is_usable(codec: Codec, record: &[u8]) -> bool {
+    match codec {
+        // 14496-15 §5.3.3.1: six bytes and at least one empty list; §8.3.3.1: 23 bytes.
+        Codec::Avc => record.len() >= 7 && record.first() == Some(&1),
+        Codec::Hevc => record.len() >= 23,
+        // 14496-3 §1.6.2.1: object type 0 is none.
+        Codec::Aac => record.len() >= 2 && record.first().is_some_and(|first| first >> 3 != 0),
+        Codec::Mp3 | Codec::Other => false,
+    }
+}
+
+/// What stays the same from frame to frame of an MP3 stream: version, layer, sampling rate, mono or not. `None` if `bytes` do
+/// not begin with the header of a layer 3 frame. ISO/IEC 11172-3 §2.4.2.3.
+pub(super) fn mp3_parameters(bytes: &[u8]) -> Option<[u8; 4]> {
+    let &[0xff, second, third, fourth] = bytes.first_chunk()? else {
+        return None;
+    };
+    let layer3 = second & 0xe6 == 0xe2;
+    let reserved = second & 0x18 == 0x08 || third & 0x0c == 0x0c;
+    let mono = if fourth & 0xc0 == 0xc0 { 0xc0 } else { 0 };
+    (layer3 && !reserved).then_some([0xff, second & 0xfe, third & 0x0c, mono])
+}
+
+/// Milliseconds of one sample, for a track that has only one.
+pub(super) fn nominal_duration_ms(configuration: &Configuration) -> u32 {
+    match configuration.codec {
+        Codec::Avc | Codec::Hevc | Codec::Other => PICTURE_MS,
+        Codec::Aac | Codec::Mp3 => {
+            let sound = Sound::of(configuration);
+            (sound.frame_samples * 1000 + sound.rate / 2)
+                .checked_div(sound.rate)
+                .unwrap_or(0)
+                .max(1)
+        }
+    }
+}
+
+/// Width and height of the pictures; 0 where the parameter sets do not say.
+pub(super) fn dimensions(_configuration: &Configuration) -> (u16, u16) {
+    (0, 0)
+}
+
+struct Sound {
+    /// Hertz.
+    rate: u32,
+    channels: u16,
+    /// Samples of one channel in a frame.
+    frame_samples: u32,
+}
+
+impl Sound {
+    fn of(configuration: &Configuration) -> Self {
+        match configuration.codec {
+            Codec::Mp3 => Self::of_mp3(&configuration.record),
+            _ => Self {
+                rate: 44_100,
+                channels: 2,
+                frame_samples: 1024,
+            },
+        }
+    }
+
+    fn of_mp3(header: &[u8]) -> Self {
+        let &[_, second, third, fourth] = header.first_chunk().unwrap_or(&USUAL_MP3_HEADER);
+        let base = match third >> 2 & 3 {
+            0 => 44_100,
+            1 => 48_000,
+            _ => 32_000,
+        };
+        // MPEG-1, MPEG-2 at half, MPEG-2.5 at a quarter of the rates; the latter two with half the samples a frame.
+        let (rate, frame_samples) = match second >> 3 & 3 {
+            3 => (base, 1152),
+            2 => (base / 2, 576),
+            _ => (base / 4, 576),
+        };
+        Self {
+            rate,
+            channels: if fourth >> 6 == 3 { 1 } else { 2 },
+            frame_samples,
+        }
+    }
+}
+
+/// Appends the sample entry for `configuration`; bit rates are the whole track's.
+pub(super) fn put_sample_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+    match configuration.codec {
+        Codec::Avc => put_picture_entry(out, b"avc1", b"avcC", configuration),
+        Codec::Hevc => put_picture_entry(out, b"hvc1", b"hvcC", configuration),
+        Codec::Aac | Codec::Mp3 | Codec::Other => put_sound_entry(out, configuration, summary),
+    }
+}
+
+/// `VisualSampleEntry`, §12.1.3.
+fn put_picture_entry(out: &mut Vec<u8>, kind: &[u8; 4], config_kind: &[u8; 4], configuration: &Configuration) {
+    let (width, height) = dimensions(configuration);
+    boxed(out, kind, |out| {
+        out.put_bytes(0, 6);
+        out.put_u16(1); // data reference: this file
+        out.put_bytes(0, 16);
+        out.put_u16(width);
+        out.put_u16(height);
+        out.put_u32(0x0048_0000); // 72 dots an inch, as the standard wants
+        out.put_u32(0x0048_0000);
+        out.put_u32(0);
+        out.put_u16(1); // one picture a sample
+        out.put_bytes(0, 32); // no compressor name
+        out.put_u16(24); // colour without alpha
+        out.put_i16(-1);
+        boxed(out, config_kind, |out| out.put_slice(&configuration.record));
+    });
+}
+
+/// `AudioSampleEntry`, §12.2.3.
+fn put_sound_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+    let sound = Sound::of(configuration);
+    boxed(out, b"mp4a", |out| {
+        out.put_bytes(0, 6);
+        out.put_u16(1); // data reference: this file
+        out.put_bytes(0, 8);
+        out.put_u16(sound.channels);
+        out.put_u16(16); // bits a sample, fixed by the standard
+        out.put_u32(0);
+        // 16.16 fixed point: higher rates do not fit, and are in the decoder configuration alone.
+        out.put_u32(u16::try_from(sound.rate).map_or(0, |rate| u32::from(rate) << 16));
+        put_esds(out, configuration, summary);
+    });
+}
+
+/// `ESDescriptor` of 14496-1 §7.2.6.5 in its box, 14496-14 §5.6.
+fn put_esds(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+    let (object_type, decoder_config): (u8, &[u8]) = match configuration.codec {
+        Codec::Mp3 if Sound::of(configuration).frame_samples == 576 => (0x69, &[]),
+        Codec::Mp3 => (0x6b, &[]),
+        _ => (0x40, &configuration.record),
+    };
+    let milliseconds = u64::try_from(summary.last_dts_ms - summary.first_dts_ms).unwrap_or(0);
+    let bit_rate = (summary.bytes * 8000).checked_div(milliseconds).unwrap_or(0);
+    let bit_rate = u32::try_from(bit_rate).unwrap_or(u32::MAX);
+
+    let mut decoder = Vec::with_capacity(32 + decoder_config.len());
+    decoder.put_u8(object_type);
+    decoder.put_u8(5 << 2 | 1); // audio, downstream
+    decoder.put_uint(u64::from(summary.max_size.min(0x00ff_ffff)), 3);
+    decoder.put_u32(bit_rate); // at most: not known better
+    decoder.put_u32(bit_rate); // on average
+    if !decoder_config.is_empty() {
+        put_descriptor(&mut decoder, 5, decoder_config);
+    }
+    let mut stream = Vec::with_capacity(decoder.len() + 16);
+    stream.put_u16(0); // ES_ID: by track in a file
+    stream.put_u8(0);
+    put_descriptor(&mut stream, 4, &decoder);
+    put_descriptor(&mut stream, 6, &[2]); // sync layer: MP4's
+    full_box(out, b"esds", 0, 0, |out| put_descriptor(out, 3, &stream));
+}
+
+/// Tag, length in seven bits a byte, body. 14496-1 §8.3.3.
+fn put_descriptor(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+    out.put_u8(tag);
+    let len = body.len();
+    for shift in [21, 14, 7] {
+        out.put_u8((len >> shift) as u8 | 0x80);
+    }
+    out.put_u8(len as u8 & 0x7f);
+    out.put_slice(body);
+}

@@ -1,0 +1,375 @@
+//! [`HeadBuilder`]: composes what stands in front of the body.
+
+use alloc::vec::Vec;
+
+use bytes::BufMut;
+
+use super::{
+    HEAD_ALIGNMENT, Layout, Mp4Error, TIMESCALE, Take,
+    boxes::{boxed, counted_box, full_box, put_time},
+    entry,
+    layout::Configuration,
+    sample_log::{SampleLog, Summary},
+    tables::{self, ChunkOffsets},
+};
+use crate::access_unit::{Codec, Track, UnitInfo};
+
+/// From the epoch of the format's times, the beginning of 1904, to that of Unix.
+const EPOCH_1904_S: i64 = 2_082_844_800;
+/// Scale 1, no turning: the matrix every track and movie carries. §6.2.2.
+const UNITY_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+/// No sample takes more of `moov` than this: 8 each in `stts`, `ctts` and `co64`, 4 in `stsz` and `stss`, 12 in `stsc`.
+const MAX_TABLE_BYTES: u64 = 44;
+/// What `moov` holds besides sample tables and decoder configurations, generously.
+const FIXED_BYTES: u64 = 4096;
+/// A longer distance between the last two decode times is taken for a pause, not for how long a sample lasts.
+const MAX_LAST_DURATION_MS: u32 = 1000;
+
+/// Composes the head of a file from the units that were offered to it, in the same order as to [`Layout`].
+///
+/// Memory: some seven bytes a unit until [`Self::finish`], which adds the head itself (some 20 bytes a unit).
+#[derive(Debug, Clone)]
+pub struct HeadBuilder {
+    layout: Layout,
+    video: SampleLog,
+    audio: SampleLog,
+    created_ms: i64,
+}
+
+impl HeadBuilder {
+    /// A head for a file that begins with these configurations in force (see [`Layout::push`] for their shape).
+    /// `created_ms`, milliseconds since the Unix epoch, becomes the movie's creation time, in whole seconds.
+    #[must_use]
+    pub fn new(start_configs: &[(Codec, Track, &[u8])], created_ms: i64) -> Self {
+        Self {
+            layout: Layout::with_configs(start_configs),
+            video: SampleLog::default(),
+            audio: SampleLog::default(),
+            created_ms,
+        }
+    }
+
+    /// Notes a unit. The answer is [`Layout::push`]'s to the same questions; only `Take::Yes` changes the head.
+    pub fn push(&mut self, unit: &UnitInfo, config: Option<&[u8]>) -> Take {
+        match self.layout.place(unit, config) {
+            Ok(placed) => {
+                match placed.track {
+                    Track::Video => self.video.push(&placed),
+                    Track::Audio => self.audio.push(&placed),
+                }
+                Take::Yes
+            }
+            Err(other) => other,
+        }
+    }
+
+    /// Bytes of the body that the head describes.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        self.layout.body_len()
+    }
+
+    /// Where the movie begins, in milliseconds of the publish's timeline: its earliest presentation time. `None` without units.
+    #[must_use]
+    pub fn start_ms(&self) -> Option<i64> {
+        self.summaries().map(|summary| summary.first_pts_ms).min()
+    }
+
+    /// How long the movie is, milliseconds: from the earliest presentation time to the end of the last.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        self.start_ms().map_or(0, |start_ms| {
+            self.tracks(start_ms)
+                .map(|track| track.movie_duration())
+                .max()
+                .unwrap_or(0)
+        })
+    }
+
+    /// Composes `ftyp`, `moov`, `free` and the header of `mdat`: a multiple of [`HEAD_ALIGNMENT`] bytes, to be followed by
+    /// the body, [`Self::body_len`] bytes, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Mp4Error::Empty`] if no unit was taken.
+    pub fn finish(self) -> Result<Vec<u8>, Mp4Error> {
+        let start_ms = self.start_ms().ok_or(Mp4Error::Empty)?;
+        let body_len = self.body_len();
+        let samples: u64 = self.summaries().map(|summary| u64::from(summary.samples)).sum();
+        let configurations: usize = self
+            .tracks(start_ms)
+            .flat_map(|track| track.entries)
+            .map(|entry| entry.record.len() + 256)
+            .sum();
+        let most = samples * MAX_TABLE_BYTES + configurations as u64 + FIXED_BYTES;
+        if most > u64::from(u32::MAX) {
+            return Err(Mp4Error::TooLarge(most));
+        }
+        let wide = body_len + most + HEAD_ALIGNMENT as u64 > u64::from(u32::MAX);
+
+        let mut head = Vec::new();
+        put_ftyp(&mut head);
+        let mut offsets = [None, None];
+        boxed(&mut head, b"moov", |out| {
+            self.put_mvhd(out);
+            for (track, offsets) in self.tracks(start_ms).zip(&mut offsets) {
+                *offsets = Some(track.put_trak(out, self.created(), wide));
+            }
+        });
+        put_padding_and_mdat(&mut head, body_len);
+        let len = head.len() as u64;
+        for offsets in offsets.iter().flatten() {
+            offsets.add(&mut head, len);
+        }
+        Ok(head)
+    }
+
+    fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.video.summary().into_iter().chain(self.audio.summary())
+    }
+
+    /// The tracks that have samples: video, then audio.
+    fn tracks(&self, start_ms: i64) -> impl Iterator<Item = TrackHead<'_>> {
+        let heads = [(Track::Video, &self.video), (Track::Audio, &self.audio)];
+        heads.into_iter().filter_map(move |(kind, log)| {
+            let summary = log.summary()?;
+            let entries = self.layout.track(kind).entries();
+            Some(TrackHead::new(kind, log, summary, entries, start_ms))
+        })
+    }
+
+    /// Seconds since 1904.
+    fn created(&self) -> u64 {
+        u64::try_from(self.created_ms.div_euclid(1000).saturating_add(EPOCH_1904_S)).unwrap_or(0)
+    }
+
+    /// §8.2.2.
+    fn put_mvhd(&self, out: &mut Vec<u8>) {
+        let (created, duration) = (self.created(), self.duration_ms());
+        let version = version_for(&[created, duration]);
+        full_box(out, b"mvhd", version, 0, |out| {
+            put_time(out, version, created);
+            put_time(out, version, created);
+            out.put_u32(TIMESCALE);
+            put_time(out, version, duration);
+            out.put_u32(0x1_0000); // at normal speed
+            out.put_u16(0x100); // at full volume
+            out.put_bytes(0, 10);
+            UNITY_MATRIX.iter().for_each(|&value| out.put_u32(value));
+            out.put_bytes(0, 24);
+            out.put_u32(Track::Audio.id() + 1); // next free track
+        });
+    }
+}
+
+impl Track {
+    /// The same in every file, whether the other track is there or not.
+    fn id(self) -> u32 {
+        match self {
+            Self::Video => 1,
+            Self::Audio => 2,
+        }
+    }
+}
+
+/// One track with samples, and its place in the movie.
+struct TrackHead<'a> {
+    kind: Track,
+    log: &'a SampleLog,
+    summary: &'a Summary,
+    entries: &'a [Configuration],
+    last_duration: u32,
+    /// From the movie's beginning to the track's first presentation time.
+    empty_edit: u64,
+    /// Added to each composition offset, so that none is presented before media time 0.
+    shift: i64,
+    /// Media time of the earliest presentation time.
+    media_time: u64,
+    /// From the earliest presentation time to the end of the last.
+    presented: u64,
+}
+
+impl<'a> TrackHead<'a> {
+    fn new(kind: Track, log: &'a SampleLog, summary: &'a Summary, entries: &'a [Configuration], start_ms: i64) -> Self {
+        let nominal = entries.last().map_or(1, entry::nominal_duration_ms);
+        let last_duration = match summary.last_delta_ms {
+            known @ 1..=MAX_LAST_DURATION_MS => known,
+            _ => nominal,
+        };
+        // An edit can begin at media time 0 at the earliest, where the first decode time stands.
+        let lead = summary.first_pts_ms - summary.first_dts_ms;
+        let shift = (-lead).max(0);
+        Self {
+            kind,
+            log,
+            summary,
+            entries,
+            last_duration,
+            empty_edit: distance(start_ms, summary.first_pts_ms),
+            shift,
+            media_time: u64::try_from(lead + shift).unwrap_or(0),
+            presented: distance(summary.first_pts_ms, summary.last_pts_ms) + u64::from(last_duration),
+        }
+    }
+
+    fn movie_duration(&self) -> u64 {
+        self.empty_edit + self.presented
+    }
+
+    fn media_duration(&self) -> u64 {
+        distance(self.summary.first_dts_ms, self.summary.last_dts_ms) + u64::from(self.last_duration)
+    }
+
+    /// §8.3.1.
+    fn put_trak(&self, out: &mut Vec<u8>, created: u64, wide: bool) -> ChunkOffsets {
+        let mut offsets = ChunkOffsets::default();
+        boxed(out, b"trak", |out| {
+            self.put_tkhd(out, created);
+            self.put_edts(out);
+            boxed(out, b"mdia", |out| {
+                self.put_mdhd(out, created);
+                self.put_hdlr(out);
+                boxed(out, b"minf", |out| {
+                    match self.kind {
+                        Track::Video => full_box(out, b"vmhd", 0, 1, |out| out.put_bytes(0, 8)),
+                        Track::Audio => full_box(out, b"smhd", 0, 0, |out| out.put_bytes(0, 4)),
+                    }
+                    boxed(out, b"dinf", |out| {
+                        counted_box(out, b"dref", 0, |out| {
+                            full_box(out, b"url ", 0, 1, |_| {}); // this file
+                            1
+                        });
+                    });
+                    boxed(out, b"stbl", |out| offsets = self.put_tables(out, wide));
+                });
+            });
+        });
+        offsets
+    }
+
+    /// §8.3.2.
+    fn put_tkhd(&self, out: &mut Vec<u8>, created: u64) {
+        let version = version_for(&[created, self.movie_duration()]);
+        full_box(out, b"tkhd", version, 3, |out| {
+            put_time(out, version, created);
+            put_time(out, version, created);
+            out.put_u32(self.kind.id());
+            out.put_u32(0);
+            put_time(out, version, self.movie_duration());
+            out.put_bytes(0, 12);
+            out.put_u16(if self.kind == Track::Audio { 0x100 } else { 0 });
+            out.put_u16(0);
+            UNITY_MATRIX.iter().for_each(|&value| out.put_u32(value));
+            let (width, height) = self.entries.first().map_or((0, 0), entry::dimensions);
+            out.put_u32(u32::from(width) << 16);
+            out.put_u32(u32::from(height) << 16);
+        });
+    }
+
+    /// An empty edit up to the track's beginning, then the track from its earliest presentation time. §8.6.6. No box where
+    /// that says nothing.
+    fn put_edts(&self, out: &mut Vec<u8>) {
+        if self.empty_edit == 0 && self.media_time == 0 {
+            return;
+        }
+        let fits = self.media_time <= u64::from(i32::MAX.unsigned_abs());
+        let version = if fits {
+            version_for(&[self.empty_edit, self.presented])
+        } else {
+            1
+        };
+        let put_edit = |out: &mut Vec<u8>, duration: u64, media_time: i64| {
+            put_time(out, version, duration);
+            put_time(
+                out,
+                version,
+                media_time.cast_unsigned() & if version == 0 { u64::from(u32::MAX) } else { u64::MAX },
+            );
+            out.put_u32(0x1_0000); // at normal speed
+        };
+        boxed(out, b"edts", |out| {
+            counted_box(out, b"elst", version, |out| {
+                if self.empty_edit > 0 {
+                    put_edit(out, self.empty_edit, -1);
+                }
+                put_edit(out, self.presented, i64::try_from(self.media_time).unwrap_or(0));
+                1 + u32::from(self.empty_edit > 0)
+            });
+        });
+    }
+
+    /// §8.4.2.
+    fn put_mdhd(&self, out: &mut Vec<u8>, created: u64) {
+        let version = version_for(&[created, self.media_duration()]);
+        full_box(out, b"mdhd", version, 0, |out| {
+            put_time(out, version, created);
+            put_time(out, version, created);
+            out.put_u32(TIMESCALE);
+            put_time(out, version, self.media_duration());
+            out.put_u16(0x55c4); // language: und
+            out.put_u16(0);
+        });
+    }
+
+    /// §8.4.3.
+    fn put_hdlr(&self, out: &mut Vec<u8>) {
+        let (kind, name): (&[u8; 4], &[u8]) = match self.kind {
+            Track::Video => (b"vide", b"video\0"),
+            Track::Audio => (b"soun", b"audio\0"),
+        };
+        full_box(out, b"hdlr", 0, 0, |out| {
+            out.put_u32(0);
+            out.put_slice(kind);
+            out.put_bytes(0, 12);
+            out.put_slice(name);
+        });
+    }
+
+    fn put_tables(&self, out: &mut Vec<u8>, wide: bool) -> ChunkOffsets {
+        counted_box(out, b"stsd", 0, |out| {
+            self.entries
+                .iter()
+                .map(|configuration| entry::put_sample_entry(out, configuration, self.summary))
+                .fold(0, |n, ()| n + 1)
+        });
+        tables::put_stts(out, self.log, self.last_duration);
+        tables::put_ctts(out, self.log, self.summary, self.shift);
+        tables::put_stss(out, self.log, self.summary);
+        tables::put_stsc(out, self.log);
+        tables::put_stsz(out, self.log, self.summary);
+        tables::put_chunk_offsets(out, self.log, wide)
+    }
+}
+
+/// §4.3. `iso4` for composition offsets below 0, `iso2` for edit lists.
+fn put_ftyp(out: &mut Vec<u8>) {
+    boxed(out, b"ftyp", |out| {
+        out.put_slice(b"isom");
+        out.put_u32(0x200);
+        out.put_slice(b"isomiso2iso4mp41");
+    });
+}
+
+/// `free` (§8.1.2) up to where the header of `mdat` (§8.1.1) ends on a multiple of [`HEAD_ALIGNMENT`].
+fn put_padding_and_mdat(out: &mut Vec<u8>, body_len: u64) {
+    const BOX_HEADER: usize = 8;
+    let short = u32::try_from(body_len + BOX_HEADER as u64).ok();
+    let header = if short.is_some() { BOX_HEADER } else { BOX_HEADER + 8 };
+    let padding = (out.len() + BOX_HEADER + header).next_multiple_of(HEAD_ALIGNMENT) - out.len() - BOX_HEADER - header;
+    boxed(out, b"free", |out| out.put_bytes(0, padding));
+    out.put_u32(short.unwrap_or(1));
+    out.put_slice(b"mdat");
+    if short.is_none() {
+        out.put_u64(body_len + header as u64);
+    }
+}
+
+/// 1, for 64-bit fields, where one of these needs it.
+fn version_for(values: &[u64]) -> u8 {
+    u8::from(values.iter().any(|&value| value > u64::from(u32::MAX)))
+}
+
+/// From `from_ms` to `to_ms`, which is not before it.
+fn distance(from_ms: i64, to_ms: i64) -> u64 {
+    u64::try_from(to_ms - from_ms).unwrap_or(0)
+}
