@@ -1,0 +1,73 @@
+//! Reads FLV files tag by tag and says where a file breaks the format. FLV 10.1 §E.
+
+use anyhow::{Context as _, Result, ensure};
+
+/// One tag of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// 8 audio, 9 video, 18 script data.
+    pub tag_type: u8,
+    /// Milliseconds, 32 bits with the extension byte.
+    pub timestamp_ms: u32,
+    /// All that stands between the header and the back pointer.
+    pub body: Vec<u8>,
+}
+
+impl Tag {
+    /// True where the body configures a decoder: an AVC or AAC sequence header.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        match self.tag_type {
+            9 => self.body.len() > 1 && self.body[0] & 0x8F == 7 && self.body[1] == 0,
+            8 => self.body.len() > 1 && self.body[0] >> 4 == 10 && self.body[1] == 0,
+            _ => false,
+        }
+    }
+}
+
+/// Every tag of a whole file, in order.
+///
+/// # Errors
+/// Where the file ends inside a tag, a back pointer is wrong or a reserved field is set.
+pub fn read_tags(file: &[u8]) -> Result<Vec<Tag>> {
+    ensure!(
+        file.get(..4) == Some(b"FLV\x01".as_slice()),
+        "the file does not begin as FLV 1"
+    );
+    ensure!(
+        file.get(5..13) == Some(&[0, 0, 0, 9, 0, 0, 0, 0]),
+        "the file header is not 9 bytes with a back pointer of 0"
+    );
+    let mut tags = Vec::new();
+    let mut at = 13;
+    while at < file.len() {
+        let header = file
+            .get(at..at + 11)
+            .with_context(|| format!("the file ends inside a tag header at {at}"))?;
+        let len = usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
+        ensure!(
+            header[8..11] == [0; 3],
+            "the tag at {at} names stream {:?}",
+            &header[8..11]
+        );
+        let body = file
+            .get(at + 11..at + 11 + len)
+            .with_context(|| format!("the file ends inside the tag at {at}"))?;
+        let back = file
+            .get(at + 11 + len..at + 15 + len)
+            .with_context(|| format!("no back pointer after {at}"))?;
+        let back = u32::from_be_bytes(back.try_into()?);
+        ensure!(
+            usize::try_from(back)? == len + 11,
+            "the back pointer after {at} says {back}, not {}",
+            len + 11
+        );
+        tags.push(Tag {
+            tag_type: header[0],
+            timestamp_ms: u32::from_be_bytes([header[7], header[4], header[5], header[6]]),
+            body: body.to_vec(),
+        });
+        at += 15 + len;
+    }
+    Ok(tags)
+}
