@@ -1,0 +1,53 @@
+//! [`Progress`]: how far a journal goes, told to its readers.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::Position;
+
+/// How far a journal goes: the totals of everything committed. Times are milliseconds on the publish's timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// Behind the last committed batch: what lies below can be read.
+    pub end: Position,
+    /// Decode time of the first audio or video unit.
+    pub first_dts_ms: Option<i64>,
+    /// Greatest decode time of any audio or video unit.
+    pub end_dts_ms: Option<i64>,
+    /// The last place where a file may begin, with its decode time: a key picture, or any audio unit where there is no
+    /// video (or none for 5 s of media time).
+    pub last_random_access: Option<(Position, i64)>,
+    /// Greatest decode time of a video unit; none: no video yet.
+    pub video_dts_ms: Option<i64>,
+    /// Video units.
+    pub video_units: u64,
+    /// Audio units.
+    pub audio_units: u64,
+    /// Bytes of all FLV tags, 15 bytes of framing each included.
+    pub bytes: u64,
+    /// Wall clock of the last commit, milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+    /// True once the terminal record is written.
+    pub closed: bool,
+}
+
+/// Shared by one writer and any number of readers; both sides hold a lock for a copy of 128 bytes.
+#[derive(Debug, Default)]
+pub struct Progress {
+    now: Mutex<Snapshot>,
+}
+
+impl Progress {
+    pub(crate) fn new(now: Snapshot) -> Self {
+        Self { now: Mutex::new(now) }
+    }
+
+    /// A consistent copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, now: Snapshot) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
