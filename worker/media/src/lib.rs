@@ -18,7 +18,9 @@ extern crate alloc;
 
 pub mod access_unit;
 pub mod amf;
+pub mod codec;
 pub mod flv;
 pub mod mp4;
 pub mod rtmp;
+pub mod segmenter;
 pub mod timeline;

@@ -9,9 +9,11 @@
 //!
 //! Specification: Adobe Flash Video File Format 10.1 (called FLV 10.1 below) and Enhanced RTMP v2.
 
+mod base;
 mod classify;
 mod tag;
 
+pub use base::{FileBase, LOOK_AHEAD_MS, LOOK_AHEAD_UNITS, file_time_ms};
 pub use classify::{Class, classify, is_metadata};
 pub use tag::{
     FILE_HEADER_LEN, FileHeader, FlvError, MAX_BODY_LEN, TAG_HEADER_LEN, TAG_OVERHEAD, TagRef, append_file_header,

@@ -1,0 +1,202 @@
+//! H.264: the `avcC` record and what the sequence parameter set says of the picture. ISO/IEC 14496-15 §5.3.3.1, ITU-T H.264 §7.3.2.1.1.
+
+use super::{
+    CodecError, CodecName, PictureSize,
+    bits::{Bits, unescape},
+};
+use alloc::{format, vec::Vec};
+
+/// `nal_unit_type` of a slice of a picture where decoding can start. H.264 table 7-1.
+pub const NAL_IDR: u8 = 5;
+/// Supplemental enhancement information.
+pub const NAL_SEI: u8 = 6;
+/// Sequence parameter set.
+pub const NAL_SPS: u8 = 7;
+/// Picture parameter set.
+pub const NAL_PPS: u8 = 8;
+/// Access unit delimiter.
+pub const NAL_AUD: u8 = 9;
+
+/// The `nal_unit_type` of a NAL unit; 0 (unspecified) for no bytes.
+#[must_use]
+pub fn nal_type(nal: &[u8]) -> u8 {
+    nal.first().map_or(0, |byte| byte & 0x1F)
+}
+
+/// An `avcC` record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config<'a> {
+    /// `AVCProfileIndication`.
+    pub profile: u8,
+    /// `profile_compatibility`: the constraint flags.
+    pub compatibility: u8,
+    /// `AVCLevelIndication`: ten times the level.
+    pub level: u8,
+    /// Bytes of the length in front of each NAL unit: 1, 2 or 4.
+    pub length_size: u8,
+    /// Sequence parameter sets, without length or start code. At least one, at most 31.
+    pub sps: Vec<&'a [u8]>,
+    /// Picture parameter sets, likewise. At most 255.
+    pub pps: Vec<&'a [u8]>,
+}
+
+impl<'a> Config<'a> {
+    /// Reads an `avcC` record; bytes behind the picture parameter sets (the High profiles' extension) are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Truncated`], and [`CodecError::Invalid`] for another version, a length size of 3 or no sequence parameter set.
+    pub fn parse(record: &'a [u8]) -> Result<Self, CodecError> {
+        let cut = CodecError::Truncated("avcC");
+        let (&[version, profile, compatibility, level, sizes, sps_count], rest) =
+            record.split_first_chunk::<6>().ok_or(cut)?;
+        if version != 1 {
+            return Err(CodecError::Invalid("avcC version"));
+        }
+        let length_size = (sizes & 3) + 1;
+        if length_size == 3 {
+            return Err(CodecError::Invalid("avcC length size"));
+        }
+        let (sps, rest) = sets(rest, sps_count & 0x1F).ok_or(cut)?;
+        let (&pps_count, rest) = rest.split_first().ok_or(cut)?;
+        let (pps, _) = sets(rest, pps_count).ok_or(cut)?;
+        if sps.is_empty() {
+            return Err(CodecError::Invalid("avcC without parameter sets"));
+        }
+        Ok(Self {
+            profile,
+            compatibility,
+            level,
+            length_size,
+            sps,
+            pps,
+        })
+    }
+
+    /// The picture's size, from the first sequence parameter set.
+    ///
+    /// # Errors
+    ///
+    /// As [`picture_size`].
+    pub fn picture_size(&self) -> Result<PictureSize, CodecError> {
+        picture_size(self.sps.first().copied().unwrap_or_default())
+    }
+
+    /// `avc1.` with profile, constraints and level in hexadecimal. RFC 6381 §3.3.
+    #[must_use]
+    pub fn codec_name(&self) -> CodecName {
+        format!("avc1.{:02x}{:02x}{:02x}", self.profile, self.compatibility, self.level)
+    }
+}
+
+/// `count` NAL units, each behind 16 bits of length, and what follows them.
+fn sets(mut rest: &[u8], count: u8) -> Option<(Vec<&[u8]>, &[u8])> {
+    let mut sets = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let (length, tail) = rest.split_first_chunk::<2>()?;
+        let (set, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        sets.push(set);
+        rest = tail;
+    }
+    Some((sets, rest))
+}
+
+/// Bytes of a sequence parameter set that are read at most: scaling lists included, the picture's size lies within.
+const SPS_BYTES: usize = 4096;
+
+/// The picture's size from one sequence parameter set NAL unit.
+///
+/// # Errors
+///
+/// [`CodecError::Truncated`] or [`CodecError::Invalid`] where it is none.
+pub fn picture_size(sps: &[u8]) -> Result<PictureSize, CodecError> {
+    let rbsp = unescape(sps, SPS_BYTES);
+    let mut bits = Bits::new(&rbsp, "AVC sequence parameter set");
+    bits.skip(8)?;
+    let profile = bits.bits(8)?;
+    bits.skip(16)?;
+    bits.ue()?; // seq_parameter_set_id
+    let mut chroma = 1;
+    let mut separate_planes = false;
+    if matches!(
+        profile,
+        44 | 83 | 86 | 100 | 110 | 118 | 122 | 128 | 134 | 135 | 138 | 139 | 244
+    ) {
+        chroma = bits.ue()?;
+        if chroma == 3 {
+            separate_planes = bits.bit()?;
+        }
+        bits.ue()?; // bit_depth_luma
+        bits.ue()?; // bit_depth_chroma
+        bits.skip(1)?;
+        if bits.bit()? {
+            for list in 0..if chroma == 3 { 12 } else { 8 } {
+                if bits.bit()? {
+                    skip_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    bits.ue()?; // log2_max_frame_num
+    match bits.ue()? {
+        0 => {
+            bits.ue()?;
+        }
+        1 => {
+            bits.skip(1)?;
+            bits.se()?;
+            bits.se()?;
+            let cycle = bits.ue()?;
+            if cycle > 255 {
+                return Err(CodecError::Invalid("AVC sequence parameter set"));
+            }
+            for _ in 0..cycle {
+                bits.se()?;
+            }
+        }
+        _ => {}
+    }
+    bits.ue()?; // max_num_ref_frames
+    bits.skip(1)?;
+    let columns = bits.ue()?.checked_add(1);
+    let rows = bits.ue()?.checked_add(1);
+    let fields = if bits.bit()? { 1 } else { 2 };
+    if fields == 2 {
+        bits.skip(1)?;
+    }
+    bits.skip(1)?; // direct_8x8_inference
+    let crop = if bits.bit()? {
+        [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?]
+    } else {
+        [0; 4]
+    };
+    let [left, right, top, bottom] = crop;
+    let (unit_x, unit_y) = match chroma {
+        1 if !separate_planes => (2, 2),
+        2 if !separate_planes => (2, 1),
+        _ => (1, 1),
+    };
+    let side = |blocks: Option<u32>, scale: u32, near: u32, far: u32, unit: u32| {
+        let crop = near.checked_add(far)?.checked_mul(unit)?;
+        blocks?.checked_mul(16 * scale)?.checked_sub(crop)
+    };
+    PictureSize::new(
+        side(columns, 1, left, right, unit_x),
+        side(rows, fields, top, bottom, unit_y * fields),
+    )
+}
+
+/// H.264 §7.3.2.1.1.1.
+fn skip_scaling_list(bits: &mut Bits<'_>, size: u32) -> Result<(), CodecError> {
+    let mut last = 8i32;
+    let mut next = 8i32;
+    for _ in 0..size {
+        if next != 0 {
+            next = last.wrapping_add(bits.se()?) & 0xFF;
+        }
+        if next != 0 {
+            last = next;
+        }
+    }
+    Ok(())
+}
