@@ -1,1 +1,19 @@
-//! The wire contract: generated code only.
+//! The wire contract: code generated from `proto/aircheck/v1`, and nothing else.
+//!
+//! Nothing but `shared::wire` and the gRPC services sees these types; the rest of the code speaks in the domain's.
+
+/// Package `aircheck.v1`.
+pub mod v1 {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        rustdoc::all,
+        reason = "generated; the comments are those of the .proto files"
+    )]
+    tonic::include_proto!("aircheck.v1");
+
+    /// The compiled descriptors, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/aircheck_descriptor.bin"));
+}

@@ -1,1 +1,25 @@
 //! What coordinator and worker must agree on.
+//!
+//! # Tour
+//!
+//! 1. [`ids`] and [`time`]: names, identities, and the clocks as arguments.
+//! 2. [`template`]: how to record.
+//! 3. [`recording`] and [`lease`]: what a recording is, and who may write to it.
+//! 4. [`wire`]: between these types and those of gRPC.
+//! 5. [`config`]: every setting, read once.
+//! 6. [`store`] and [`objects`]: where metadata and media lie.
+//!
+//! # Invariants
+//!
+//! * No actor, no media, no role: two users or it does not belong here.
+//! * Time, ids and randomness are arguments.
+
+pub mod config;
+pub mod ids;
+pub mod lease;
+pub mod objects;
+pub mod recording;
+pub mod store;
+pub mod template;
+pub mod time;
+pub mod wire;

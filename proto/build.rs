@@ -1,0 +1,26 @@
+//! Compiles the contract with protox, so that no installed `protoc` of any version takes part.
+
+use std::{env, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use protox::prost::Message as _;
+
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let folder = root.join("aircheck/v1");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let descriptors = protox::compile(&files, [&root])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("aircheck_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .skip_protoc_run()
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(text: &str, vars: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let file = file(text);
+    let mut overrides = Overrides::default();
+    for (key, value) in flags {
+        overrides.set(key, value);
+    }
+    Config::load(Some(file.path()), env(vars), &overrides)
+}
+
+fn refused(text: &str, vars: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
+    load(text, vars, flags).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_make_a_working_standalone() {
+    let config = Config::load(None, env(&[]), &Overrides::default()).unwrap();
+    config.validate(Role::Standalone).unwrap();
+    assert_eq!(config.worker.objects, Some(ObjectsUrl::File("data/objects".into())));
+    assert_eq!(config.worker.journal.sync_interval, Duration::from_secs(1));
+    let again: Config = toml::from_str(&config.to_toml().unwrap()).unwrap();
+    assert_eq!(again.worker.journal, config.worker.journal);
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let text = "[worker]\nrtmp = \"127.0.0.1:1\"\n[worker.journal]\npreroll = \"5s\"\nsegment_size = \"1 MiB\"\n[coordinator]\nrecord = [\"flv\"]\n";
+    let vars = [
+        ("AIRCHECK_WORKER__RTMP", "127.0.0.1:2"),
+        ("AIRCHECK_WORKER__JOURNAL__PREROLL", "6s"),
+        ("AIRCHECK_SERVER", "http://x"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(
+        text,
+        &vars,
+        &[
+            ("worker.rtmp", "127.0.0.1:3"),
+            ("coordinator.record", "hls,mp4"),
+            ("node.insecure", "true"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.worker.rtmp.port(), 3);
+    assert_eq!(config.worker.journal.preroll, Duration::from_secs(6));
+    assert_eq!(config.worker.journal.segment_size, ByteSize::mib(1));
+    assert_eq!(config.coordinator.record, [Format::Hls, Format::Mp4]);
+    assert!(config.node.insecure);
+}
+
+#[test]
+fn optional_texts_come_from_every_source() {
+    let config = load(
+        "[objects]\nurl = \"file:///a\"\n",
+        &[("AIRCHECK_WORKER__NAME", "eins")],
+        &[("objects.url", "file:///b")],
+    )
+    .unwrap();
+    assert_eq!(config.worker.objects, Some(ObjectsUrl::File("/b".into())));
+    assert_eq!(config.worker.name.as_deref(), Some("eins"));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_source() {
+    assert!(refused("[worker]\nrtpm = \"x\"\n", &[], &[]).contains("line 2"));
+    assert!(refused("[worker.journal]\npreroll = 5\n", &[], &[]).contains("preroll"));
+    let unknown = refused("", &[("AIRCHECK_WORKER__RTPM", "x")], &[]);
+    assert!(
+        unknown.contains("AIRCHECK_WORKER__RTPM") && unknown.contains("unknown field `rtpm`"),
+        "{unknown}"
+    );
+    assert!(refused("", &[("AIRCHECK_WORKER__RENDER__THREADS", "two")], &[]).contains("whole number"));
+    assert!(refused("", &[("AIRCHECK_WORKER__JOURNAL", "x")], &[]).contains("a section"));
+    assert!(refused("", &[], &[("worker.rtmp", "localhost")]).contains("worker.rtmp"));
+    assert!(refused("", &[], &[("coordinator.record", "flv,avi")]).contains("avi"));
+    assert!(refused("", &[], &[("worker.journal.min_free", "12")]).contains("is not a size"));
+    let missing = Config::load(Some(Path::new("/nonexistent/x.toml")), env(&[]), &Overrides::default()).unwrap_err();
+    assert!(missing.to_string().contains("/nonexistent/x.toml"));
+}
+
+#[test]
+fn rules_across_fields_name_both() {
+    let text = |flags: &[(&str, &str)], role| load("", &[], flags).unwrap().validate(role).unwrap_err().to_string();
+    let timeout = text(&[("coordinator.worker_timeout", "3s")], Role::Standalone);
+    assert!(timeout.contains("coordinator.worker_timeout") && timeout.contains("coordinator.heartbeat"));
+    let partial = text(&[("worker.ingest.max_partial", "1 MiB")], Role::Worker);
+    assert!(partial.contains("max_partial") && partial.contains("max_message"));
+    assert!(text(&[("worker.time_zone", "Mars/Olympus")], Role::Worker).contains("worker.time_zone"));
+    assert!(text(&[], Role::Coordinator).contains("belongs to one process"));
+    assert!(text(&[("store.url", "etcd://h:2379/p")], Role::Standalone).contains("cannot use yet"));
+    assert!(text(&[("objects.url", "s3://bucket/p")], Role::Standalone).contains("cannot use yet"));
+}
+
+#[test]
+fn a_door_beyond_loopback_needs_insecure() {
+    for key in ["coordinator.grpc", "coordinator.http", "worker.rtmp"] {
+        let open = [(key, "0.0.0.0:7000")];
+        let error = load("", &[], &open)
+            .unwrap()
+            .validate(Role::Standalone)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(key) && error.contains("--insecure"), "{error}");
+        load("", &[], &[open[0], ("node.insecure", "true")])
+            .unwrap()
+            .validate(Role::Standalone)
+            .unwrap();
+    }
+    load("", &[], &[("coordinator.grpc", "0.0.0.0:7000")])
+        .unwrap()
+        .validate(Role::Worker)
+        .unwrap();
+    load("", &[], &[("worker.rtmp", "[::1]:7000")])
+        .unwrap()
+        .validate(Role::Worker)
+        .unwrap();
+}

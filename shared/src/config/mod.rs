@@ -1,0 +1,484 @@
+//! The one [`Config`]: flags over `AIRCHECK_*` environment over one TOML file over defaults, read once.
+//!
+//! An environment variable names a setting by its section and key, joined by two underscores: `AIRCHECK_WORKER__JOURNAL__SYNC_INTERVAL=2s`. Unknown keys are refused
+//! wherever they come from. Durations and sizes carry units.
+
+mod size;
+mod validate;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use self::{size::ByteSize, validate::Role};
+use crate::{objects::ObjectsUrl, store::MetadataUrl, template::Format};
+
+/// Every setting of every role.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What all roles of this process share.
+    pub node: NodeConfig,
+    /// Where metadata lies.
+    pub store: StoreConfig,
+    /// Where media goes.
+    pub objects: ObjectsConfig,
+    /// The coordinator role.
+    pub coordinator: CoordinatorConfig,
+    /// The worker role.
+    pub worker: WorkerConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+/// `[node]`: what all roles of this process share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Folder of everything that must outlive the process: journals, the embedded store, local objects.
+    pub data_dir: PathBuf,
+    /// Lets the process listen beyond loopback although nobody has to show credentials.
+    pub insecure: bool,
+    /// Threads of the asynchronous runtime, 1 to 64. Ingest and rendering have threads of their own.
+    pub runtime_threads: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            data_dir: PathBuf::from("data"),
+            insecure: false,
+            runtime_threads: 2,
+        }
+    }
+}
+
+/// `[store]`: where metadata lies.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// `embedded:` or `etcd://HOST:2379[,HOST:2379…]/PREFIX`.
+    pub url: MetadataUrl,
+}
+
+/// `[objects]`: where media goes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectsConfig {
+    /// `file:///FOLDER` or `s3://BUCKET/PREFIX`; absent: `objects` in the data folder.
+    pub url: Option<ObjectsUrl>,
+}
+
+/// `[coordinator]`: the coordinator role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoordinatorConfig {
+    /// Where HTTP is served. Port 0: any free one.
+    pub http: SocketAddr,
+    /// Where gRPC is served. Port 0: any free one.
+    pub grpc: SocketAddr,
+    /// The built-in rule: record every stream that no rule matches in these formats. Empty: no such rule.
+    pub record: Vec<Format>,
+    /// Most templates, 1 to 10000.
+    pub max_templates: usize,
+    /// Most rules, 1 to 10000.
+    pub max_rules: usize,
+    /// Time between two heartbeats of a worker, 100 ms to 60 s.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Silence after which a worker's streams are taken for interrupted; at least 2 heartbeats.
+    #[serde(with = "humantime_serde")]
+    pub worker_timeout: Duration,
+    /// Time for which an ended publish is remembered, so that a repeated request for it is not taken for a new one; at least 1 h.
+    #[serde(with = "humantime_serde")]
+    pub publish_retention: Duration,
+    /// The data folder, from `[node]`. Not a setting of its own.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        CoordinatorConfig {
+            http: loopback(8080),
+            grpc: loopback(7070),
+            record: Vec::new(),
+            max_templates: 50,
+            max_rules: 50,
+            heartbeat: Duration::from_secs(2),
+            worker_timeout: Duration::from_secs(10),
+            publish_retention: Duration::from_secs(7 * 86_400),
+            data_dir: PathBuf::new(),
+        }
+    }
+}
+
+/// `[worker]`: the worker role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Where RTMP is taken. Port 0: any free one.
+    pub rtmp: SocketAddr,
+    /// Coordinators to speak to, `http://HOST:PORT`; in standalone its own.
+    pub coordinator: Vec<String>,
+    /// Name for people; absent: the host's.
+    pub name: Option<String>,
+    /// Time zone of file names: an IANA name such as `Asia/Shanghai`, or `UTC`.
+    pub time_zone: String,
+    /// Time for finishing recordings after the first signal to stop; then the process aborts, and finishes them after its next start.
+    #[serde(with = "humantime_serde")]
+    pub drain_grace: Duration,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// Taking streams.
+    pub ingest: IngestConfig,
+    /// HLS.
+    pub hls: HlsConfig,
+    /// Making files from journals.
+    pub render: RenderConfig,
+    /// The data folder, from `[node]`. Not a setting of its own.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+    /// Where media goes, from `[objects]`. Not a setting of its own.
+    #[serde(skip)]
+    pub objects: Option<ObjectsUrl>,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        WorkerConfig {
+            rtmp: loopback(1935),
+            coordinator: vec!["http://127.0.0.1:7070".to_owned()],
+            name: None,
+            time_zone: "UTC".to_owned(),
+            drain_grace: Duration::from_secs(30),
+            journal: JournalConfig::default(),
+            ingest: IngestConfig::default(),
+            hls: HlsConfig::default(),
+            render: RenderConfig::default(),
+            data_dir: PathBuf::new(),
+            objects: None,
+        }
+    }
+}
+
+/// `[worker.journal]`: the log of what was received.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Longest time until what arrived is safe against power loss, 10 ms to 60 s.
+    #[serde(with = "humantime_serde")]
+    pub sync_interval: Duration,
+    /// Media kept although no recording needs it, so that a task can begin in the past; 0 s to 1 h.
+    #[serde(with = "humantime_serde")]
+    pub preroll: Duration,
+    /// Bytes of one segment, 256 KiB to 1 GiB.
+    pub segment_size: ByteSize,
+    /// Free space of the disk below which no new stream is taken.
+    pub min_free: ByteSize,
+    /// Bytes of all journals above which no new stream is taken; 0 B: no such limit, `min_free` alone decides.
+    pub max_size: ByteSize,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        JournalConfig {
+            sync_interval: Duration::from_secs(1),
+            preroll: Duration::from_secs(30),
+            segment_size: ByteSize::mib(8),
+            min_free: ByteSize::mib(1024),
+            max_size: ByteSize::mib(0),
+        }
+    }
+}
+
+/// `[worker.ingest]`: taking streams.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Silence of a publisher after which its connection ends, or another may take its stream over; 1 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// Time for a connection to begin a publish, 1 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// Most connections at a time; more wait unaccepted.
+    pub max_connections: usize,
+    /// Longest RTMP message, bytes; at most 64 MiB.
+    pub max_message: ByteSize,
+    /// Most bytes of unfinished messages for one connection.
+    pub max_partial: ByteSize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        IngestConfig {
+            silence: Duration::from_secs(10),
+            command_timeout: Duration::from_secs(10),
+            max_connections: 10_000,
+            max_message: ByteSize::mib(16),
+            max_partial: ByteSize::mib(32),
+        }
+    }
+}
+
+/// `[worker.hls]`: HLS recordings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HlsConfig {
+    /// Shortest segment; the cut waits for the next random access point. 1 s to 60 s.
+    #[serde(with = "humantime_serde")]
+    pub target_segment: Duration,
+}
+
+impl Default for HlsConfig {
+    fn default() -> Self {
+        HlsConfig {
+            target_segment: Duration::from_secs(6),
+        }
+    }
+}
+
+/// `[worker.render]`: making files from journals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RenderConfig {
+    /// Threads that render, 1 to 64.
+    pub threads: usize,
+}
+
+impl Default for RenderConfig {
+    fn default() -> Self {
+        RenderConfig { threads: 1 }
+    }
+}
+
+/// `[telemetry]`: logs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// Filter in the syntax of `tracing`, such as `info` or `warn,worker=debug`.
+    pub log: String,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        TelemetryConfig {
+            log: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Why there is no configuration. The message says which source and which key.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML of this shape.
+    #[error("configuration file {path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and reason.
+        problem: String,
+    },
+    /// A variable is not a setting, or not one of this kind.
+    #[error("environment variable {name}: {problem}")]
+    Env {
+        /// The variable.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A flag is not one of this kind.
+    #[error("setting {key}: {problem}")]
+    Flag {
+        /// `section.key`.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Legal values that cannot be together, or a value outside its range.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What the command line says: `section.key` and its value as text.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides(Vec<(String, String)>);
+
+impl Overrides {
+    /// Sets one key, such as `worker.rtmp`.
+    pub fn set(&mut self, key: &str, value: impl ToString) {
+        self.0.push((key.to_owned(), value.to_string()));
+    }
+}
+
+impl Config {
+    /// Reads the file, if any, and lays environment and flags over it. Ranges and roles are not checked yet: [`Config::validate`].
+    ///
+    /// # Errors
+    /// The first source, key and reason that is wrong.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        flags: &Overrides,
+    ) -> Result<Config, ConfigError> {
+        let mut merged = match file {
+            None => toml::Table::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                // Once for itself, because the parser's words name line and column.
+                let refused = |error: toml::de::Error| ConfigError::File {
+                    path: path.to_owned(),
+                    problem: error.to_string().trim_end().to_owned(),
+                };
+                toml::from_str::<Config>(&text).map_err(refused)?;
+                toml::from_str(&text).map_err(refused)?
+            }
+        };
+        let shape =
+            toml::Table::try_from(Config::default()).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        for (name, value) in env {
+            let Some(path) = env_path(&name) else { continue };
+            lay(&mut merged, &shape, &path, &value).map_err(|problem| ConfigError::Env { name, problem })?;
+        }
+        for (key, value) in &flags.0 {
+            let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+            lay(&mut merged, &shape, &path, value).map_err(|problem| ConfigError::Flag {
+                key: key.clone(),
+                problem,
+            })?;
+        }
+        let mut config: Config = merged
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::Invalid(error.to_string().trim_end().to_owned()))?;
+        config.derive();
+        Ok(config)
+    }
+
+    /// Fills in what one section takes from another.
+    fn derive(&mut self) {
+        self.coordinator.data_dir.clone_from(&self.node.data_dir);
+        self.worker.data_dir.clone_from(&self.node.data_dir);
+        self.worker.objects = Some(
+            self.objects
+                .url
+                .clone()
+                .unwrap_or_else(|| ObjectsUrl::File(self.node.data_dir.join("objects"))),
+        );
+    }
+
+    /// The settings in force as a TOML file.
+    ///
+    /// # Errors
+    /// None in practice: every setting has a TOML form.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+/// `AIRCHECK_WORKER__JOURNAL__PREROLL` to `[worker, journal, preroll]`. Without two underscores it is no setting (`AIRCHECK_SERVER` is the client's).
+fn env_path(name: &str) -> Option<Vec<String>> {
+    let rest = name.strip_prefix("AIRCHECK_")?;
+    rest.contains("__")
+        .then(|| rest.split("__").map(str::to_ascii_lowercase).collect())
+}
+
+/// Sets `path` in `merged` to `text`, read as the type that the default at the same place has, and checks that it fits there.
+fn lay(merged: &mut toml::Table, shape: &toml::Table, path: &[String], text: &str) -> Result<(), String> {
+    let value = typed(lookup(shape, path), text)?;
+    // By itself first, so that the error is about this one and nothing else.
+    let mut alone = toml::Table::new();
+    put(&mut alone, path, value.clone())?;
+    alone.try_into::<Config>().map_err(|error| error.message().to_owned())?;
+    put(merged, path, value)
+}
+
+fn lookup<'a>(table: &'a toml::Table, path: &[String]) -> Option<&'a toml::Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(first)?;
+    if rest.is_empty() {
+        Some(value)
+    } else {
+        lookup(value.as_table()?, rest)
+    }
+}
+
+fn typed(default: Option<&toml::Value>, text: &str) -> Result<toml::Value, String> {
+    use toml::Value;
+    match default {
+        Some(Value::Integer(_)) => text
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| format!("{text:?} is not a whole number")),
+        Some(Value::Boolean(_)) => match text {
+            "true" | "1" | "yes" | "on" => Ok(Value::Boolean(true)),
+            "false" | "0" | "no" | "off" | "" => Ok(Value::Boolean(false)),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        },
+        Some(Value::Array(_)) => Ok(Value::Array(
+            text.split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| Value::String(item.to_owned()))
+                .collect(),
+        )),
+        Some(Value::Table(_)) => Err("this is a section, not a setting".to_owned()),
+        // Absent defaults are optional texts; unknown keys are refused by the shape itself.
+        _ => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn put(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
+    let Some((first, rest)) = path.split_first() else {
+        return Err("a setting has a section and a key".to_owned());
+    };
+    if rest.is_empty() {
+        table.insert(first.clone(), value);
+        return Ok(());
+    }
+    match table
+        .entry(first.clone())
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+    {
+        toml::Value::Table(inner) => put(inner, rest, value),
+        _ => Err(format!("{first} is not a section")),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

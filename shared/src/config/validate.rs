@@ -1,0 +1,209 @@
+//! Which settings may stand together. Each refusal names the settings and says what would do.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{Config, ConfigError};
+use crate::{objects::ObjectsUrl, store::MetadataUrl};
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Both roles on one machine.
+    Standalone,
+    /// Plans and serves the APIs.
+    Coordinator,
+    /// Takes and records streams.
+    Worker,
+}
+
+impl Role {
+    fn coordinates(self) -> bool {
+        self != Role::Worker
+    }
+
+    fn works(self) -> bool {
+        self != Role::Coordinator
+    }
+}
+
+fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid(text.into()))
+}
+
+fn within(name: &str, value: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        invalid(format!("{name} is {value:?}, it must be {min:?} to {max:?}"))
+    }
+}
+
+fn count_within(name: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        invalid(format!("{name} is {value}, it must be {min} to {max}"))
+    }
+}
+
+impl Config {
+    /// Checks ranges, what must go together, and what this role needs.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] for the first rule that is broken.
+    pub fn validate(&self, role: Role) -> Result<(), ConfigError> {
+        count_within("node.runtime_threads", self.node.runtime_threads as u64, 1, 64)?;
+        if role.coordinates() {
+            self.validate_coordinator(role)?;
+        }
+        if role.works() {
+            self.validate_worker()?;
+        }
+        self.validate_doors(role)
+    }
+
+    fn validate_coordinator(&self, role: Role) -> Result<(), ConfigError> {
+        let c = &self.coordinator;
+        count_within("coordinator.max_templates", c.max_templates as u64, 1, 10_000)?;
+        count_within("coordinator.max_rules", c.max_rules as u64, 1, 10_000)?;
+        within(
+            "coordinator.heartbeat",
+            c.heartbeat,
+            Duration::from_millis(100),
+            Duration::from_secs(60),
+        )?;
+        if c.worker_timeout < c.heartbeat * 2 {
+            return invalid(format!(
+                "coordinator.worker_timeout ({:?}) is less than two of coordinator.heartbeat ({:?}): one late heartbeat would interrupt every stream",
+                c.worker_timeout, c.heartbeat
+            ));
+        }
+        if c.publish_retention < Duration::from_secs(3_600) {
+            return invalid("coordinator.publish_retention is less than 1 h");
+        }
+        match (&self.store.url, role) {
+            (MetadataUrl::Embedded, Role::Standalone) => Ok(()),
+            (MetadataUrl::Embedded, _) => invalid(
+                "store.url is `embedded:`, which belongs to one process: a coordinator of its own needs --metadata etcd://HOST:2379/PREFIX, or run `aircheck standalone`",
+            ),
+            (MetadataUrl::Etcd { .. }, _) => invalid(
+                "store.url is an etcd:// URL, which this version cannot use yet: leave out --metadata, or say --metadata embedded: with `aircheck standalone`",
+            ),
+        }
+    }
+
+    fn validate_worker(&self) -> Result<(), ConfigError> {
+        let w = &self.worker;
+        within(
+            "worker.journal.sync_interval",
+            w.journal.sync_interval,
+            Duration::from_millis(10),
+            Duration::from_secs(60),
+        )?;
+        within(
+            "worker.journal.preroll",
+            w.journal.preroll,
+            Duration::ZERO,
+            Duration::from_secs(3_600),
+        )?;
+        count_within(
+            "worker.journal.segment_size (bytes)",
+            w.journal.segment_size.as_bytes(),
+            256 << 10,
+            1 << 30,
+        )?;
+        within(
+            "worker.ingest.silence",
+            w.ingest.silence,
+            Duration::from_secs(1),
+            Duration::from_secs(600),
+        )?;
+        within(
+            "worker.ingest.command_timeout",
+            w.ingest.command_timeout,
+            Duration::from_secs(1),
+            Duration::from_secs(600),
+        )?;
+        count_within(
+            "worker.ingest.max_connections",
+            w.ingest.max_connections as u64,
+            1,
+            1_000_000,
+        )?;
+        count_within(
+            "worker.ingest.max_message (bytes)",
+            w.ingest.max_message.as_bytes(),
+            1 << 16,
+            64 << 20,
+        )?;
+        if w.ingest.max_partial < w.ingest.max_message {
+            return invalid(format!(
+                "worker.ingest.max_partial ({}) is less than worker.ingest.max_message ({}): such a message could never arrive",
+                w.ingest.max_partial, w.ingest.max_message
+            ));
+        }
+        within(
+            "worker.hls.target_segment",
+            w.hls.target_segment,
+            Duration::from_secs(1),
+            Duration::from_secs(60),
+        )?;
+        count_within("worker.render.threads", w.render.threads as u64, 1, 64)?;
+        within(
+            "worker.drain_grace",
+            w.drain_grace,
+            Duration::ZERO,
+            Duration::from_secs(86_400),
+        )?;
+        if let Err(error) = w.zone() {
+            return invalid(format!(
+                "worker.time_zone {:?}: {error}; use UTC or an IANA name such as Europe/Berlin",
+                w.time_zone
+            ));
+        }
+        if w.coordinator.is_empty() {
+            return invalid("worker.coordinator is empty: give --coordinator http://HOST:7070");
+        }
+        if let Some(bad) = w.coordinator.iter().find(|url| !url.starts_with("http://")) {
+            return invalid(format!("worker.coordinator {bad:?}: write http://HOST:PORT"));
+        }
+        match &w.objects {
+            Some(ObjectsUrl::S3 { .. }) => invalid(
+                "objects.url is an s3:// URL, which this version cannot use yet: give --objects file:///FOLDER, or leave it out",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Credentials do not exist yet, so whoever reaches a port may use it.
+    fn validate_doors(&self, role: Role) -> Result<(), ConfigError> {
+        let doors: [(bool, &str, &str, SocketAddr); 3] = [
+            (role.coordinates(), "coordinator.grpc", "--grpc", self.coordinator.grpc),
+            (role.coordinates(), "coordinator.http", "--http", self.coordinator.http),
+            (role.works(), "worker.rtmp", "--rtmp", self.worker.rtmp),
+        ];
+        for (used, key, flag, addr) in doors {
+            if used && !addr.ip().is_loopback() && !self.node.insecure {
+                return invalid(format!(
+                    "{key} ({flag}) is {addr}, beyond loopback, and no credentials are configured: anyone who reaches that port could use it. This version has no \
+                     credentials yet, so either listen on 127.0.0.1, or allow it with --insecure (node.insecure = true) on a network you trust"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl super::WorkerConfig {
+    /// The time zone of file names.
+    ///
+    /// # Errors
+    /// The name is not in the machine's time zone database.
+    pub fn zone(&self) -> Result<jiff::tz::TimeZone, jiff::Error> {
+        if self.time_zone == "UTC" {
+            Ok(jiff::tz::TimeZone::UTC)
+        } else {
+            jiff::tz::TimeZone::get(&self.time_zone)
+        }
+    }
+}

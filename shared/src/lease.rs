@@ -1,0 +1,162 @@
+//! Who may write: [`Epoch`], [`FencingToken`], and the answer to a worker that asks for a stream.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    ids::RecordingId,
+    recording::{Cause, RecordingState},
+    template::TemplateSpec,
+};
+
+/// Ownership count of a stream: it only grows, and only the coordinator raises it. 0 is before the first owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Takes a count.
+    #[must_use]
+    pub const fn new(count: u64) -> Self {
+        Epoch(count)
+    }
+
+    /// The count.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The next owner's.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Epoch(self.0 + 1)
+    }
+
+    /// As it stands in object keys: `e000003`, so that keys sort by epoch.
+    #[must_use]
+    pub fn path_component(self) -> String {
+        format!("e{:06}", self.0)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a writer shows with every write to a recording: ownership as a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FencingToken {
+    /// What it may write to.
+    pub recording: RecordingId,
+    /// Under which ownership.
+    pub epoch: Epoch,
+}
+
+/// The writer's ownership is over. It must stop, not retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("fenced: holds epoch {held}, the recording is at {current}")]
+pub struct Fenced {
+    /// What the writer showed.
+    pub held: Epoch,
+    /// What the recording is at.
+    pub current: Epoch,
+}
+
+impl FencingToken {
+    /// Lets the write through unless the recording has gone on to a later epoch.
+    ///
+    /// # Errors
+    /// [`Fenced`]. An epoch that was never granted (later than the recording's) is refused as well.
+    pub fn check(&self, current: Epoch) -> Result<(), Fenced> {
+        if self.epoch == current {
+            Ok(())
+        } else {
+            Err(Fenced {
+                held: self.epoch,
+                current,
+            })
+        }
+    }
+}
+
+/// The coordinator's answer to a worker that asks for a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseOutcome {
+    /// Go on, and record this.
+    Granted(Grant),
+    /// Disconnect the publisher and forget the publish.
+    Refused(Refusal),
+}
+
+/// The stream is the worker's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Goes into object keys and with every commit.
+    pub epoch: Epoch,
+    /// What to record; empty: nothing.
+    pub recordings: Vec<GrantedRecording>,
+}
+
+/// A recording to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedRecording {
+    /// Identity; a repeated request gives the same.
+    pub id: RecordingId,
+    /// Why.
+    pub cause: Cause,
+    /// Settings, frozen for the whole publish, with every default filled in. Has at least one format.
+    pub template: TemplateSpec,
+    /// Where the library has it. In a terminal state nothing is left to do.
+    pub state: RecordingState,
+}
+
+/// Why a lease is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// For programs.
+    pub kind: RefusalKind,
+    /// In words.
+    pub reason: String,
+}
+
+/// Why a lease is refused, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// The stream is live on another worker that is heard from.
+    AlreadyLive,
+    /// The publish belongs to another worker.
+    NotYours,
+    /// The stream may not be published.
+    Forbidden,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{IdGen as _, Seeded},
+        time::Timestamp,
+    };
+
+    #[test]
+    fn only_the_current_epoch_passes() {
+        let recording = RecordingId::from_uuid(Seeded::new(1).uuid(Timestamp::default()));
+        let token = FencingToken {
+            recording,
+            epoch: Epoch::new(2),
+        };
+        assert_eq!(token.check(Epoch::new(2)), Ok(()));
+        assert_eq!(
+            token.check(Epoch::new(3)).unwrap_err().to_string(),
+            "fenced: holds epoch 2, the recording is at 3"
+        );
+        assert!(token.check(Epoch::new(1)).is_err());
+        assert_eq!(Epoch::new(2).next().path_component(), "e000003");
+    }
+}

@@ -1,0 +1,557 @@
+//! Between the wire's types and the domain's; nothing else sees both.
+//!
+//! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
+
+use prost::Message as _;
+use proto::v1;
+use thiserror::Error;
+
+use crate::{
+    ids::{FileId, PublishId, StreamKey},
+    lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind},
+    recording::{Cause, Gap, MediaFile, Recording, RecordingState},
+    template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
+    time::Timestamp,
+};
+
+/// A message that is not legal: which field, and what would be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field}: {problem}")]
+pub struct WireError {
+    /// Path of the field within its message.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl WireError {
+    /// Names a field and its problem.
+    pub fn new(field: &str, problem: impl ToString) -> Self {
+        WireError {
+            field: field.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// The same one level up.
+    #[must_use]
+    pub fn within(self, outer: &str) -> Self {
+        WireError {
+            field: format!("{outer}.{}", self.field),
+            problem: self.problem,
+        }
+    }
+}
+
+/// Reads an id from its text.
+///
+/// # Errors
+/// [`WireError`] when it is no UUID.
+pub fn id<T: std::str::FromStr>(field: &str, text: &str) -> Result<T, WireError> {
+    text.parse().map_err(|_| {
+        WireError::new(
+            field,
+            if text.is_empty() {
+                "is missing: a UUID is needed".to_owned()
+            } else {
+                format!("{text:.40?} is not a UUID")
+            },
+        )
+    })
+}
+
+/// Takes a message that must be there.
+///
+/// # Errors
+/// [`WireError`] when it is not.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| WireError::new(field, "is missing"))
+}
+
+impl TryFrom<v1::StreamKey> for StreamKey {
+    type Error = WireError;
+    fn try_from(key: v1::StreamKey) -> Result<Self, WireError> {
+        StreamKey::new(&key.domain, &key.app, &key.stream).map_err(|error| WireError::new("stream", error))
+    }
+}
+
+impl From<&StreamKey> for v1::StreamKey {
+    fn from(key: &StreamKey) -> Self {
+        v1::StreamKey {
+            domain: key.domain().to_owned(),
+            app: key.app().to_owned(),
+            stream: key.stream().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<v1::Format> for Format {
+    type Error = WireError;
+    fn try_from(format: v1::Format) -> Result<Self, WireError> {
+        match format {
+            v1::Format::Unspecified => Err(WireError::new(
+                "format",
+                "is missing: FLV, HLS, MP4, AAC or MP3 is needed",
+            )),
+            v1::Format::Flv => Ok(Format::Flv),
+            v1::Format::Hls => Ok(Format::Hls),
+            v1::Format::Mp4 => Ok(Format::Mp4),
+            v1::Format::Aac => Ok(Format::Aac),
+            v1::Format::Mp3 => Ok(Format::Mp3),
+        }
+    }
+}
+
+impl From<Format> for v1::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Flv => v1::Format::Flv,
+            Format::Hls => v1::Format::Hls,
+            Format::Mp4 => v1::Format::Mp4,
+            Format::Aac => v1::Format::Aac,
+            Format::Mp3 => v1::Format::Mp3,
+        }
+    }
+}
+
+/// Reads an enum's number as a format.
+///
+/// # Errors
+/// [`WireError`] for unspecified and unknown numbers.
+pub fn format(number: i32) -> Result<Format, WireError> {
+    v1::Format::try_from(number)
+        .map_err(|_| WireError::new("format", format!("{number} is unknown")))?
+        .try_into()
+}
+
+impl From<&Gap> for v1::Gap {
+    fn from(gap: &Gap) -> Self {
+        v1::Gap {
+            reason: gap.reason.clone(),
+            from_ms: gap.from_ms,
+            to_ms: gap.to_ms,
+            units: gap.units,
+        }
+    }
+}
+
+impl TryFrom<v1::Gap> for Gap {
+    type Error = WireError;
+    fn try_from(gap: v1::Gap) -> Result<Self, WireError> {
+        if gap.to_ms < gap.from_ms {
+            return Err(WireError::new("to_ms", "is before from_ms"));
+        }
+        Ok(Gap {
+            reason: gap.reason,
+            from_ms: gap.from_ms,
+            to_ms: gap.to_ms,
+            units: gap.units,
+        })
+    }
+}
+
+/// Reads a list of gaps.
+///
+/// # Errors
+/// [`WireError`] for the first that ends before it begins.
+pub fn gaps(list: Vec<v1::Gap>) -> Result<Vec<Gap>, WireError> {
+    list.into_iter()
+        .map(|gap| gap.try_into().map_err(|error: WireError| error.within("gaps")))
+        .collect()
+}
+
+impl TryFrom<v1::TemplateSpec> for TemplateSpec {
+    type Error = WireError;
+    /// Reads, fills in defaults and validates.
+    fn try_from(spec: v1::TemplateSpec) -> Result<Self, WireError> {
+        let mut out = TemplateSpec {
+            name: spec.name,
+            description: spec.description,
+            formats: std::collections::BTreeMap::new(),
+        };
+        for settings in spec.formats {
+            let format = format(settings.format).map_err(|error| error.within("formats"))?;
+            let file_name = FileNamePattern::new(&settings.file_name)
+                .map_err(|error| WireError::new("formats.file_name", error))?;
+            let filled = FormatSettings {
+                record_interval_s: if settings.record_interval_s == 0 {
+                    crate::template::DEFAULT_RECORD_INTERVAL_S
+                } else {
+                    settings.record_interval_s
+                },
+                storage_time_s: settings.storage_time_s,
+                file_name,
+                flow_continue_s: settings.flow_continue_s,
+            };
+            if out.formats.insert(format, filled).is_some() {
+                return Err(WireError::new(
+                    "formats",
+                    crate::template::TemplateError::Twice { format },
+                ));
+            }
+        }
+        out.validate().map_err(|error| WireError::new("spec", error))?;
+        Ok(out)
+    }
+}
+
+impl From<&TemplateSpec> for v1::TemplateSpec {
+    fn from(spec: &TemplateSpec) -> Self {
+        let formats = spec.formats.iter().map(|(format, settings)| v1::FormatSettings {
+            format: v1::Format::from(*format).into(),
+            record_interval_s: settings.record_interval_s,
+            storage_time_s: settings.storage_time_s,
+            file_name: settings.file_name.as_str().to_owned(),
+            flow_continue_s: settings.flow_continue_s,
+        });
+        v1::TemplateSpec {
+            name: spec.name.clone(),
+            description: spec.description.clone(),
+            formats: formats.collect(),
+        }
+    }
+}
+
+impl From<&Template> for v1::Template {
+    fn from(template: &Template) -> Self {
+        v1::Template {
+            template_id: template.id.to_string(),
+            spec: Some((&template.spec).into()),
+            created_ms: template.created.as_millis(),
+            updated_ms: template.updated.as_millis(),
+        }
+    }
+}
+
+impl From<&Cause> for v1::Cause {
+    fn from(cause: &Cause) -> Self {
+        let kind = match cause {
+            Cause::Rule(rule) => v1::cause::Kind::Rule(rule.clone()),
+            Cause::BuiltIn => v1::cause::Kind::BuiltIn(true),
+            Cause::Task(id) => v1::cause::Kind::TaskId(id.to_string()),
+        };
+        v1::Cause { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<v1::Cause> for Cause {
+    type Error = WireError;
+    fn try_from(cause: v1::Cause) -> Result<Self, WireError> {
+        match required("kind", cause.kind)? {
+            v1::cause::Kind::Rule(rule) => Ok(Cause::Rule(rule)),
+            v1::cause::Kind::BuiltIn(_) => Ok(Cause::BuiltIn),
+            v1::cause::Kind::TaskId(text) => Ok(Cause::Task(id("task_id", &text)?)),
+        }
+    }
+}
+
+impl From<RecordingState> for v1::RecordingState {
+    fn from(state: RecordingState) -> Self {
+        match state {
+            RecordingState::Recording => v1::RecordingState::Recording,
+            RecordingState::Interrupted => v1::RecordingState::Interrupted,
+            RecordingState::Finished => v1::RecordingState::Finished,
+            RecordingState::Failed => v1::RecordingState::Failed,
+        }
+    }
+}
+
+/// Reads an enum's number as a state; unspecified is none.
+///
+/// # Errors
+/// [`WireError`] for unknown numbers.
+pub fn recording_state(number: i32) -> Result<Option<RecordingState>, WireError> {
+    Ok(
+        match v1::RecordingState::try_from(number)
+            .map_err(|_| WireError::new("state", format!("{number} is unknown")))?
+        {
+            v1::RecordingState::Unspecified => None,
+            v1::RecordingState::Recording => Some(RecordingState::Recording),
+            v1::RecordingState::Interrupted => Some(RecordingState::Interrupted),
+            v1::RecordingState::Finished => Some(RecordingState::Finished),
+            v1::RecordingState::Failed => Some(RecordingState::Failed),
+        },
+    )
+}
+
+impl From<&Recording> for v1::Recording {
+    /// `file_count` and `bytes` are left at 0: they are the library's to fill in.
+    fn from(recording: &Recording) -> Self {
+        v1::Recording {
+            recording_id: recording.id.to_string(),
+            stream: Some((&recording.stream).into()),
+            cause: Some((&recording.cause).into()),
+            state: v1::RecordingState::from(recording.state).into(),
+            reason: recording.reason.clone(),
+            epoch: recording.epoch.get(),
+            template: Some((&recording.template).into()),
+            publish_ids: recording.publishes.iter().map(PublishId::to_string).collect(),
+            worker_id: recording.worker.to_string(),
+            params: recording.params.clone(),
+            started_ms: recording.started.as_millis(),
+            ended_ms: recording.ended.map_or(0, Timestamp::as_millis),
+            gaps: recording.gaps.iter().map(Into::into).collect(),
+            file_count: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl From<&MediaFile> for v1::MediaFile {
+    fn from(file: &MediaFile) -> Self {
+        v1::MediaFile {
+            file_id: file.id.to_string(),
+            recording_id: file.recording.to_string(),
+            stream: Some((&file.stream).into()),
+            format: v1::Format::from(file.format).into(),
+            sequence: file.sequence,
+            name: file.name.clone(),
+            object_key: file.object_key.clone(),
+            size: file.size,
+            duration_ms: file.duration_ms,
+            start_ms: file.start.as_millis(),
+            end_ms: file.end.as_millis(),
+            checksum: file.checksum.clone(),
+            video_units: file.video_units,
+            audio_units: file.audio_units,
+            gaps: file.gaps.iter().map(Into::into).collect(),
+            epoch: file.epoch.get(),
+            committed_ms: file.committed.as_millis(),
+        }
+    }
+}
+
+impl TryFrom<v1::MediaFile> for MediaFile {
+    type Error = WireError;
+    fn try_from(file: v1::MediaFile) -> Result<Self, WireError> {
+        if file.object_key.is_empty() || file.name.is_empty() {
+            return Err(WireError::new(
+                if file.name.is_empty() { "name" } else { "object_key" },
+                "is missing",
+            ));
+        }
+        Ok(MediaFile {
+            id: id::<FileId>("file_id", &file.file_id)?,
+            recording: id("recording_id", &file.recording_id)?,
+            stream: required("stream", file.stream)?.try_into()?,
+            format: format(file.format)?,
+            sequence: file.sequence,
+            name: file.name,
+            object_key: file.object_key,
+            size: file.size,
+            duration_ms: file.duration_ms,
+            start: Timestamp::from_millis(file.start_ms),
+            end: Timestamp::from_millis(file.end_ms),
+            checksum: file.checksum,
+            video_units: file.video_units,
+            audio_units: file.audio_units,
+            gaps: gaps(file.gaps)?,
+            epoch: Epoch::new(file.epoch),
+            committed: Timestamp::from_millis(file.committed_ms),
+        })
+    }
+}
+
+impl From<LeaseOutcome> for v1::AcquireLeaseResponse {
+    fn from(outcome: LeaseOutcome) -> Self {
+        use v1::acquire_lease_response::Outcome;
+        let outcome = match outcome {
+            LeaseOutcome::Granted(grant) => Outcome::Granted(v1::LeaseGranted {
+                epoch: grant.epoch.get(),
+                recordings: grant
+                    .recordings
+                    .iter()
+                    .map(|recording| v1::GrantedRecording {
+                        recording_id: recording.id.to_string(),
+                        cause: Some((&recording.cause).into()),
+                        template: Some((&recording.template).into()),
+                        state: v1::RecordingState::from(recording.state).into(),
+                    })
+                    .collect(),
+            }),
+            LeaseOutcome::Refused(refusal) => {
+                let kind = match refusal.kind {
+                    RefusalKind::AlreadyLive => v1::LeaseRefusal::AlreadyLive,
+                    RefusalKind::NotYours => v1::LeaseRefusal::NotYours,
+                    RefusalKind::Forbidden => v1::LeaseRefusal::Forbidden,
+                };
+                Outcome::Refused(v1::LeaseRefused {
+                    reason: refusal.reason,
+                    kind: kind.into(),
+                })
+            }
+        };
+        v1::AcquireLeaseResponse { outcome: Some(outcome) }
+    }
+}
+
+impl TryFrom<v1::AcquireLeaseResponse> for LeaseOutcome {
+    type Error = WireError;
+    fn try_from(response: v1::AcquireLeaseResponse) -> Result<Self, WireError> {
+        use v1::acquire_lease_response::Outcome;
+        match required("outcome", response.outcome)? {
+            Outcome::Granted(granted) => {
+                let recordings = granted
+                    .recordings
+                    .into_iter()
+                    .map(granted_recording)
+                    .collect::<Result<_, _>>()?;
+                Ok(LeaseOutcome::Granted(Grant {
+                    epoch: Epoch::new(granted.epoch),
+                    recordings,
+                }))
+            }
+            Outcome::Refused(refused) => {
+                let kind = match refused.kind() {
+                    v1::LeaseRefusal::AlreadyLive => RefusalKind::AlreadyLive,
+                    v1::LeaseRefusal::NotYours => RefusalKind::NotYours,
+                    // A kind from a later coordinator: whatever it is, the stream is not ours.
+                    v1::LeaseRefusal::Forbidden | v1::LeaseRefusal::Unspecified => RefusalKind::Forbidden,
+                };
+                Ok(LeaseOutcome::Refused(Refusal {
+                    kind,
+                    reason: refused.reason,
+                }))
+            }
+        }
+    }
+}
+
+fn granted_recording(recording: v1::GrantedRecording) -> Result<GrantedRecording, WireError> {
+    Ok(GrantedRecording {
+        id: id("recording_id", &recording.recording_id)?,
+        cause: required("cause", recording.cause)?.try_into()?,
+        template: required("template", recording.template)?.try_into()?,
+        state: recording_state(recording.state)?.unwrap_or(RecordingState::Recording),
+    })
+}
+
+const FENCED_TYPE: &str = "type.googleapis.com/aircheck.v1.Fenced";
+
+/// `google.rpc.Status`, as gRPC carries it in `grpc-status-details-bin`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+/// Code `FAILED_PRECONDITION` of gRPC.
+const FAILED_PRECONDITION: i32 = 9;
+
+/// The status details (`tonic::Status::with_details`) that go with a refusal of a stale epoch.
+#[must_use]
+pub fn fenced_details(fenced: &Fenced) -> Vec<u8> {
+    let detail = v1::Fenced {
+        held: fenced.held.get(),
+        current: fenced.current.get(),
+    };
+    let any = prost_types::Any {
+        type_url: FENCED_TYPE.to_owned(),
+        value: detail.encode_to_vec(),
+    };
+    RpcStatus {
+        code: FAILED_PRECONDITION,
+        message: fenced.to_string(),
+        details: vec![any],
+    }
+    .encode_to_vec()
+}
+
+/// Reads a stale epoch from status details (`tonic::Status::details`); none if they say anything else.
+#[must_use]
+pub fn fenced_from_details(details: &[u8]) -> Option<Fenced> {
+    let status = RpcStatus::decode(details).ok()?;
+    let any = status.details.iter().find(|any| any.type_url == FENCED_TYPE)?;
+    let fenced = v1::Fenced::decode(any.value.as_slice()).ok()?;
+    Some(Fenced {
+        held: Epoch::new(fenced.held),
+        current: Epoch::new(fenced.current),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{RecordingId, Seeded},
+        recording::tests::sample,
+    };
+
+    #[test]
+    fn a_file_survives_the_wire() {
+        let (_, file) = sample(&Seeded::new(1));
+        assert_eq!(MediaFile::try_from(v1::MediaFile::from(&file)).unwrap(), file);
+        let mut bad = v1::MediaFile::from(&file);
+        bad.file_id = "x".to_owned();
+        assert_eq!(
+            MediaFile::try_from(bad).unwrap_err().to_string(),
+            "file_id: \"x\" is not a UUID"
+        );
+    }
+
+    #[test]
+    fn both_outcomes_survive_the_wire() {
+        let (recording, _) = sample(&Seeded::new(1));
+        let granted = GrantedRecording {
+            id: RecordingId::generate(&Seeded::new(2), Timestamp::default()),
+            cause: recording.cause,
+            template: recording.template,
+            state: RecordingState::Recording,
+        };
+        for outcome in [
+            LeaseOutcome::Granted(Grant {
+                epoch: Epoch::new(3),
+                recordings: vec![granted],
+            }),
+            LeaseOutcome::Refused(Refusal {
+                kind: RefusalKind::AlreadyLive,
+                reason: "live elsewhere".to_owned(),
+            }),
+        ] {
+            assert_eq!(
+                LeaseOutcome::try_from(v1::AcquireLeaseResponse::from(outcome.clone())).unwrap(),
+                outcome
+            );
+        }
+        assert!(LeaseOutcome::try_from(v1::AcquireLeaseResponse { outcome: None }).is_err());
+    }
+
+    #[test]
+    fn a_template_gets_its_defaults_and_its_ranges_are_checked() {
+        let one = |format: i32, interval| v1::FormatSettings {
+            format,
+            record_interval_s: interval,
+            ..Default::default()
+        };
+        let spec = |formats| v1::TemplateSpec {
+            name: "x".to_owned(),
+            description: String::new(),
+            formats,
+        };
+        let read = TemplateSpec::try_from(spec(vec![one(1, 0)])).unwrap();
+        assert_eq!(read.formats.get(&Format::Flv), Some(&FormatSettings::default()));
+        let error = |formats| TemplateSpec::try_from(spec(formats)).unwrap_err().to_string();
+        assert!(error(vec![one(0, 0)]).starts_with("formats.format: is missing"));
+        assert_eq!(error(vec![one(99, 0)]), "formats.format: 99 is unknown");
+        assert_eq!(error(vec![one(1, 0), one(1, 60)]), "formats: format flv is given twice");
+        assert_eq!(
+            error(vec![one(3, 5)]),
+            "spec: mp4: record_interval_s is 5 s, it must be 60 to 43200 s"
+        );
+    }
+
+    #[test]
+    fn fencing_survives_the_status_details() {
+        let fenced = Fenced {
+            held: Epoch::new(1),
+            current: Epoch::new(2),
+        };
+        assert_eq!(fenced_from_details(&fenced_details(&fenced)), Some(fenced));
+        assert_eq!(fenced_from_details(b""), None);
+        assert_eq!(fenced_from_details(b"\xff\xff"), None);
+    }
+}
