@@ -3,11 +3,12 @@
 //! # Tour
 //!
 //! 1. [`ids`] and [`time`]: names, identities, and the clocks as arguments.
-//! 2. [`template`]: how to record.
+//! 2. [`template`] and [`rule`]: how to record, and which streams.
 //! 3. [`recording`] and [`lease`]: what a recording is, and who may write to it.
 //! 4. [`wire`]: between these types and those of gRPC.
 //! 5. [`config`]: every setting, read once.
 //! 6. [`store`] and [`objects`]: where metadata and media lie.
+//! 7. [`supervise`], [`shutdown`], [`telemetry`]: how parts end, how the process ends, what it tells.
 //!
 //! # Invariants
 //!
@@ -19,7 +20,11 @@ pub mod ids;
 pub mod lease;
 pub mod objects;
 pub mod recording;
+pub mod rule;
+pub mod shutdown;
 pub mod store;
+pub mod supervise;
+pub mod telemetry;
 pub mod template;
 pub mod time;
 pub mod wire;

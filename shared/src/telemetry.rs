@@ -1,0 +1,278 @@
+//! Logs and metrics: set up once, and every metric name stands here once.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use thiserror::Error;
+use tracing_subscriber::{EnvFilter, fmt as lines, prelude::*};
+
+use crate::config::{LogFormat, TelemetryConfig};
+
+/// Why logs cannot be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter is not legal.
+    #[error("telemetry.log {filter:?} is not a filter such as `info` or `warn,worker=debug`")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody set them up before.
+    #[error("logs are set up already")]
+    Again(#[source] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends this process's logs to standard error.
+///
+/// # Errors
+/// [`TelemetryError`]: a filter that cannot be read, or a second call.
+pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|source| TelemetryError::Filter {
+        filter: config.log.clone(),
+        source,
+    })?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.format {
+        LogFormat::Text => registry
+            .with(lines::layer().with_writer(std::io::stderr).with_ansi(false))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(lines::layer().with_writer(std::io::stderr).json())
+            .try_init(),
+    }
+    .map_err(TelemetryError::Again)
+}
+
+/// Label of counters that tell causes apart. Values are stable short names, few of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// Short name of the cause.
+    pub reason: &'static str,
+}
+
+/// Label of counters by track.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TrackLabel {
+    /// `video` or `audio`.
+    pub track: &'static str,
+}
+
+/// Label of counters by format.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FormatLabel {
+    /// `flv`, `hls`, `mp4`, `aac` or `mp3`.
+    pub format: &'static str,
+}
+
+/// Every metric of the process. Clones share the same counters.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// What the worker role counts.
+    pub worker: WorkerMetrics,
+    /// What the coordinator role counts.
+    pub coordinator: CoordinatorMetrics,
+}
+
+/// What the worker role counts.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerMetrics {
+    /// RTMP connections open now.
+    pub connections: Gauge,
+    /// RTMP connections accepted.
+    pub accepted: Counter,
+    /// RTMP connections ended for a fault of the peer, by the session's kind of error.
+    pub connection_errors: Family<Reason, Counter>,
+    /// Publishes refused, by cause.
+    pub publish_refused: Family<Reason, Counter>,
+    /// Publishes live now.
+    pub publishes: Gauge,
+    /// Bytes read from publishers.
+    pub ingest_bytes: Counter,
+    /// Access units journaled, by track.
+    pub units: Family<TrackLabel, Counter>,
+    /// Bytes in all journals.
+    pub journal_bytes: Gauge,
+    /// Failed journal writes and syncs, by cause.
+    pub journal_errors: Family<Reason, Counter>,
+    /// Time of one group sync.
+    pub journal_sync: SyncHistogram,
+    /// Recordings that are running or being finished.
+    pub recordings: Gauge,
+    /// Files that entered the library, by format.
+    pub files: Family<FormatLabel, Counter>,
+    /// Bytes written to the object sink.
+    pub object_bytes: Counter,
+    /// Gaps, by reason.
+    pub gaps: Family<Reason, Counter>,
+}
+
+/// What the coordinator role counts.
+#[derive(Debug, Clone, Default)]
+pub struct CoordinatorMetrics {
+    /// Workers heard from within the time-out.
+    pub workers: Gauge,
+    /// Streams that are live.
+    pub streams: Gauge,
+    /// Leases granted.
+    pub leases_granted: Counter,
+    /// Leases refused, by cause.
+    pub leases_refused: Family<Reason, Counter>,
+    /// Commits of workers that were fenced.
+    pub fenced: Counter,
+    /// Durable transactions of the metadata store.
+    pub store_commits: Counter,
+    /// Failed transactions of the metadata store, by cause.
+    pub store_errors: Family<Reason, Counter>,
+}
+
+/// A histogram of seconds from 1 ms to about 16 s.
+#[derive(Debug, Clone)]
+pub struct SyncHistogram(Histogram);
+
+impl Default for SyncHistogram {
+    fn default() -> Self {
+        SyncHistogram(Histogram::new(
+            prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 15),
+        ))
+    }
+}
+
+impl SyncHistogram {
+    /// Counts one duration.
+    pub fn observe(&self, took: std::time::Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every name, prefixed `aircheck_`; counters get `_total` when they are written out.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("aircheck");
+        let worker = WorkerMetrics::default();
+        let r = registry.sub_registry_with_prefix("worker");
+        r.register("connections", "RTMP connections open now", worker.connections.clone());
+        r.register(
+            "connections_accepted",
+            "RTMP connections accepted",
+            worker.accepted.clone(),
+        );
+        r.register(
+            "connection_errors",
+            "RTMP connections ended for a fault of the peer",
+            worker.connection_errors.clone(),
+        );
+        r.register("publish_refused", "Publishes refused", worker.publish_refused.clone());
+        r.register("publishes", "Publishes live now", worker.publishes.clone());
+        r.register_with_unit(
+            "ingest",
+            "Read from publishers",
+            Unit::Bytes,
+            worker.ingest_bytes.clone(),
+        );
+        r.register("units", "Access units journaled", worker.units.clone());
+        r.register_with_unit("journal", "In all journals", Unit::Bytes, worker.journal_bytes.clone());
+        r.register(
+            "journal_errors",
+            "Failed journal writes and syncs",
+            worker.journal_errors.clone(),
+        );
+        r.register_with_unit(
+            "journal_sync",
+            "Time of one group sync",
+            Unit::Seconds,
+            worker.journal_sync.0.clone(),
+        );
+        r.register(
+            "recordings",
+            "Recordings running or being finished",
+            worker.recordings.clone(),
+        );
+        r.register("files", "Files that entered the library", worker.files.clone());
+        r.register_with_unit(
+            "objects",
+            "Written to the object sink",
+            Unit::Bytes,
+            worker.object_bytes.clone(),
+        );
+        r.register("gaps", "Gaps in recordings", worker.gaps.clone());
+        let coordinator = CoordinatorMetrics::default();
+        let r = registry.sub_registry_with_prefix("coordinator");
+        r.register(
+            "workers",
+            "Workers heard from within the time-out",
+            coordinator.workers.clone(),
+        );
+        r.register("streams", "Streams that are live", coordinator.streams.clone());
+        r.register("leases_granted", "Leases granted", coordinator.leases_granted.clone());
+        r.register("leases_refused", "Leases refused", coordinator.leases_refused.clone());
+        r.register(
+            "fenced",
+            "Commits refused for a stale epoch",
+            coordinator.fenced.clone(),
+        );
+        r.register(
+            "store_commits",
+            "Durable transactions of the metadata store",
+            coordinator.store_commits.clone(),
+        );
+        r.register(
+            "store_errors",
+            "Failed transactions of the metadata store",
+            coordinator.store_errors.clone(),
+        );
+        Metrics {
+            registry: Arc::new(registry),
+            worker,
+            coordinator,
+        }
+    }
+
+    /// All metrics in the Prometheus text format (OpenMetrics 1.0).
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_with_their_prefix_and_shared_by_clones() {
+        let metrics = Metrics::new();
+        metrics
+            .clone()
+            .worker
+            .connection_errors
+            .get_or_create(&Reason { reason: "handshake" })
+            .inc();
+        metrics.coordinator.leases_granted.inc_by(2);
+        let text = metrics.encode().unwrap();
+        assert!(
+            text.contains("aircheck_worker_connection_errors_total{reason=\"handshake\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("aircheck_coordinator_leases_granted_total 2"), "{text}");
+        assert!(text.contains("aircheck_worker_journal_bytes 0"), "{text}");
+    }
+}
