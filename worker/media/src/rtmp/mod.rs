@@ -3,7 +3,7 @@
 //! # Tour
 //!
 //! 1. `handshake`: the first 1537 + 1536 bytes, plain or with digests.
-//! 2. [`chunk`]: chunks to messages and back.
+//! 2. [`ChunkReader`], [`ChunkWriter`]: chunks to messages and back.
 //! 3. `message`: message types, control messages, aggregates, commands.
 //! 4. `address`: which domain, app and stream a publish means.
 //! 5. [`ServerSession`]: the conversation as a server has it.
@@ -15,11 +15,34 @@
 //! * No input panics; memory is bounded by [`Limits`].
 //! * Timestamps are handed on as received, 32 bits that wrap. Unwrapping is `timeline`'s.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::indexing_slicing
+    )
+)]
+
+mod address;
+mod chunk;
+mod chunk_writer;
+mod client;
+mod command;
+mod handshake;
+mod message;
 mod session;
 
 use alloc::string::String;
 
+pub use chunk::{CHUNK_STREAM_IDS, ChunkError, ChunkReader, DEFAULT_CHUNK_SIZE, MAX_MESSAGE_LEN, Message};
+pub use chunk_writer::{ChunkWriter, Headers};
+pub use client::{ClientError, ClientSession, HandshakeForm, PublishTarget};
 pub use session::ServerSession;
+
+use crate::amf::AmfError;
 
 /// Bounds of one session. What happens at each: the session ends with the named [`SessionError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,11 +152,70 @@ pub trait Handler {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
+    /// The first byte is no RTMP version: text, TLS, anything.
+    #[error("not RTMP: {}", guess(*first))]
+    NotRtmp {
+        /// The first byte.
+        first: u8,
+    },
+    /// An RTMP version that nobody speaks.
+    #[error("RTMP version {version}, only 3 is spoken")]
+    Version {
+        /// The version asked for.
+        version: u8,
+    },
+    /// RTMPE, whose encryption protects nothing.
+    #[error("encrypted RTMP (version {version}) is not spoken: use RTMPS")]
+    Encrypted {
+        /// The version asked for: 6, 8 or 9.
+        version: u8,
+    },
+    /// Bytes that are not chunks, or more than the limits allow.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// A command that is not AMF, or nests too deep, or says too much.
+    #[error("command: {0}")]
+    Amf(#[from] AmfError),
+    /// A command longer than [`Limits::command_len`].
+    #[error("command of {len} bytes, limit {limit}")]
+    CommandLen {
+        /// Bytes it has.
+        len: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A command that does not begin with a name.
+    #[error("command without a name")]
+    CommandName,
+    /// A control message that is too short.
+    #[error("control message of type {type_id} is too short")]
+    Control {
+        /// Message type.
+        type_id: u8,
+    },
+    /// An aggregate that ends within a message.
+    #[error("aggregate cut short")]
+    Aggregate,
+    /// `publish` without a stream name.
+    #[error("publish without a stream name")]
+    PublishName,
+    /// `publish` before `connect`.
+    #[error("publish before connect")]
+    NotConnected,
     /// The caller refused the publish.
     #[error("publish refused with {code}")]
     Refused {
         /// The code of [`Verdict::Refuse`].
         code: &'static str,
+    },
+    /// The client wants to play.
+    #[error("client wants to play, which is not offered")]
+    Play,
+    /// The client makes us answer and does not read the answers.
+    #[error("more than {limit} bytes of answers not taken")]
+    OutputFull {
+        /// [`Limits::output_bytes`].
+        limit: usize,
     },
 }
 
@@ -142,7 +224,29 @@ impl SessionError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::NotRtmp { .. } => "not_rtmp",
+            Self::Version { .. } => "version",
+            Self::Encrypted { .. } => "encrypted",
+            Self::Chunk(error) => error.kind(),
+            Self::Amf(_) => "amf",
+            Self::CommandLen { .. } => "command_too_long",
+            Self::CommandName => "command_malformed",
+            Self::Control { .. } => "control_malformed",
+            Self::Aggregate => "aggregate_malformed",
+            Self::PublishName => "publish_malformed",
+            Self::NotConnected => "not_connected",
             Self::Refused { .. } => "publish_refused",
+            Self::Play => "play",
+            Self::OutputFull { .. } => "output_full",
         }
+    }
+}
+
+/// What speaks with this first byte.
+fn guess(first: u8) -> &'static str {
+    match first {
+        0x16 => "looks like TLS",
+        b'A'..=b'Z' | b'a'..=b'z' => "looks like HTTP or other text",
+        _ => "unknown first byte",
     }
 }
