@@ -24,3 +24,4 @@ pub mod mp4;
 pub mod rtmp;
 pub mod segmenter;
 pub mod timeline;
+pub mod ts;

@@ -11,10 +11,12 @@
 
 mod base;
 mod classify;
+mod head;
 mod tag;
 
 pub use base::{FileBase, LOOK_AHEAD_MS, LOOK_AHEAD_UNITS, file_time_ms};
 pub use classify::{Class, classify, is_metadata};
+pub use head::{FileStart, HEAD_ALIGN, HeadBuilder, MAX_KEY_FRAMES, keeps, keeps_metadata};
 pub use tag::{
     FILE_HEADER_LEN, FileHeader, FlvError, MAX_BODY_LEN, TAG_HEADER_LEN, TAG_OVERHEAD, TagRef, append_file_header,
     append_tag, patch_timestamp, read_file_header, read_tag,
