@@ -20,6 +20,7 @@ pub mod access_unit;
 pub mod amf;
 pub mod codec;
 pub mod flv;
+pub mod hls;
 pub mod mp4;
 pub mod rtmp;
 pub mod segmenter;
