@@ -3,9 +3,15 @@
 //! Nothing here uses the product's own media code: a publisher, a reader or a source that shared a
 //! mistake with it would not see it.
 //!
-//! *Tour*: [`rtmp`] the publishing side of the protocol without I/O, [`source`] numbered frames and
-//! where they go in an FLV file, [`flv`] a reader of FLV files.
+//! *Tour*: [`rtmp`] the publishing side of the protocol without I/O; [`source`] numbered frames; [`publisher`] sends
+//! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`flv`] reads FLV
+//! files; [`programs`] and [`wait`] the rest.
 
+pub mod clips;
 pub mod flv;
+pub mod programs;
+pub mod publisher;
 pub mod rtmp;
+pub mod server;
 pub mod source;
+pub mod wait;

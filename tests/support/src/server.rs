@@ -1,0 +1,419 @@
+//! Starts the real binary in a folder of its own, on ports that the system gives, and talks to it as people do: by its
+//! command line.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::wait::{Seen, until};
+
+/// A debug build on a busy machine takes some seconds to come up.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// What finishing a recording of a test's length may take.
+const FINISH_LIMIT: Duration = Duration::from_secs(40);
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    binary: PathBuf,
+    data: PathBuf,
+    record: Option<String>,
+    more: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// `standalone` with its data in `data`, recording nothing by itself.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>, data: &Path) -> Self {
+        Self {
+            binary: binary.into(),
+            data: data.to_owned(),
+            record: None,
+            more: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// Records every stream in these formats.
+    #[must_use]
+    pub fn record(mut self, formats: &str) -> Self {
+        self.record = Some(formats.to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, more: &[&str]) -> Self {
+        self.more.extend(more.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it says where it listens.
+    ///
+    /// # Errors
+    /// It ends, or says nothing in time; with the end of its log.
+    pub fn start(&self) -> Result<Server> {
+        std::fs::create_dir_all(&self.data)?;
+        let addresses = self.data.join("addresses.json");
+        match std::fs::remove_file(&addresses) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let log = self.data.with_extension("log");
+        let mut command = Command::new(&self.binary);
+        command.arg("standalone").arg("--data-dir").arg(&self.data);
+        for flag in ["--rtmp", "--http", "--grpc"] {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+        if let Some(formats) = &self.record {
+            command.args(["--record", formats]);
+        }
+        let err = File::options().create(true).append(true).open(&log)?;
+        command
+            .args(&self.more)
+            .stdin(Stdio::null())
+            .stdout(err.try_clone()?)
+            .stderr(err);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server {
+            setup: self.clone(),
+            child,
+            log,
+            rtmp: none,
+            http: none,
+            grpc: none,
+        };
+        let said: Value = until(START_LIMIT, "the server's addresses", || {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("the server ended with {status}:\n{}", server.log_end());
+            }
+            let said = std::fs::read(&addresses)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok());
+            Ok(Seen::some(said, "no addresses.json"))
+        })?;
+        for (name, slot) in [
+            ("rtmp", &mut server.rtmp),
+            ("http", &mut server.http),
+            ("grpc", &mut server.grpc),
+        ] {
+            let address = said[name].as_str().with_context(|| format!("no {name} in {said}"))?;
+            *slot = address.parse().with_context(|| format!("{name}: {address}"))?;
+        }
+        Ok(server)
+    }
+}
+
+/// A running server. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Server {
+    setup: Setup,
+    child: Child,
+    log: PathBuf,
+    rtmp: SocketAddr,
+    http: SocketAddr,
+    grpc: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log ends:\n{}", self.log_end());
+        }
+    }
+}
+
+/// A finished file as the library has it.
+#[derive(Debug, Clone)]
+pub struct MediaFile {
+    /// `flv`, `hls`, `mp4`, `aac`, `mp3`.
+    pub format: String,
+    /// Place among the recording's files of this format, from 0.
+    pub sequence: u64,
+    /// Where it lies on this machine; of HLS the playlist.
+    pub path: PathBuf,
+    /// The whole record.
+    pub record: Value,
+}
+
+impl Server {
+    /// Where publishers connect.
+    #[must_use]
+    pub fn rtmp(&self) -> SocketAddr {
+        self.rtmp
+    }
+
+    /// Where the HTTP side listens.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.setup.data
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The push URL of `live/<stream>`.
+    #[must_use]
+    pub fn push_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/live/{stream}", self.rtmp)
+    }
+
+    /// All it has logged, also before a restart.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// A client command against this server, to be given its words.
+    #[must_use]
+    pub fn client(&self) -> Command {
+        let mut command = Command::new(&self.setup.binary);
+        command.env("AIRCHECK_SERVER", format!("http://{}", self.grpc));
+        command
+    }
+
+    /// Runs a client command and reads its JSON.
+    ///
+    /// # Errors
+    /// It fails, or prints no JSON.
+    pub fn ask(&self, words: &[&str]) -> Result<Value> {
+        let text = crate::programs::text(self.client().args(words).args(["--output", "json"]))?;
+        serde_json::from_str(&text).with_context(|| format!("{words:?} printed {text:?}"))
+    }
+
+    /// Runs a client command that must fail, and returns what it said.
+    ///
+    /// # Errors
+    /// It succeeds.
+    pub fn refused(&self, words: &[&str]) -> Result<String> {
+        let output = self
+            .client()
+            .args(words)
+            .args(["--output", "json"])
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(
+            !output.status.success(),
+            "{words:?} succeeded: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// The entries of a listing.
+    fn listed(&self, words: &[&str]) -> Result<Vec<Value>> {
+        let said = self.ask(words)?;
+        let list = match &said {
+            Value::Array(list) => Some(list),
+            Value::Object(map) => map.values().find_map(Value::as_array),
+            _ => None,
+        };
+        list.cloned().with_context(|| format!("no list in {said}"))
+    }
+
+    /// The live streams.
+    ///
+    /// # Errors
+    /// The command fails.
+    pub fn streams(&self) -> Result<Vec<Value>> {
+        self.listed(&["stream", "list"])
+    }
+
+    /// The recordings of `live/<stream>`, the newest first.
+    ///
+    /// # Errors
+    /// The command fails.
+    pub fn recordings(&self, stream: &str) -> Result<Vec<Value>> {
+        self.listed(&["recording", "list", "--stream", stream])
+    }
+
+    /// Waits until the stream has `count` recordings and each has come to an end.
+    ///
+    /// # Errors
+    /// They do not in time, or one failed; with the end of the log.
+    pub fn finished(&self, stream: &str, count: usize) -> Result<Vec<Value>> {
+        let what = format!("{count} finished recordings of {stream}");
+        let done = until(FINISH_LIMIT, &what, || {
+            let recordings = self.recordings(stream)?;
+            let states: Vec<&str> = recordings.iter().map(|r| r["state"].as_str().unwrap_or("?")).collect();
+            let done = recordings.len() >= count && states.iter().all(|state| ["finished", "failed"].contains(state));
+            Ok(Seen::some(done.then(|| recordings.clone()), format!("{states:?}")))
+        });
+        let done = done.with_context(|| format!("the server's log ends:\n{}", self.log_end()))?;
+        for recording in &done {
+            ensure!(
+                recording["state"] == "finished",
+                "a recording failed: {recording:#}\n{}",
+                self.log_end()
+            );
+        }
+        Ok(done)
+    }
+
+    /// The finished files of a stream, in order of format and sequence, the oldest recording first.
+    ///
+    /// # Errors
+    /// The command fails, or a file is not where the library says.
+    pub fn files(&self, stream: &str) -> Result<Vec<MediaFile>> {
+        let recordings = self.recordings(stream)?;
+        let mut files = Vec::new();
+        for recording in recordings.iter().rev() {
+            let id = recording["recording_id"]
+                .as_str()
+                .context("a recording without an id")?;
+            let mut of_one = self.listed(&["file", "list", "--recording", id])?;
+            of_one.sort_by_key(|f| (f["format"].as_str().map(str::to_owned), f["sequence"].as_u64()));
+            for record in of_one {
+                let key = record["object_key"]
+                    .as_str()
+                    .with_context(|| format!("no object key in {record}"))?;
+                let path = self.data().join("objects").join(key);
+                ensure!(
+                    path.is_file(),
+                    "the library names {}, which is not there",
+                    path.display()
+                );
+                files.push(MediaFile {
+                    format: record["format"].as_str().context("no format")?.to_owned(),
+                    sequence: record["sequence"].as_u64().unwrap_or(0),
+                    path,
+                    record,
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// The only file of a format.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn file(&self, stream: &str, format: &str) -> Result<MediaFile> {
+        let mut files: Vec<MediaFile> = self.files(stream)?.into_iter().filter(|f| f.format == format).collect();
+        ensure!(files.len() == 1, "{} {format} files of {stream}", files.len());
+        files.pop().context("no file")
+    }
+
+    /// What `GET path` answers: status and body.
+    ///
+    /// # Errors
+    /// No HTTP answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        use std::io::Write as _;
+        let mut socket = TcpStream::connect(self.http)?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.http
+        )?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer)?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .context("no HTTP status")?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status, body.to_owned()))
+    }
+
+    /// True while the process runs.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Ends it at once, as the system does when memory runs out: SIGKILL.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub fn kill(mut self) -> Result<Setup> {
+        ensure!(self.running()?, "the server had ended by itself:\n{}", self.log_end());
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(self.setup.clone())
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.pid().to_string();
+        crate::programs::output(Command::new("kill").args(["-s", name, &pid]))?;
+        Ok(())
+    }
+
+    /// Waits for the process to end.
+    ///
+    /// # Errors
+    /// It does not within `limit`.
+    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let begin = Instant::now();
+        until(limit, "the server's end", || {
+            Ok(Seen::some(
+                self.child.try_wait()?,
+                format!("running after {:?}", begin.elapsed()),
+            ))
+        })
+        .with_context(|| self.log_end())
+    }
+
+    /// How to start it again on the same data.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        self.setup.clone()
+    }
+
+    /// Proportional set size in kB: what its memory costs the machine.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn pss_kb(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let line = text.lines().find(|line| line.starts_with("Pss:")).context("no Pss")?;
+        Ok(line.split_whitespace().nth(1).context("an empty Pss")?.parse()?)
+    }
+}

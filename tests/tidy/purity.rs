@@ -1,0 +1,116 @@
+//! Pure files decide and do nothing else: they name no clock, no file, no socket, no thread and no runtime.
+
+use std::path::{Path, PathBuf};
+
+use crate::{code, files, sources};
+
+/// Files that only compute, wherever they come to exist.
+const PURE_FILES: &[&str] = &[
+    "shared/src/ids.rs",
+    "shared/src/lease.rs",
+    "shared/src/recording.rs",
+    "shared/src/rule.rs",
+    "shared/src/task.rs",
+    "shared/src/template.rs",
+    "shared/src/store/kv.rs",
+    "coordinator/src/plan.rs",
+    "coordinator/src/fleet.rs",
+    "worker/journal/src/format.rs",
+    "worker/src/stream/core.rs",
+    "worker/src/record/core.rs",
+];
+
+const IMPURE: &[&str] = &[
+    "tokio",
+    "actix",
+    "tonic",
+    "proto::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "Instant::now",
+    "SystemTime::now",
+    "std::env",
+    "std::process",
+];
+
+/// Maps whose order differs from run to run: behaviour must not.
+const UNORDERED: &[&str] = &["HashMap", "HashSet"];
+
+fn pure_files() -> Vec<PathBuf> {
+    let mut pure = sources("worker/media/src");
+    let all = files();
+    pure.extend(PURE_FILES.iter().map(PathBuf::from).filter(|path| all.contains(path)));
+    pure
+}
+
+#[test]
+fn pure_files_name_nothing_that_acts() {
+    let mut found = Vec::new();
+    for path in pure_files() {
+        for (number, line) in code(&path) {
+            for word in IMPURE.iter().chain(UNORDERED).filter(|word| line.contains(**word)) {
+                found.push(format!("{}:{number} names {word}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "pure files that act:\n{}", found.join("\n"));
+}
+
+#[test]
+fn wire_types_stay_at_the_border() {
+    let border = ["shared/src/wire.rs", "shared/src/wire"];
+    let mut found = Vec::new();
+    for path in sources("shared/src").into_iter().chain(sources("worker/journal/src")) {
+        if border.iter().any(|allowed| path.starts_with(allowed)) {
+            continue;
+        }
+        found.extend(
+            code(&path)
+                .into_iter()
+                .filter(|(_, line)| line.contains("proto::"))
+                .map(|(number, _)| format!("{}:{number}", path.display())),
+        );
+    }
+    assert!(
+        found.is_empty(),
+        "wire types outside shared/src/wire.rs:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn tests_are_never_switched_off() {
+    let mut found = Vec::new();
+    for path in files()
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+    {
+        if path.starts_with("tests/tidy") {
+            continue;
+        }
+        let text = crate::text(path).expect("Rust sources are text");
+        found.extend(
+            text.lines()
+                .enumerate()
+                .filter(|(_, line)| {
+                    line.contains("#[ignore") || line.contains("todo!(") || line.contains("unimplemented!(")
+                })
+                .map(|(index, line)| format!("{}:{}: {}", path.display(), index + 1, line.trim())),
+        );
+    }
+    assert!(found.is_empty(), "switched off or unfinished:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_lists_above_name_files_that_exist() {
+    let all = files();
+    let gone: Vec<&&str> = PURE_FILES
+        .iter()
+        .filter(|path| !all.contains(&PathBuf::from(Path::new(path))))
+        .collect();
+    // A file that is planned and not yet written is no fault; a list of which nothing exists is.
+    assert!(gone.len() < PURE_FILES.len() / 2, "stale list of pure files: {gone:?}");
+}
