@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use support::rtmp::{Session, Target};
 
@@ -217,6 +218,7 @@ impl Stream {
 /// Runs the load; `announce` gets the line that says all streams publish. Returns the report.
 pub(crate) fn run(options: &Options, clip: &Loop, announce: &mut dyn FnMut(Value) -> Result<()>) -> Result<Value> {
     let server = server(&options.url)?;
+    allow_open_files();
     let mut scratch = vec![0; 1 << 16];
     let mut streams = begin(options, clip, &server, &mut scratch)?;
     announce(json!({ "event": "publishing", "streams": streams.len() }))?;
@@ -251,6 +253,14 @@ pub(crate) fn run(options: &Options, clip: &Loop, announce: &mut dyn FnMut(Value
         "own_cpu_seconds": cpu_seconds()?,
         "failures": failures,
     }))
+}
+
+/// Each stream is an open file; the usual soft limit of 1024 is there for programs that use `select`.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, opening the first socket too many says so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn total(streams: &[Stream]) -> u64 {

@@ -9,6 +9,9 @@
 
 pub mod clips;
 pub mod flv;
+pub mod frames;
+pub mod ledger;
+pub mod pacer;
 pub mod programs;
 pub mod publisher;
 pub mod rtmp;
