@@ -38,6 +38,12 @@ pub enum JournalError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The journal has its terminal record: nothing comes behind it.
+    #[error("journal in {} is closed", dir.display())]
+    Closed {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The file is of another kind or a later version.
     #[error("{} is not {expected}: {reason}", path.display())]
     Format {

@@ -7,19 +7,25 @@
     dead_code
 )]
 
+mod batch;
 mod control;
 mod error;
+mod files;
+pub mod format;
 mod index;
 mod inspect;
 mod position;
 mod progress;
 mod reader;
+mod rebuild;
 pub mod recover;
 pub mod retention;
+mod scan;
 mod slot;
 mod sync;
 mod writer;
 
+pub use batch::{Abandoned, Batch};
 pub use control::{Control, Publish};
 pub use error::JournalError;
 pub use index::{IndexReader, Indexed};
@@ -29,7 +35,7 @@ pub use progress::{Progress, Snapshot};
 pub use reader::{Entry, Reader};
 pub use slot::Slot;
 pub use sync::{GroupSync, Outcome, SyncStats};
-pub use writer::{Batch, Options, Writer};
+pub use writer::{Options, Writer};
 
 /// Bytes that an ordinary user may still write to the file system of `dir`.
 ///

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use media::access_unit::{UnitInfo, UnitKind};
+
 use crate::Position;
 
 /// How far a journal goes: the totals of everything committed. Times are milliseconds on the publish's timeline.
@@ -28,6 +30,42 @@ pub struct Snapshot {
     pub wall_ms: i64,
     /// True once the terminal record is written.
     pub closed: bool,
+}
+
+/// Media time that video must have been silent for audio units to count as random access points. Milliseconds.
+const VIDEO_SILENT_MS: i64 = 5_000;
+
+/// True for an access unit, false for configurations and script data.
+pub(crate) fn is_unit(info: &UnitInfo) -> bool {
+    matches!(info.kind, UnitKind::Video | UnitKind::Audio)
+}
+
+impl Snapshot {
+    /// Counts one committed tag at `at`.
+    pub(crate) fn count(&mut self, at: Position, info: &UnitInfo) {
+        self.bytes += info.tag_len();
+        if !is_unit(info) {
+            return;
+        }
+        let dts_ms = info.dts_ms;
+        let random_access = match info.kind {
+            UnitKind::Video => {
+                self.video_units += 1;
+                self.video_dts_ms = self.video_dts_ms.max(Some(dts_ms));
+                info.key
+            }
+            _ => {
+                self.audio_units += 1;
+                self.video_dts_ms
+                    .is_none_or(|video_ms| dts_ms.saturating_sub(video_ms) >= VIDEO_SILENT_MS)
+            }
+        };
+        if random_access {
+            self.last_random_access = Some((at, dts_ms));
+        }
+        self.first_dts_ms = self.first_dts_ms.or(Some(dts_ms));
+        self.end_dts_ms = self.end_dts_ms.max(Some(dts_ms));
+    }
 }
 
 /// Shared by one writer and any number of readers; both sides hold a lock for a copy of 128 bytes.
