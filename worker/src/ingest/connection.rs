@@ -1,0 +1,245 @@
+//! One RTMP connection: its socket, its session, and the journal of what it publishes.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use journal::{Batch, Control, Writer};
+use media::rtmp::{Handler, MediaTag, PublishRequest, ServerSession, Unpublish, Verdict};
+
+use super::pace::Pace;
+
+/// Bytes read from one socket before another gets its turn.
+const VISIT_BYTES: u64 = 4 << 20;
+
+/// The wall clock and the monotonic clock, read once a visit. Milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) mono_ms: u64,
+    pub(super) wall_ms: i64,
+}
+
+/// Why a connection ends: a short name for counters and a sentence for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) kind: &'static str,
+    pub(super) reason: String,
+}
+
+impl Ending {
+    pub(super) fn new(kind: &'static str, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+}
+
+/// A publish in progress: its journal's pen.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    pub(super) publish_id: String,
+    pub(super) writer: Writer,
+    pub(super) empty_tags: u64,
+}
+
+/// What a connection asks of the poller when its client wants to publish.
+pub(super) trait Admission {
+    /// Opens a journal for the publish, or says why not.
+    fn admit(&mut self, request: &PublishRequest, peer: SocketAddr, now: Now) -> Result<Publishing, (&'static str, String)>;
+    /// A publish ended; its journal is closed.
+    fn ended(&mut self, publish_id: &str, reason: &str);
+    /// A disk would not take what a publisher sent.
+    fn write_failed(&mut self, publish_id: &str, error: &journal::JournalError);
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    session: ServerSession,
+    pub(super) publishing: Option<Publishing>,
+    pub(super) pace: Pace,
+    /// When bytes last came. Milliseconds, monotonic.
+    pub(super) heard_ms: u64,
+    /// When it last began or ended a publish, or connected.
+    pub(super) idle_since_ms: u64,
+    accepted: bool,
+}
+
+/// What one visit found.
+#[derive(Debug)]
+pub(super) struct Visited {
+    pub(super) bytes: u64,
+    pub(super) more: bool,
+    pub(super) ending: Option<Ending>,
+}
+
+struct Visit<'a, A> {
+    publishing: &'a mut Option<Publishing>,
+    batch: &'a mut Batch,
+    admission: &'a mut A,
+    peer: SocketAddr,
+    now: Now,
+    failed: Option<Ending>,
+}
+
+impl<A: Admission> Handler for Visit<'_, A> {
+    fn on_publish(&mut self, request: &PublishRequest) -> Verdict {
+        match self.admission.admit(request, self.peer, self.now) {
+            Ok(publishing) => {
+                *self.publishing = Some(publishing);
+                Verdict::Accept
+            }
+            Err((code, reason)) => {
+                self.failed = Some(Ending::new("refused", reason.clone()));
+                Verdict::Refuse { code, reason }
+            }
+        }
+    }
+
+    fn on_media(&mut self, tag: MediaTag<'_>) {
+        if let Some(publishing) = self.publishing.as_mut() {
+            if tag.body.is_empty() {
+                publishing.empty_tags += 1;
+                return;
+            }
+            let mono = i64::try_from(self.now.mono_ms).unwrap_or(i64::MAX);
+            publishing.writer.append(self.batch, tag.tag_type, tag.timestamp_ms, tag.body, mono, self.now.wall_ms);
+        }
+    }
+
+    fn on_unpublish(&mut self, why: Unpublish) {
+        if let Some(publishing) = self.publishing.take() {
+            close(publishing, self.batch, self.admission, why.as_str(), self.now);
+        }
+    }
+}
+
+/// Writes what is still in hand and the journal's last record.
+fn close<A: Admission>(mut publishing: Publishing, batch: &mut Batch, admission: &mut A, reason: &str, now: Now) {
+    if let Err(error) = publishing.writer.commit(batch) {
+        admission.write_failed(&publishing.publish_id, &error);
+    }
+    if publishing.empty_tags > 0 {
+        let refused = Control::Refused { kind: "empty_tag".to_owned(), count: publishing.empty_tags };
+        if let Err(error) = publishing.writer.control(&refused, now.wall_ms) {
+            admission.write_failed(&publishing.publish_id, &error);
+        }
+    }
+    let last = Control::Unpublish { reason: reason.to_owned(), at_ms: now.wall_ms };
+    if let Err(error) = publishing.writer.close(last, now.wall_ms) {
+        admission.write_failed(&publishing.publish_id, &error);
+    }
+    admission.ended(&publishing.publish_id, reason);
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr, session: ServerSession, now_ms: u64) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        Ok(Self {
+            socket,
+            peer,
+            session,
+            publishing: None,
+            pace: Pace::new(now_ms),
+            heard_ms: now_ms,
+            idle_since_ms: now_ms,
+            accepted: false,
+        })
+    }
+
+    /// True where the socket holds bytes, or news of its end, that were not read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        match self.socket.peek(&mut [0u8; 1]) {
+            Ok(n) => n > 0,
+            Err(e) => e.kind() == ErrorKind::Interrupted,
+        }
+    }
+
+    /// True where the peer has closed or reset the connection.
+    pub(super) fn is_gone(&self) -> bool {
+        match self.socket.peek(&mut [0u8; 1]) {
+            Ok(n) => n == 0,
+            Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// Reads what has gathered and writes it to the journal.
+    pub(super) fn visit<A: Admission>(&mut self, scratch: &mut [u8], batch: &mut Batch, admission: &mut A, now: Now) -> Visited {
+        let mut visited = Visited { bytes: 0, more: false, ending: None };
+        loop {
+            let read = match self.socket.read(scratch) {
+                Ok(0) => {
+                    visited.ending = Some(Ending::new("peer_closed", "the publisher closed the connection"));
+                    break;
+                }
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    visited.ending = Some(Ending::new("connection_lost", format!("the connection was lost: {e}")));
+                    break;
+                }
+            };
+            self.heard_ms = now.mono_ms;
+            visited.bytes += read as u64;
+            visited.ending = self.take(scratch.get(..read).unwrap_or(&[]), batch, admission, now);
+            if visited.ending.is_some() || read < scratch.len() {
+                break;
+            }
+            if visited.bytes >= VISIT_BYTES {
+                visited.more = true;
+                break;
+            }
+        }
+        if self.publishing.is_some() != self.accepted {
+            self.accepted = self.publishing.is_some();
+            self.idle_since_ms = now.mono_ms;
+        }
+        if let Some(ending) = self.flush() {
+            visited.ending.get_or_insert(ending);
+        }
+        visited
+    }
+
+    fn take<A: Admission>(&mut self, bytes: &[u8], batch: &mut Batch, admission: &mut A, now: Now) -> Option<Ending> {
+        let mut visit =
+            Visit { publishing: &mut self.publishing, batch, admission, peer: self.peer, now, failed: None };
+        let fed = self.session.feed(bytes, &mut visit);
+        let failed = visit.failed.take();
+        if let Some(publishing) = self.publishing.as_mut()
+            && let Err(error) = publishing.writer.commit(batch)
+        {
+            admission.write_failed(&publishing.publish_id, &error);
+            return Some(Ending::new(error.kind(), error.to_string()));
+        }
+        // A refusal in words says more than the session's error that follows from it.
+        failed.or_else(|| fed.err().map(|error| Ending::new(error.kind(), error.to_string())))
+    }
+
+    /// Sends what the session wants sent, as far as the socket takes it.
+    fn flush(&mut self) -> Option<Ending> {
+        let output = self.session.output();
+        while !output.is_empty() {
+            match self.socket.write(output) {
+                Ok(0) => break,
+                Ok(n) => drop(output.drain(..n)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Some(Ending::new("connection_lost", format!("the connection was lost: {e}"))),
+            }
+        }
+        None
+    }
+
+    /// Ends the connection: the journal gets its last record, the client a word if it can still hear one.
+    pub(super) fn end<A: Admission>(mut self, ending: &Ending, batch: &mut Batch, admission: &mut A, now: Now) {
+        if let Some(publishing) = self.publishing.take() {
+            if !matches!(ending.kind, "peer_closed" | "connection_lost") {
+                self.session.refuse("NetStream.Publish.Denied", &ending.reason);
+            }
+            close(publishing, batch, admission, ending.kind, now);
+        }
+        let _ = self.flush();
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}

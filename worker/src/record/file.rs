@@ -1,0 +1,408 @@
+//! The recorder of FLV, MP4, AAC and MP3 files: a body that grows while the stream runs, a head that comes last.
+
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::{Entry, GroupSync, IndexReader, Position, Reader};
+use media::access_unit::{Codec, Track, UnitInfo, UnitKind};
+use media::segmenter::Segmenter;
+use media::{flv, mp4};
+use shared::template::Format;
+
+use super::body::{Body, Taken};
+use super::keeper::Keeper;
+use super::pool::Scratch;
+use super::state::{Config, Counts, OpenFile, State};
+use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
+use crate::upload::{Objects, Staged};
+
+/// Rendered bytes are written when this many are in hand.
+const FLUSH_BYTES: usize = 256 * 1024;
+/// A step is worth its cost once this much is new in the journal, bytes.
+const WORTHWHILE_BYTES: u64 = 1 << 20;
+/// An encoder's clock that starts below this is kept as it is, milliseconds; a later one is counted from the file's first unit.
+const KEEP_CLOCK_MS: i64 = 5_000;
+/// Room before the first unit of a publish for units of the other track that come after it but lie before it, milliseconds.
+const FIRST_SKEW_MS: i64 = 500;
+
+#[derive(Debug)]
+pub(crate) struct FileRecorder {
+    setting: Setting,
+    objects: Objects,
+    keeper: Keeper,
+    state: State,
+    pen: Option<Pen>,
+}
+
+/// The open file's working parts; all follow from the state and the journal.
+#[derive(Debug)]
+struct Pen {
+    staged: Staged,
+    body: Body,
+    segmenter: Segmenter,
+}
+
+/// True for a picture that nothing before it makes decodable; `seen` remembers the first that is.
+fn undecodable(seen: &mut bool, info: &UnitInfo) -> bool {
+    if info.kind == UnitKind::Video && info.key {
+        *seen = true;
+    }
+    info.kind == UnitKind::Video && !*seen
+}
+
+impl FileRecorder {
+    pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
+        let (keeper, state) = Keeper::open(&setting, sync)?;
+        let mut recorder = Self { setting, objects, keeper, state, pen: None };
+        if recorder.state.open.as_ref().is_some_and(|open| open.finishing.is_none()) {
+            recorder.resume()?;
+        }
+        Ok(recorder)
+    }
+
+    /// Takes up the open file where the state left it.
+    fn resume(&mut self) -> Result<(), RecordError> {
+        let Some(open) = self.state.open.as_ref() else { return Ok(()) };
+        let what = self.stage_name(open.sequence);
+        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
+        staged.truncate(open.body_len).map_err(RecordError::store(what))?;
+        let mut pen = Pen { staged, body: self.new_body(open), segmenter: Segmenter::new(self.setting.interval_ms) };
+        let mut seen = open.seen_key_before;
+        let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
+        let mut unused = Vec::new();
+        while let Some(indexed) = index.next()? {
+            if indexed.at.0 >= self.state.cursor {
+                break;
+            }
+            if undecodable(&mut seen, &indexed.info) {
+                continue;
+            }
+            pen.segmenter.push(&indexed.info);
+            if let (Some(body), UnitKind::VideoConfig | UnitKind::AudioConfig) = (&indexed.body, indexed.info.kind) {
+                pen.body.configure(&indexed.info, body.get(usize::from(indexed.info.header_len)..).unwrap_or(&[]));
+            } else if let Body::Mp4(layout) = &mut pen.body {
+                let _ = layout.push(&indexed.info, None);
+            }
+            unused.clear();
+        }
+        self.pen = Some(pen);
+        Ok(())
+    }
+
+    pub(super) fn worthwhile(&self, end: u64) -> bool {
+        end.saturating_sub(self.state.cursor) >= WORTHWHILE_BYTES
+    }
+
+    pub(super) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
+        let mut stepped = Stepped::default();
+        if let Some(to) = self.state.open.as_ref().and_then(|open| open.finishing) {
+            stepped.files.extend(self.finish(to)?);
+        }
+        scratch.out.clear();
+        if !self.state.done {
+            let mut reader =
+                Reader::open(&self.setting.journal, Position(self.state.cursor), mem::take(&mut scratch.read))?;
+            let result = self.render(&mut reader, &mut scratch.out, reach, &mut stepped);
+            scratch.read = reader.into_buffer();
+            result?;
+        }
+        if reach.last && !self.state.done {
+            stepped.files.extend(self.finish(self.state.cursor)?);
+            self.state.done = true;
+        }
+        stepped.done = self.state.done;
+        stepped.retired = self.keeper.save(&self.state)?;
+        Ok(stepped)
+    }
+
+    fn render(&mut self, reader: &mut Reader, out: &mut Vec<u8>, reach: Reach, stepped: &mut Stepped) -> Result<(), RecordError> {
+        while let Some(entry) = reader.next()? {
+            match entry {
+                Entry::Tag { at, next, info, tag } => {
+                    if at.0 >= reach.end {
+                        break;
+                    }
+                    self.take(at, &info, tag, out, stepped)?;
+                    self.state.cursor = next.0;
+                }
+                Entry::Control { at, next, .. } => {
+                    if at.0 >= reach.end {
+                        break;
+                    }
+                    self.state.cursor = next.0;
+                }
+            }
+            if out.len() >= FLUSH_BYTES {
+                self.flush(out)?;
+            }
+        }
+        self.flush(out)
+    }
+
+    fn take(
+        &mut self,
+        at: Position,
+        info: &UnitInfo,
+        tag: &mut [u8],
+        out: &mut Vec<u8>,
+        stepped: &mut Stepped,
+    ) -> Result<(), RecordError> {
+        let unit = matches!(info.kind, UnitKind::Video | UnitKind::Audio);
+        let seen_before = self.state.seen_key;
+        if undecodable(&mut self.state.seen_key, info) {
+            self.state.leave_out("before_first_key_frame", info.dts_ms);
+            return Ok(());
+        }
+        if unit {
+            let latest = self.state.latest_ms.map_or(info.dts_ms, |latest| latest.max(info.dts_ms));
+            self.state.skew_ms = self.state.skew_ms.max(latest - info.dts_ms);
+            self.state.latest_ms = Some(latest);
+        }
+        let cut = self.pen.as_mut().is_some_and(|pen| pen.segmenter.push(info));
+        if cut {
+            self.flush(out)?;
+            stepped.files.extend(self.finish(at.0)?);
+        }
+        let opens = unit || (self.setting.format == Format::Flv && info.kind == UnitKind::Text);
+        if self.pen.is_none() && opens {
+            self.begin(at, info, seen_before)?;
+        }
+        let mut taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
+        if let Taken::NewFile(reason) = taken {
+            tracing::info!(recording = %self.setting.recording_id, format = self.setting.format.as_str(), reason, "file cut");
+            self.flush(out)?;
+            stepped.files.extend(self.finish(at.0)?);
+            taken = Taken::NotWanted;
+            if opens {
+                self.begin(at, info, seen_before)?;
+                taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
+            }
+        }
+        match taken {
+            Taken::Yes if unit => {
+                if let Some(open) = self.state.open.as_mut() {
+                    open.counts.add(info.kind == UnitKind::Video, info.dts_ms, info.arrival_ms);
+                }
+            }
+            Taken::Refused(reason) | Taken::NewFile(reason) if unit => self.state.leave_out(reason, info.dts_ms),
+            _ => {}
+        }
+        self.remember(info, tag);
+        Ok(())
+    }
+
+    /// Keeps what later files must know of headers that came before them.
+    fn remember(&mut self, info: &UnitInfo, tag: &[u8]) {
+        let body = || tag.get(11..11 + info.body_len as usize).unwrap_or(&[]).to_vec();
+        let config = || Some(Config { codec: info.codec as u8, header_len: info.header_len, body: body() });
+        match info.kind {
+            UnitKind::VideoConfig => self.state.video_config = config(),
+            UnitKind::AudioConfig => self.state.audio_config = config(),
+            UnitKind::Metadata if info.body_len <= MAX_METADATA => self.state.metadata = Some(body()),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, at: Position, info: &UnitInfo, seen_key_before: bool) -> Result<(), RecordError> {
+        let first = self.state.next_sequence == 0;
+        let base_ms = match info.dts_ms {
+            early if first && (0..KEEP_CLOCK_MS).contains(&early) => 0,
+            late => late - if first { FIRST_SKEW_MS } else { self.state.skew_ms },
+        };
+        let sequence = self.state.next_sequence;
+        let open = OpenFile {
+            sequence,
+            file_id: self.setting.file_id(sequence),
+            from: at.0,
+            base_ms,
+            body_len: 0,
+            body_crc: 0,
+            video_config: self.state.video_config.clone(),
+            audio_config: self.state.audio_config.clone(),
+            metadata: self.state.metadata.clone(),
+            seen_key_before,
+            counts: Counts::default(),
+            finishing: None,
+        };
+        let what = self.stage_name(sequence);
+        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
+        staged.truncate(0).map_err(RecordError::store(what))?;
+        let mut pen = Pen { staged, body: self.new_body(&open), segmenter: Segmenter::new(self.setting.interval_ms) };
+        pen.segmenter.push(info);
+        self.pen = Some(pen);
+        self.state.open = Some(open);
+        self.state.next_sequence += 1;
+        Ok(())
+    }
+
+    fn new_body(&self, open: &OpenFile) -> Body {
+        let mut body = Body::new(self.setting.format, open.base_ms);
+        for (config, kind) in configs(open) {
+            body.configure(&config.info(kind), config.payload());
+        }
+        body
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        if let (Some(pen), Some(open)) = (&self.pen, self.state.open.as_mut())
+            && !out.is_empty()
+        {
+            pen.staged.write_at(open.body_len, out).map_err(RecordError::store(open.file_id.clone()))?;
+            let len = out.len() as u64;
+            open.body_crc = if open.body_len == 0 { crc::of(out) } else { crc::join(open.body_crc, crc::of(out), len) };
+            open.body_len += len;
+        }
+        out.clear();
+        Ok(())
+    }
+
+    /// Ends the open file at journal position `to`: head in front, object published, record written. Can be done again after a crash.
+    fn finish(&mut self, to: u64) -> Result<Option<FinishedFile>, RecordError> {
+        let Some(mut open) = self.state.open.clone() else { return Ok(None) };
+        let stage = self.stage_name(open.sequence);
+        if open.body_len == 0 {
+            self.objects.unstage(&stage).map_err(RecordError::store(stage.clone()))?;
+            self.pen = None;
+            self.state.open = None;
+            self.state.next_sequence = open.sequence;
+            return Ok(None);
+        }
+        if open.finishing.is_none() {
+            open.finishing = Some(to);
+            self.state.open = Some(open.clone());
+            self.keeper.save(&self.state)?;
+        }
+        let head = self.head(&open, to)?;
+        let size = head.len() as u64 + open.body_len;
+        let key = format!("{}/{:06}.{}", self.setting.prefix, open.sequence, self.setting.format.extension());
+        self.pen = None;
+        if self.objects.len(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
+            let mut staged = self.objects.stage(&stage).map_err(RecordError::store(stage.clone()))?;
+            staged.insert_head(&head, open.body_len).map_err(RecordError::store(stage.clone()))?;
+            staged.publish(&self.objects, &key).map_err(RecordError::store(key.clone()))?;
+        }
+        let whole = if head.is_empty() { open.body_crc } else { crc::join(crc::of(&head), open.body_crc, open.body_len) };
+        let file = FinishedFile {
+            file_id: open.file_id.clone(),
+            format: self.setting.format,
+            sequence: open.sequence,
+            key,
+            size,
+            checksum: crc::text(whole),
+            duration_ms: open.counts.duration_ms(),
+            start_ms: open.counts.first_arrival_ms,
+            video_units: open.counts.video,
+            audio_units: open.counts.audio,
+            gaps: mem::take(&mut self.state.gaps),
+        };
+        self.setting.note(&file)?;
+        self.state.open = None;
+        Ok(Some(file))
+    }
+
+    /// Composes what stands before the body, from the journal's index alone.
+    fn head(&self, open: &OpenFile, to: u64) -> Result<Vec<u8>, RecordError> {
+        let mut seen = open.seen_key_before;
+        let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
+        match self.setting.format {
+            Format::Flv => {
+                let tags: Vec<(u8, &[u8])> = configs(open).map(|(c, kind)| (tag_type(kind), c.body.as_slice())).collect();
+                let mut head = flv::HeadBuilder::new(flv::FileStart {
+                    base_ms: open.base_ms,
+                    metadata: open.metadata.as_deref(),
+                    configs: &tags,
+                });
+                while let Some(indexed) = index.next()? {
+                    if indexed.at.0 >= to {
+                        break;
+                    }
+                    if !undecodable(&mut seen, &indexed.info) && flv::keeps(indexed.info.kind) {
+                        head.push(&indexed.info);
+                    }
+                }
+                Ok(head.finish())
+            }
+            Format::Mp4 => {
+                let start: Vec<(Codec, Track, &[u8])> =
+                    configs(open).map(|(c, kind)| (c.info(kind).codec, track(kind), c.payload())).collect();
+                let mut head = mp4::HeadBuilder::new(&start);
+                while let Some(indexed) = index.next()? {
+                    if indexed.at.0 >= to {
+                        break;
+                    }
+                    if undecodable(&mut seen, &indexed.info) {
+                        continue;
+                    }
+                    let header = usize::from(indexed.info.header_len);
+                    let config = match indexed.info.kind {
+                        UnitKind::VideoConfig | UnitKind::AudioConfig => indexed.body.as_deref().and_then(|b| b.get(header..)),
+                        _ => None,
+                    };
+                    head.push(&indexed.info, config);
+                }
+                head.finish().map_err(|e| RecordError::Head { what: open.file_id.clone(), reason: e.to_string() })
+            }
+            Format::Aac | Format::Mp3 | Format::Hls => Ok(Vec::new()),
+        }
+    }
+
+    fn stage_name(&self, sequence: u32) -> String {
+        format!("{}-{sequence:06}", self.setting.name())
+    }
+}
+
+/// The publisher's `onMetaData` is kept for the heads of files up to this many bytes; real ones have some hundred.
+const MAX_METADATA: u32 = 16 * 1024;
+
+/// Configurations in force at a file's start, video first.
+fn configs(open: &OpenFile) -> impl Iterator<Item = (&Config, UnitKind)> {
+    let video = open.video_config.iter().map(|c| (c, UnitKind::VideoConfig));
+    video.chain(open.audio_config.iter().map(|c| (c, UnitKind::AudioConfig)))
+}
+
+fn tag_type(kind: UnitKind) -> u8 {
+    if kind == UnitKind::VideoConfig { flv::VIDEO } else { flv::AUDIO }
+}
+
+fn track(kind: UnitKind) -> Track {
+    if kind == UnitKind::VideoConfig { Track::Video } else { Track::Audio }
+}
+
+impl Config {
+    /// The configuration's bytes without the FLV codec header.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.body.get(usize::from(self.header_len)..).unwrap_or(&[])
+    }
+
+    /// As the index would tell of it; its times mean nothing.
+    pub(super) fn info(&self, kind: UnitKind) -> UnitInfo {
+        let codec = [Codec::Avc, Codec::Hevc, Codec::Aac, Codec::Mp3].into_iter().find(|c| *c as u8 == self.codec);
+        UnitInfo {
+            kind,
+            codec: codec.unwrap_or(Codec::Other),
+            key: false,
+            dts_ms: 0,
+            cto_ms: 0,
+            body_len: u32::try_from(self.body.len()).unwrap_or(u32::MAX),
+            header_len: self.header_len,
+            arrival_ms: 0,
+        }
+    }
+}
+
+impl Setting {
+    /// Where the record of one finished file lies until the library has it.
+    fn note_path(&self, sequence: u32) -> PathBuf {
+        self.notes.join(format!("{}-{sequence:06}.json", self.name()))
+    }
+
+    /// Writes the record of a finished file, whole or not at all.
+    pub(super) fn note(&self, file: &FinishedFile) -> Result<(), RecordError> {
+        let path = self.note_path(file.sequence);
+        let fail = |reason: String| RecordError::State { path: path.clone(), reason };
+        let bytes = serde_json::to_vec(file).map_err(|e| fail(e.to_string()))?;
+        let temp = path.with_extension("tmp");
+        std::fs::write(&temp, bytes).and_then(|()| std::fs::rename(&temp, &path)).map_err(|e| fail(e.to_string()))
+    }
+}

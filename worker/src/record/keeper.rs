@@ -1,0 +1,77 @@
+//! Remembers how far a recorder came.
+//!
+//! Each step's state goes to a two-slot file without waiting for the disk. A state counts as durable once a group sync that
+//! began after it was written has ended; the journal is only given up behind a durable state that is itself noted durably.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::{GroupSync, Slot};
+
+use super::state::{Saved, State, VERSION};
+use super::{RecordError, Setting};
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    slot: Slot,
+    path: PathBuf,
+    boot_id: Arc<str>,
+    sync: Arc<GroupSync>,
+    durable: State,
+    /// A state that will be durable once this generation is complete.
+    pending: Option<(u64, State)>,
+    /// A durable cursor, noted in the slot, that may be relied on once this generation is complete.
+    noted: Option<(u64, u64)>,
+    retired: u64,
+}
+
+impl Keeper {
+    /// Opens the state file; gives the state to go on from.
+    pub(super) fn open(setting: &Setting, sync: Arc<GroupSync>) -> Result<(Self, State), RecordError> {
+        let path = setting.notes.join(format!("{}.slot", setting.name()));
+        let fail = |reason: String| RecordError::State { path: path.clone(), reason };
+        let slot = Slot::open(&path).map_err(|e| fail(e.to_string()))?;
+        let saved: Option<Saved> = match slot.read().map_err(|e| fail(e.to_string()))? {
+            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?),
+            None => None,
+        };
+        let (current, durable) = match saved {
+            Some(saved) if saved.version != VERSION => {
+                return Err(fail(format!("version {} is not known, only {VERSION}", saved.version)));
+            }
+            Some(saved) if *saved.boot_id == *setting.boot_id => (saved.current, saved.durable),
+            // The machine was off: only what a sync had covered is believed.
+            Some(saved) => (saved.durable.clone(), saved.durable),
+            None => (State::default(), State::default()),
+        };
+        let retired = durable.cursor;
+        let keeper =
+            Self { slot, path, boot_id: Arc::clone(&setting.boot_id), sync, durable, pending: None, noted: None, retired };
+        Ok((keeper, current))
+    }
+
+    /// Notes `state`; gives the journal position behind which nothing is needed any more.
+    pub(super) fn save(&mut self, state: &State) -> Result<u64, RecordError> {
+        let completed = self.sync.completed();
+        if let Some((_, state)) = self.pending.take_if(|(generation, _)| *generation <= completed) {
+            self.durable = state;
+        }
+        let saved =
+            Saved { version: VERSION, boot_id: self.boot_id.to_string(), current: state.clone(), durable: self.durable.clone() };
+        let fail = |reason: String| RecordError::State { path: self.path.clone(), reason };
+        let bytes = serde_json::to_vec(&saved).map_err(|e| fail(e.to_string()))?;
+        self.slot.write(&bytes).map_err(|e| fail(e.to_string()))?;
+        self.sync.mark();
+        let generation = self.sync.generation();
+        if self.pending.is_none() {
+            self.pending = Some((generation, saved.current));
+        }
+        if let Some((_, cursor)) = self.noted.take_if(|(generation, _)| *generation <= completed) {
+            self.retired = self.retired.max(cursor);
+        }
+        if self.noted.is_none() {
+            self.noted = Some((generation, self.durable.cursor));
+        }
+        Ok(self.retired)
+    }
+}

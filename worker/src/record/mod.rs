@@ -1,0 +1,144 @@
+//! Recorders: cursors over a journal that render files. See `docs/ARCHITECTURE.md`.
+//!
+//! [`body`] and [`state`] are pure; [`file`] (FLV, MP4, AAC, MP3) and [`hls`] read a stretch of the journal, render it and write it;
+//! [`actor`] says when. [`keeper`] remembers how far a recorder came, for killed processes and for power loss.
+
+pub(crate) mod actor;
+mod body;
+mod crc;
+mod file;
+mod hls;
+mod keeper;
+pub(crate) mod pool;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::{GroupSync, JournalError};
+use serde::{Deserialize, Serialize};
+use shared::recording::Gap;
+use shared::template::Format;
+
+use crate::upload::Objects;
+use pool::Scratch;
+
+/// What one recorder renders, and to where. Fixed when it is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) recording_id: String,
+    pub(crate) format: Format,
+    /// A file is cut at the first random access point this long after its start, milliseconds; for HLS, a segment.
+    pub(crate) interval_ms: i64,
+    /// The publish's journal.
+    pub(crate) journal: PathBuf,
+    /// Where this recorder keeps its state and the records of its finished files.
+    pub(crate) notes: PathBuf,
+    /// Key of everything it stores, without a slash at the end: `domain/app/stream/recording/e000001/mp4`.
+    pub(crate) prefix: String,
+    /// Tells a restarted machine from a restarted process.
+    pub(crate) boot_id: Arc<str>,
+}
+
+impl Setting {
+    /// A name for what is staged and noted, unique in the worker.
+    fn name(&self) -> String {
+        format!("{}-{}", self.recording_id, self.format.as_str())
+    }
+
+    fn file_id(&self, sequence: u32) -> String {
+        format!("{}-{}-{sequence:06}", self.recording_id, self.format.as_str())
+    }
+}
+
+/// A finished media file, as the recorder knows it. Kept beside the recorder's state until the library has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FinishedFile {
+    /// The same each time this file is rendered: recording, format and sequence.
+    pub(crate) file_id: String,
+    pub(crate) format: Format,
+    /// Place among the recording's files of this format, from 0.
+    pub(crate) sequence: u32,
+    pub(crate) key: String,
+    /// Bytes; for HLS of all segments together.
+    pub(crate) size: u64,
+    pub(crate) checksum: String,
+    pub(crate) duration_ms: i64,
+    /// Wall clock of its first unit's arrival, milliseconds since the Unix epoch.
+    pub(crate) start_ms: i64,
+    pub(crate) video_units: u64,
+    pub(crate) audio_units: u64,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// How far a step may go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Journal position to stop at.
+    pub(crate) end: u64,
+    /// Nothing comes after it: finish what is open.
+    pub(crate) last: bool,
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub(crate) struct Stepped {
+    pub(crate) files: Vec<FinishedFile>,
+    pub(crate) done: bool,
+    /// Journal positions before this are rendered and safe against power loss.
+    pub(crate) retired: u64,
+}
+
+/// Why a step failed. The journal still holds everything: it can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("journal: {0}")]
+    Journal(#[from] JournalError),
+    #[error("storing {what}: {source}")]
+    Store { what: String, source: std::io::Error },
+    #[error("composing the head of {what}: {reason}")]
+    Head { what: String, reason: String },
+    #[error("recorder state {path}: {reason}")]
+    State { path: PathBuf, reason: String },
+}
+
+impl RecordError {
+    fn store(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Store { what, source }
+    }
+}
+
+/// A recorder of either kind.
+#[derive(Debug)]
+pub(crate) enum Recorder {
+    File(Box<file::FileRecorder>),
+    Hls(Box<hls::HlsRecorder>),
+}
+
+impl Recorder {
+    /// Opens a recorder where it was left, or at the journal's start.
+    pub(crate) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
+        std::fs::create_dir_all(&setting.notes).map_err(RecordError::store("the recorder's notes"))?;
+        Ok(match setting.format {
+            Format::Hls => Self::Hls(Box::new(hls::HlsRecorder::open(setting, objects, sync)?)),
+            _ => Self::File(Box::new(file::FileRecorder::open(setting, objects, sync)?)),
+        })
+    }
+
+    /// Renders what the journal holds up to `reach`.
+    pub(crate) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
+        match self {
+            Self::File(recorder) => recorder.step(scratch, reach),
+            Self::Hls(recorder) => recorder.step(scratch, reach),
+        }
+    }
+
+    /// True where a step up to `end` would be worth its cost.
+    pub(crate) fn worthwhile(&self, end: u64, random_access_ms: Option<i64>) -> bool {
+        match self {
+            Self::File(recorder) => recorder.worthwhile(end),
+            Self::Hls(recorder) => recorder.worthwhile(random_access_ms),
+        }
+    }
+}

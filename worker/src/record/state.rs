@@ -1,0 +1,186 @@
+//! What a recorder remembers across a crash: small, versioned, kept in a two-slot file.
+//!
+//! Two copies are kept. `current` is what has reached the operating system: good after a killed process. `durable` is the
+//! newest state that a group sync is known to have covered: good after power loss, which is told apart by the boot id.
+
+use serde::{Deserialize, Serialize};
+use shared::recording::Gap;
+
+/// The state file's version: raised when a field changes meaning.
+pub(crate) const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    pub(crate) version: u32,
+    /// Tells a restarted process from a restarted machine.
+    pub(crate) boot_id: String,
+    pub(crate) current: State,
+    pub(crate) durable: State,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Journal position of the next tag to render.
+    pub(crate) cursor: u64,
+    /// Number of the next file or segment to begin; counts from 0 and never goes back.
+    pub(crate) next_sequence: u32,
+    /// A picture where decoding can start has been seen.
+    pub(crate) seen_key: bool,
+    /// How far a unit's time may lie behind the latest before it: how unevenly the publisher interleaves, milliseconds.
+    pub(crate) skew_ms: i64,
+    /// Latest decode time so far.
+    pub(crate) latest_ms: Option<i64>,
+    /// Decoder configurations in force: whole FLV tag bodies.
+    pub(crate) video_config: Option<Config>,
+    pub(crate) audio_config: Option<Config>,
+    /// The publisher's `onMetaData` in force: a whole FLV tag body.
+    pub(crate) metadata: Option<Vec<u8>>,
+    /// What this recorder left out so far, by reason.
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) open: Option<OpenFile>,
+    pub(crate) hls: Option<HlsState>,
+    /// Everything is rendered and finished; only commits may be left to do.
+    pub(crate) done: bool,
+}
+
+/// A decoder configuration as it came: the codec header's length and the tag body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) codec: u8,
+    pub(crate) header_len: u8,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A file whose body is being written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenFile {
+    pub(crate) sequence: u32,
+    pub(crate) file_id: String,
+    /// Journal position of its first tag.
+    pub(crate) from: u64,
+    /// The publish's time that is the file's time 0, milliseconds.
+    pub(crate) base_ms: i64,
+    pub(crate) body_len: u64,
+    /// CRC-64/NVME of the body so far.
+    pub(crate) body_crc: u64,
+    /// Configurations and metadata in force before its first tag.
+    pub(crate) video_config: Option<Config>,
+    pub(crate) audio_config: Option<Config>,
+    pub(crate) metadata: Option<Vec<u8>>,
+    pub(crate) seen_key_before: bool,
+    pub(crate) counts: Counts,
+    /// Where it ends, once that is decided: from then on only the head is missing.
+    pub(crate) finishing: Option<u64>,
+}
+
+/// What a stretch holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) video: u64,
+    pub(crate) audio: u64,
+    /// First and last decode time of each track, and the last step between two, milliseconds.
+    pub(crate) video_span: Option<Span>,
+    pub(crate) audio_span: Option<Span>,
+    /// Arrival of the first and last unit, milliseconds since the Unix epoch.
+    pub(crate) first_arrival_ms: i64,
+    pub(crate) last_arrival_ms: i64,
+}
+
+/// Times of one track's units in a stretch, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) first_ms: i64,
+    pub(crate) last_ms: i64,
+    pub(crate) step_ms: i64,
+}
+
+impl Span {
+    fn extend(span: Option<Self>, at: i64, nominal: i64) -> Option<Self> {
+        Some(match span {
+            None => Self { first_ms: at, last_ms: at, step_ms: nominal },
+            Some(s) if at > s.last_ms => Self { first_ms: s.first_ms.min(at), last_ms: at, step_ms: at - s.last_ms },
+            Some(s) => Self { first_ms: s.first_ms.min(at), ..s },
+        })
+    }
+
+    fn end_ms(self) -> i64 {
+        self.last_ms + self.step_ms
+    }
+}
+
+impl Counts {
+    /// Accounts for one access unit.
+    pub(crate) fn add(&mut self, video: bool, dts_ms: i64, arrival_ms: i64) {
+        if self.video + self.audio == 0 {
+            self.first_arrival_ms = arrival_ms;
+        }
+        self.last_arrival_ms = arrival_ms;
+        if video {
+            self.video += 1;
+            self.video_span = Span::extend(self.video_span, dts_ms, 40);
+        } else {
+            self.audio += 1;
+            self.audio_span = Span::extend(self.audio_span, dts_ms, 23);
+        }
+    }
+
+    /// Earliest decode time, milliseconds.
+    pub(crate) fn start_ms(&self) -> i64 {
+        [self.video_span, self.audio_span].into_iter().flatten().map(|s| s.first_ms).min().unwrap_or(0)
+    }
+
+    /// End of the last unit of either track, its own duration taken to be that of the one before.
+    pub(crate) fn end_ms(&self) -> i64 {
+        [self.video_span, self.audio_span].into_iter().flatten().map(Span::end_ms).max().unwrap_or(0)
+    }
+
+    pub(crate) fn duration_ms(&self) -> i64 {
+        (self.end_ms() - self.start_ms()).max(0)
+    }
+}
+
+/// What HLS needs beside the cursor, which always stands at the start of the open segment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HlsState {
+    pub(crate) file_id: String,
+    /// Continuity counters and clock of the transport stream, as the muxer gives them.
+    pub(crate) ts: TsState,
+    /// Longest segment so far, milliseconds: the playlist's target duration.
+    pub(crate) longest_ms: i64,
+    pub(crate) bytes: u64,
+    /// CRC-64/NVME of all segments in order, as one object would have it.
+    pub(crate) crc: u64,
+    /// Bytes of the local index file, one line a segment, that belong to this state.
+    pub(crate) index_len: u64,
+    pub(crate) counts: Counts,
+}
+
+/// Persistent form of the transport stream muxer's state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TsState {
+    pub(crate) continuity: Vec<u8>,
+    pub(crate) last_pcr: Option<i64>,
+}
+
+impl State {
+    /// Adds units left out for `reason`, joined with the span before it where the reason is the same.
+    ///
+    /// At most [`MAX_GAPS`] spans are kept; from then on a span of a reason swallows what comes.
+    pub(crate) fn leave_out(&mut self, reason: &str, dts_ms: i64) {
+        let full = self.gaps.len() >= MAX_GAPS;
+        let joined = self.gaps.iter_mut().rev().find(|g| g.reason == reason && (full || dts_ms - g.to_ms <= JOIN_WITHIN_MS));
+        match joined {
+            Some(gap) => {
+                gap.to_ms = gap.to_ms.max(dts_ms);
+                gap.from_ms = gap.from_ms.min(dts_ms);
+                gap.units += 1;
+            }
+            None => self.gaps.push(Gap { reason: reason.to_owned(), from_ms: dts_ms, to_ms: dts_ms, units: 1 }),
+        }
+    }
+}
+
+/// Named gaps kept one by one in a recording; then those of one reason are joined.
+const MAX_GAPS: usize = 64;
+/// Units left out for one reason within this time of each other are one gap.
+const JOIN_WITHIN_MS: i64 = 10_000;
