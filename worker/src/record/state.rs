@@ -124,6 +124,23 @@ impl Counts {
         }
     }
 
+    /// Adds what comes behind.
+    pub(crate) fn join(&mut self, next: &Self) {
+        let (first, old) = (self.first_arrival_ms, self.video + self.audio > 0);
+        let join = |a: Option<Span>, b: Option<Span>| match (a, b) {
+            (Some(a), Some(b)) => Some(Span { first_ms: a.first_ms.min(b.first_ms), ..b }),
+            (a, b) => b.or(a),
+        };
+        *self = Self {
+            video: self.video + next.video,
+            audio: self.audio + next.audio,
+            video_span: join(self.video_span, next.video_span),
+            audio_span: join(self.audio_span, next.audio_span),
+            first_arrival_ms: if old { first } else { next.first_arrival_ms },
+            last_arrival_ms: next.last_arrival_ms,
+        };
+    }
+
     /// Earliest decode time, milliseconds.
     pub(crate) fn start_ms(&self) -> i64 {
         [self.video_span, self.audio_span].into_iter().flatten().map(|s| s.first_ms).min().unwrap_or(0)
@@ -142,15 +159,17 @@ impl Counts {
 /// What HLS needs beside the cursor, which always stands at the start of the open segment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HlsState {
-    pub(crate) file_id: String,
     /// Continuity counters and clock of the transport stream, as the muxer gives them.
     pub(crate) ts: TsState,
     /// Longest segment so far, milliseconds: the playlist's target duration.
     pub(crate) longest_ms: i64,
+    /// Bytes of all segments.
     pub(crate) bytes: u64,
-    /// CRC-64/NVME of all segments in order, as one object would have it.
-    pub(crate) crc: u64,
-    /// Bytes of the local index file, one line a segment, that belong to this state.
+    /// Where the open segment begins, milliseconds; none before the first.
+    pub(crate) segment_ms: Option<i64>,
+    /// Wall clock at media time 0, milliseconds since the Unix epoch.
+    pub(crate) wall_zero_ms: Option<i64>,
+    /// Bytes of the playlist's segment lines, kept in a file of their own, that belong to this state.
     pub(crate) index_len: u64,
     pub(crate) counts: Counts,
 }

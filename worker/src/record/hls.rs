@@ -1,0 +1,319 @@
+//! The recorder of HLS: transport stream segments and the playlist that names them.
+//!
+//! The cursor always stands at the start of the open segment. A segment is rendered in one go once the journal holds a cut
+//! behind it, so a crash at any moment costs rendering it once more, to the same bytes. A segment enters the playlist when it is stored.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::{Entry, GroupSync, Position, Reader};
+use media::access_unit::{AccessUnit, Track, UnitInfo, UnitKind};
+use media::segmenter::Segmenter;
+use media::{hls, ts};
+
+use super::body::data_of;
+use super::keeper::Keeper;
+use super::pool::Scratch;
+use super::state::{Config, Counts, HlsState, State};
+use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
+use crate::upload::{Objects, Staged};
+
+/// Rendered bytes are written when this many are in hand.
+const FLUSH_BYTES: usize = 256 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct HlsRecorder {
+    setting: Setting,
+    objects: Objects,
+    keeper: Keeper,
+    state: State,
+}
+
+/// The segment that is being rendered. Dropped without a trace if its end is not in the journal yet.
+struct OpenSegment {
+    staged: Staged,
+    muxer: ts::Muxer,
+    segmenter: Segmenter,
+    /// The recorder's state as it will be if the segment is completed.
+    state: State,
+    len: u64,
+    counts: Counts,
+    first_ms: Option<i64>,
+    discontinuity: bool,
+}
+
+impl HlsRecorder {
+    pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
+        let (keeper, mut state) = Keeper::open(&setting, sync)?;
+        state.hls.get_or_insert_with(HlsState::default);
+        let recorder = Self { setting, objects, keeper, state };
+        let kept = recorder.hls().index_len;
+        recorder.lines(|file| file.set_len(kept))?;
+        Ok(recorder)
+    }
+
+    fn hls(&self) -> &HlsState {
+        static NONE: std::sync::OnceLock<HlsState> = std::sync::OnceLock::new();
+        self.state.hls.as_ref().unwrap_or_else(|| NONE.get_or_init(HlsState::default))
+    }
+
+    pub(super) fn worthwhile(&self, random_access_ms: Option<i64>) -> bool {
+        match (random_access_ms, self.hls().segment_ms) {
+            (Some(at), Some(start)) => at - start >= self.setting.interval_ms,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    pub(super) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
+        let mut stepped = Stepped::default();
+        if !self.state.done {
+            let stored = self.state.next_sequence;
+            let mut reader =
+                Reader::open(&self.setting.journal, Position(self.state.cursor), mem::take(&mut scratch.read))?;
+            let result = self.render(&mut reader, &mut scratch.out, reach);
+            scratch.read = reader.into_buffer();
+            result?;
+            if reach.last {
+                self.state.done = true;
+                if self.state.next_sequence > 0 {
+                    stepped.files.push(self.finish()?);
+                }
+            } else if self.state.next_sequence > stored {
+                self.publish_playlist(false)?;
+            }
+        }
+        stepped.done = self.state.done;
+        stepped.retired = self.keeper.save(&self.state)?;
+        Ok(stepped)
+    }
+
+    /// Renders whole segments, one after another, as far as the journal holds their ends.
+    fn render(&mut self, reader: &mut Reader, out: &mut Vec<u8>, reach: Reach) -> Result<(), RecordError> {
+        let mut open = self.begin(false)?;
+        out.clear();
+        while let Some(entry) = reader.next()? {
+            let (at, next, info, tag) = match entry {
+                Entry::Control { at, .. } if at.0 >= reach.end => break,
+                Entry::Control { next, .. } => {
+                    open.state.cursor = next.0;
+                    continue;
+                }
+                Entry::Tag { at, .. } if at.0 >= reach.end => break,
+                Entry::Tag { at, next, info, tag } => (at, next, info, tag),
+            };
+            let new_parameters = open.counts.video + open.counts.audio > 0 && changes_parameters(&open.state, &info, tag);
+            if open.segmenter.push(&info) || new_parameters {
+                open.state.cursor = at.0;
+                open.flush(out)?;
+                self.complete(open, info.dts_ms)?;
+                open = self.begin(new_parameters)?;
+                open.segmenter.push(&info);
+            }
+            open.take(&info, tag, out);
+            open.state.cursor = next.0;
+            if out.len() >= FLUSH_BYTES {
+                open.flush(out)?;
+            }
+        }
+        if reach.last {
+            open.flush(out)?;
+            let end = open.counts.end_ms();
+            if open.counts.video + open.counts.audio > 0 {
+                self.complete(open, end)?;
+            } else {
+                self.state = open.state;
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_name(&self) -> String {
+        format!("{}-segment", self.setting.name())
+    }
+
+    fn begin(&self, discontinuity: bool) -> Result<OpenSegment, RecordError> {
+        let what = self.stage_name();
+        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
+        staged.truncate(0).map_err(RecordError::store(what))?;
+        let mut muxer = ts::Muxer::from_state(self.hls().ts.to_muxer());
+        for (config, kind) in [(&self.state.video_config, UnitKind::VideoConfig), (&self.state.audio_config, UnitKind::AudioConfig)] {
+            if let Some(config) = config {
+                configure(&mut muxer, config, kind);
+            }
+        }
+        Ok(OpenSegment {
+            staged,
+            muxer,
+            segmenter: Segmenter::new(self.setting.interval_ms),
+            state: self.state.clone(),
+            len: 0,
+            counts: Counts::default(),
+            first_ms: None,
+            discontinuity,
+        })
+    }
+
+    /// Stores the segment, then names it in the playlist; `end_ms` is where the next begins.
+    fn complete(&mut self, open: OpenSegment, end_ms: i64) -> Result<(), RecordError> {
+        let start_ms = open.first_ms.unwrap_or(end_ms);
+        let duration_ms = (end_ms - start_ms).max(1);
+        let mut state = open.state;
+        let sequence = state.next_sequence;
+        let uri = format!("{sequence:06}.ts");
+        let key = format!("{}/{uri}", self.setting.prefix);
+        open.staged.publish(&self.objects, &key).map_err(RecordError::store(key))?;
+        let hls = state.hls.get_or_insert_with(HlsState::default);
+        let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
+        let mut line = String::new();
+        hls::append_segment(
+            &mut line,
+            &hls::Segment {
+                uri: &uri,
+                duration_ms,
+                program_date_time_ms: Some(wall_zero + start_ms),
+                discontinuity: open.discontinuity && sequence > 0,
+            },
+        );
+        let kept = hls.index_len;
+        self.lines(|file| {
+            file.set_len(kept)?;
+            io::Seek::seek(file, io::SeekFrom::End(0))?;
+            file.write_all(line.as_bytes())
+        })?;
+        let hls = state.hls.get_or_insert_with(HlsState::default);
+        hls.index_len += line.len() as u64;
+        hls.ts = super::state::TsState::of(open.muxer.state());
+        hls.longest_ms = hls.longest_ms.max(duration_ms);
+        hls.bytes += open.len;
+        hls.segment_ms = Some(end_ms);
+        hls.counts.join(&open.counts);
+        state.next_sequence += 1;
+        self.state = state;
+        Ok(())
+    }
+
+    /// The playlist's segment lines so far, kept beside the state so that no step need hold them all in memory between two.
+    fn lines<T>(&self, with: impl FnOnce(&mut std::fs::File) -> io::Result<T>) -> Result<T, RecordError> {
+        let path = self.lines_path();
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        file.and_then(|mut file| with(&mut file)).map_err(|e| RecordError::State { path, reason: e.to_string() })
+    }
+
+    fn lines_path(&self) -> PathBuf {
+        self.setting.notes.join(format!("{}.m3u8", self.setting.name()))
+    }
+
+    fn playlist_key(&self) -> String {
+        format!("{}/index.m3u8", self.setting.prefix)
+    }
+
+    fn publish_playlist(&self, ended: bool) -> Result<Vec<u8>, RecordError> {
+        let kind = if ended { hls::Kind::Vod } else { hls::Kind::Event };
+        let longest = if ended { self.hls().longest_ms } else { self.hls().longest_ms.max(self.setting.interval_ms) };
+        let mut text = String::new();
+        hls::append_header(&mut text, &hls::Header { kind, target_duration_ms: longest, media_sequence: 0, fragmented: false });
+        let kept = self.hls().index_len;
+        self.lines(|file| file.take(kept).read_to_string(&mut text))?;
+        if ended {
+            hls::append_end(&mut text);
+        }
+        let key = self.playlist_key();
+        self.objects.put(&key, text.as_bytes()).map_err(RecordError::store(key))?;
+        Ok(text.into_bytes())
+    }
+
+    fn finish(&mut self) -> Result<FinishedFile, RecordError> {
+        let playlist = self.publish_playlist(true)?;
+        let hls = self.hls();
+        let file = FinishedFile {
+            file_id: self.setting.file_id(0),
+            format: self.setting.format,
+            sequence: 0,
+            key: self.playlist_key(),
+            size: hls.bytes + playlist.len() as u64,
+            checksum: crc::text(crc::of(&playlist)),
+            duration_ms: hls.counts.duration_ms(),
+            start_ms: hls.counts.first_arrival_ms,
+            video_units: hls.counts.video,
+            audio_units: hls.counts.audio,
+            gaps: self.state.gaps.clone(),
+        };
+        self.setting.note(&file)?;
+        let stage = self.stage_name();
+        self.objects.unstage(&stage).map_err(RecordError::store(stage))?;
+        Ok(file)
+    }
+}
+
+/// True for a decoder configuration other than the one in force.
+fn changes_parameters(state: &State, info: &UnitInfo, tag: &[u8]) -> bool {
+    let current = match info.kind {
+        UnitKind::VideoConfig => &state.video_config,
+        UnitKind::AudioConfig => &state.audio_config,
+        _ => return false,
+    };
+    current.as_ref().is_some_and(|c| c.codec != info.codec as u8 || c.payload() != data_of(info, tag))
+}
+
+/// Parameters the muxer cannot use leave it without them: its units are then left out by name.
+fn configure(muxer: &mut ts::Muxer, config: &Config, kind: UnitKind) {
+    let track = if kind == UnitKind::VideoConfig { Track::Video } else { Track::Audio };
+    let _ = muxer.set_config(config.info(kind).codec, track, config.payload());
+}
+
+impl OpenSegment {
+    /// Renders one tag.
+    fn take(&mut self, info: &UnitInfo, tag: &[u8], out: &mut Vec<u8>) {
+        let track = match info.kind {
+            UnitKind::Video => Track::Video,
+            UnitKind::Audio => Track::Audio,
+            kind @ (UnitKind::VideoConfig | UnitKind::AudioConfig) => {
+                let body = tag.get(11..11 + info.body_len as usize).unwrap_or(&[]).to_vec();
+                let config = Config { codec: info.codec as u8, header_len: info.header_len, body };
+                configure(&mut self.muxer, &config, kind);
+                let slot = if kind == UnitKind::VideoConfig { &mut self.state.video_config } else { &mut self.state.audio_config };
+                *slot = Some(config);
+                return;
+            }
+            _ => return,
+        };
+        if track == Track::Video {
+            self.state.seen_key |= info.key;
+            if !self.state.seen_key {
+                self.state.leave_out("before_first_key_frame", info.dts_ms);
+                return;
+            }
+        }
+        if self.first_ms.is_none() {
+            self.muxer.start_segment(out);
+        }
+        let unit = AccessUnit {
+            track,
+            codec: info.codec,
+            dts_ms: info.dts_ms,
+            cto_ms: info.cto_ms,
+            key: info.key,
+            data: data_of(info, tag),
+        };
+        match self.muxer.push(&unit, out) {
+            Ok(()) => {
+                self.first_ms.get_or_insert(info.dts_ms);
+                self.counts.add(track == Track::Video, info.dts_ms, info.arrival_ms);
+            }
+            Err(error) => self.state.leave_out(error.reason(), info.dts_ms),
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        if !out.is_empty() {
+            self.staged.write_at(self.len, out).map_err(RecordError::store("an HLS segment"))?;
+            self.len += out.len() as u64;
+            out.clear();
+        }
+        Ok(())
+    }
+}

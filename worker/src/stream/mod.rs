@@ -1,0 +1,6 @@
+//! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
+
+pub(crate) mod actor;
+pub(crate) mod adopt;
+pub(crate) mod core;
+mod document;
