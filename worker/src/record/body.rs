@@ -60,9 +60,7 @@ impl Body {
                 if !flv::keeps(info.kind) {
                     return Taken::NotWanted;
                 }
-                // FLV's timestamps are read as unsigned by every player, so nothing may lie before the file's zero.
-                let at = u32::try_from((info.dts_ms - *base_ms).max(0) & 0xffff_ffff).unwrap_or(0);
-                flv::patch_timestamp(tag, at);
+                flv::patch_timestamp(tag, flv::file_time_ms(info.dts_ms, *base_ms));
                 out.extend_from_slice(tag);
                 Taken::Yes
             }

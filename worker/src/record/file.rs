@@ -21,10 +21,6 @@ use crate::upload::{Objects, Staged};
 const FLUSH_BYTES: usize = 256 * 1024;
 /// A step is worth its cost once this much is new in the journal, bytes.
 const WORTHWHILE_BYTES: u64 = 1 << 20;
-/// An encoder's clock that starts below this is kept as it is, milliseconds; a later one is counted from the file's first unit.
-const KEEP_CLOCK_MS: i64 = 5_000;
-/// Room before the first unit of a publish for units of the other track that come after it but lie before it, milliseconds.
-const FIRST_SKEW_MS: i64 = 500;
 
 #[derive(Debug)]
 pub(crate) struct FileRecorder {
@@ -70,7 +66,6 @@ impl FileRecorder {
         let mut pen = Pen { staged, body: self.new_body(open), segmenter: Segmenter::new(self.setting.interval_ms) };
         let mut seen = open.seen_key_before;
         let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
-        let mut unused = Vec::new();
         while let Some(indexed) = index.next()? {
             if indexed.at.0 >= self.state.cursor {
                 break;
@@ -84,7 +79,6 @@ impl FileRecorder {
             } else if let Body::Mp4(layout) = &mut pen.body {
                 let _ = layout.push(&indexed.info, None);
             }
-            unused.clear();
         }
         self.pen = Some(pen);
         Ok(())
@@ -123,7 +117,9 @@ impl FileRecorder {
                     if at.0 >= reach.end {
                         break;
                     }
-                    self.take(at, &info, tag, out, stepped)?;
+                    if !self.take(at, &info, tag, out, reach, stepped)? {
+                        break;
+                    }
                     self.state.cursor = next.0;
                 }
                 Entry::Control { at, next, .. } => {
@@ -140,24 +136,21 @@ impl FileRecorder {
         self.flush(out)
     }
 
+    /// Renders one tag; `false` where that must wait for more of the journal.
     fn take(
         &mut self,
         at: Position,
         info: &UnitInfo,
         tag: &mut [u8],
         out: &mut Vec<u8>,
+        reach: Reach,
         stepped: &mut Stepped,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         let unit = matches!(info.kind, UnitKind::Video | UnitKind::Audio);
         let seen_before = self.state.seen_key;
         if undecodable(&mut self.state.seen_key, info) {
             self.state.leave_out("before_first_key_frame", info.dts_ms);
-            return Ok(());
-        }
-        if unit {
-            let latest = self.state.latest_ms.map_or(info.dts_ms, |latest| latest.max(info.dts_ms));
-            self.state.skew_ms = self.state.skew_ms.max(latest - info.dts_ms);
-            self.state.latest_ms = Some(latest);
+            return Ok(true);
         }
         let cut = self.pen.as_mut().is_some_and(|pen| pen.segmenter.push(info));
         if cut {
@@ -165,8 +158,8 @@ impl FileRecorder {
             stepped.files.extend(self.finish(at.0)?);
         }
         let opens = unit || (self.setting.format == Format::Flv && info.kind == UnitKind::Text);
-        if self.pen.is_none() && opens {
-            self.begin(at, info, seen_before)?;
+        if self.pen.is_none() && opens && !self.begin(at, info, seen_before, reach)? {
+            return Ok(false);
         }
         let mut taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
         if let Taken::NewFile(reason) = taken {
@@ -175,7 +168,9 @@ impl FileRecorder {
             stepped.files.extend(self.finish(at.0)?);
             taken = Taken::NotWanted;
             if opens {
-                self.begin(at, info, seen_before)?;
+                if !self.begin(at, info, seen_before, reach)? {
+                    return Ok(false);
+                }
                 taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
             }
         }
@@ -189,7 +184,7 @@ impl FileRecorder {
             _ => {}
         }
         self.remember(info, tag);
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps what later files must know of headers that came before them.
@@ -204,12 +199,9 @@ impl FileRecorder {
         }
     }
 
-    fn begin(&mut self, at: Position, info: &UnitInfo, seen_key_before: bool) -> Result<(), RecordError> {
-        let first = self.state.next_sequence == 0;
-        let base_ms = match info.dts_ms {
-            early if first && (0..KEEP_CLOCK_MS).contains(&early) => 0,
-            late => late - if first { FIRST_SKEW_MS } else { self.state.skew_ms },
-        };
+    /// Opens a file whose first tag is at `at`; `false` where the journal does not yet hold enough to tell the file's time 0.
+    fn begin(&mut self, at: Position, info: &UnitInfo, seen_key_before: bool, reach: Reach) -> Result<bool, RecordError> {
+        let Some(base_ms) = self.base_ms(at, info, seen_key_before, reach)? else { return Ok(false) };
         let sequence = self.state.next_sequence;
         let open = OpenFile {
             sequence,
@@ -233,7 +225,25 @@ impl FileRecorder {
         self.pen = Some(pen);
         self.state.open = Some(open);
         self.state.next_sequence += 1;
-        Ok(())
+        Ok(true)
+    }
+
+    /// The publish's time that is time 0 of a file beginning at `at`. Only FLV, which has no negative times, must look ahead for it.
+    fn base_ms(&self, at: Position, info: &UnitInfo, mut seen: bool, reach: Reach) -> Result<Option<i64>, RecordError> {
+        if self.setting.format != Format::Flv {
+            return Ok(Some(info.dts_ms));
+        }
+        let mut base = flv::FileBase::new();
+        let mut index = IndexReader::open(&self.setting.journal, at)?;
+        index.set_limit(Position(reach.end));
+        while let Some(indexed) = index.next()? {
+            if !undecodable(&mut seen, &indexed.info)
+                && let Some(base_ms) = base.push(&indexed.info)
+            {
+                return Ok(Some(base_ms));
+            }
+        }
+        Ok(if reach.last { Some(base.finish().unwrap_or(info.dts_ms)) } else { None })
     }
 
     fn new_body(&self, open: &OpenFile) -> Body {

@@ -26,10 +26,6 @@ pub(crate) struct State {
     pub(crate) next_sequence: u32,
     /// A picture where decoding can start has been seen.
     pub(crate) seen_key: bool,
-    /// How far a unit's time may lie behind the latest before it: how unevenly the publisher interleaves, milliseconds.
-    pub(crate) skew_ms: i64,
-    /// Latest decode time so far.
-    pub(crate) latest_ms: Option<i64>,
     /// Decoder configurations in force: whole FLV tag bodies.
     pub(crate) video_config: Option<Config>,
     pub(crate) audio_config: Option<Config>,

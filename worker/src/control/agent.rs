@@ -1,0 +1,256 @@
+//! [`Agent`]: speaks gRPC to a coordinator and keeps trying.
+//!
+//! Every call is idempotent, so a call whose answer was lost is simply made again. Recording does not wait for any of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1::workers_client::WorkersClient;
+use proto::v1::{
+    AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
+    StreamCounters, WorkerUp, coordinator_down, worker_up,
+};
+use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
+use shared::lease::{Epoch, LeaseOutcome};
+use shared::recording::{Gap, MediaFile, RecordingState};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tracing::{debug, info, warn};
+
+/// Time for one call; then it counts as failed and is made again.
+const CALL: Duration = Duration::from_secs(10);
+/// First wait after a failed call; doubled with each, up to [`LONGEST_WAIT`]. There is no last try: the journal waits as long as it takes.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What the heartbeat says of one live publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    pub(crate) publish: PublishId,
+    pub(crate) progress: Arc<journal::Progress>,
+}
+
+/// A directive from the coordinator.
+#[derive(Debug)]
+pub(crate) enum Directive {
+    DropStream { publish: String, reason: String },
+}
+
+/// Who this worker is.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) id: WorkerId,
+    pub(crate) name: String,
+    pub(crate) rtmp: String,
+}
+
+/// A handle that can be cloned; all clones share one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    channel: Channel,
+    identity: Identity,
+}
+
+/// Asks for a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) publish: PublishId,
+    pub(crate) stream: StreamKey,
+    pub(crate) params: String,
+    pub(crate) client: String,
+    pub(crate) started_ms: i64,
+    pub(crate) adopted: bool,
+}
+
+impl Agent {
+    /// Makes an agent; connects when first needed.
+    ///
+    /// # Errors
+    /// Where none of the addresses is a URL.
+    pub(crate) fn new(coordinators: &[String], identity: Identity) -> Result<Self, tonic::transport::Error> {
+        let mut endpoints = Vec::new();
+        for url in coordinators {
+            endpoints.push(Endpoint::from_shared(url.clone())?.connect_timeout(CALL).timeout(CALL));
+        }
+        let channel = match endpoints.as_slice() {
+            [one] => one.connect_lazy(),
+            _ => Channel::balance_list(endpoints.into_iter()),
+        };
+        Ok(Self { channel, identity })
+    }
+
+    fn client(&self) -> WorkersClient<Channel> {
+        WorkersClient::new(self.channel.clone())
+    }
+
+    /// Asks for a stream's lease until there is an answer.
+    pub(crate) async fn acquire(&self, ask: Ask) -> LeaseOutcome {
+        let request = AcquireLeaseRequest {
+            worker_id: self.identity.id.to_string(),
+            publish_id: ask.publish.to_string(),
+            stream: Some((&ask.stream).into()),
+            params: ask.params,
+            client_addr: ask.client,
+            started_ms: ask.started_ms,
+            adopted: ask.adopted,
+        };
+        let mut wait = FIRST_WAIT;
+        loop {
+            let answer = self.client().acquire_lease(request.clone()).await.map(tonic::Response::into_inner);
+            match answer.map_err(|e| e.to_string()).and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string())) {
+                Ok(outcome) => return outcome,
+                Err(error) => {
+                    warn!(stream = %ask.stream, error, ?wait, "no answer about a lease yet; the stream is journaled meanwhile");
+                }
+            }
+            pause(&mut wait).await;
+        }
+    }
+
+    /// Says that a stream is free, until it is heard.
+    pub(crate) async fn release(&self, publish: PublishId, epoch: Epoch, reason: String, ended_ms: i64) {
+        let request = ReleaseLeaseRequest { publish_id: publish.to_string(), epoch: epoch.get(), reason, ended_ms };
+        insist("release of a lease", || {
+            let (mut client, request) = (self.client(), request.clone());
+            async move { client.release_lease(request).await.map(drop) }
+        })
+        .await;
+    }
+
+    /// Enters a file into the library, until it is there or another owner has the recording.
+    pub(crate) async fn commit_file(&self, recording: RecordingId, epoch: Epoch, file: &MediaFile) {
+        let request =
+            CommitFileRequest { recording_id: recording.to_string(), epoch: epoch.get(), file: Some(file.into()) };
+        insist("commit of a file", || {
+            let (mut client, request) = (self.client(), request.clone());
+            async move { client.commit_file(request).await.map(drop) }
+        })
+        .await;
+    }
+
+    /// Closes a recording, until that is known or another owner has it.
+    pub(crate) async fn commit_recording(
+        &self,
+        recording: RecordingId,
+        epoch: Epoch,
+        end: (RecordingState, String, i64),
+        gaps: &[Gap],
+        files: u32,
+    ) {
+        let (state, reason, ended_ms) = end;
+        let request = CommitRecordingRequest {
+            recording_id: recording.to_string(),
+            epoch: epoch.get(),
+            state: proto::v1::RecordingState::from(state).into(),
+            reason,
+            ended_ms,
+            gaps: gaps.iter().map(Into::into).collect(),
+            files,
+        };
+        insist("commit of a recording", || {
+            let (mut client, request) = (self.client(), request.clone());
+            async move { client.commit_recording(request).await.map(drop) }
+        })
+        .await;
+    }
+
+    /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.
+    pub(crate) async fn session(self, load: impl Fn() -> (Vec<Load>, u64) + Send, directives: mpsc::Sender<Directive>) {
+        let mut wait = FIRST_WAIT;
+        while !directives.is_closed() {
+            match self.one_session(&load, &directives).await {
+                Ok(()) => wait = FIRST_WAIT,
+                Err(status) => debug!(error = %status.message(), code = ?status.code(), "coordinator session ended"),
+            }
+            pause(&mut wait).await;
+        }
+    }
+
+    async fn one_session(
+        &self,
+        load: &(impl Fn() -> (Vec<Load>, u64) + Send),
+        directives: &mpsc::Sender<Directive>,
+    ) -> Result<(), Status> {
+        let (up, outbox) = mpsc::channel::<WorkerUp>(16);
+        let hello = Hello {
+            worker_id: self.identity.id.to_string(),
+            name: self.identity.name.clone(),
+            rtmp_addr: self.identity.rtmp.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let gone = |_| Status::unavailable("session closed");
+        up.send(WorkerUp { message: Some(worker_up::Message::Hello(hello)) }).await.map_err(gone)?;
+        // A session lasts longer than any call may take.
+        let mut request = tonic::Request::new(ReceiverStream::new(outbox));
+        request.set_timeout(Duration::from_secs(365 * 24 * 3600));
+        let mut down = self.client().session(request).await?.into_inner();
+        let mut beat = tokio::time::interval(Duration::from_secs(2));
+        let mut before = std::collections::BTreeMap::new();
+        loop {
+            tokio::select! {
+                biased;
+                message = down.message() => match message?.and_then(|m| m.message) {
+                    Some(coordinator_down::Message::Welcome(welcome)) => {
+                        info!("registered with the coordinator");
+                        let every = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)));
+                        beat = tokio::time::interval(every);
+                    }
+                    Some(coordinator_down::Message::DropStream(drop)) => {
+                        let directive = Directive::DropStream { publish: drop.publish_id, reason: drop.reason };
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                    }
+                    None => return Ok(()),
+                },
+                now = beat.tick() => {
+                    let (live, journal_bytes) = load();
+                    let publishes = live.iter().map(|l| counters(l, now, &mut before)).collect();
+                    before.retain(|id, _| live.iter().any(|l| l.publish == *id));
+                    let heartbeat = Heartbeat { publishes, journal_bytes, cpu_milli: 0 };
+                    up.send(WorkerUp { message: Some(worker_up::Message::Heartbeat(heartbeat)) }).await.map_err(gone)?;
+                }
+                () = directives.closed() => return Ok(()),
+            }
+        }
+    }
+}
+
+type Before = std::collections::BTreeMap<PublishId, (tokio::time::Instant, u64)>;
+
+fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> LivePublish {
+    let snapshot = load.progress.snapshot();
+    let since = before.insert(load.publish, (now, snapshot.bytes));
+    let bits_per_second = since.map_or(0, |(then, bytes)| {
+        let ms = u64::try_from(now.duration_since(then).as_millis()).unwrap_or(u64::MAX).max(1);
+        snapshot.bytes.saturating_sub(bytes).saturating_mul(8000) / ms
+    });
+    let counters = StreamCounters {
+        bits_per_second,
+        video_units: snapshot.video_units,
+        audio_units: snapshot.audio_units,
+        bytes: snapshot.bytes,
+    };
+    LivePublish { publish_id: load.publish.to_string(), counters: Some(counters) }
+}
+
+/// Makes a call until it succeeds, or is refused in a way that no repetition mends.
+async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: impl FnMut() -> F) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        match call().await {
+            Ok(()) => return,
+            Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound) => {
+                tracing::error!(code = ?status.code(), error = status.message(), "{what} refused by the coordinator");
+                return;
+            }
+            Err(status) => warn!(code = ?status.code(), error = status.message(), ?wait, "{what} failed, will try again"),
+        }
+        pause(&mut wait).await;
+    }
+}
+
+async fn pause(wait: &mut Duration) {
+    tokio::time::sleep(*wait).await;
+    *wait = (*wait * 2).min(LONGEST_WAIT);
+}
