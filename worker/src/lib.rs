@@ -1,1 +1,26 @@
-//! The worker role.
+//! The worker role: takes streams, journals them, renders recordings, stores them.
+//!
+//! # Tour
+//!
+//! 1. [`ingest`]: sockets to journals, on a thread of its own.
+//! 2. `stream`: one publish from lease to last commit: a pure core and its actor.
+//! 3. `record`: recorders, cursors over a journal that render files on the render pool.
+//! 4. [`upload`]: where finished bytes go.
+//! 5. `control`: what is said to the coordinator.
+//! 6. [`start`]: puts them together.
+//!
+//! # Invariants
+//!
+//! * Media never rides a mailbox: actors hear how far a journal goes, and recorders read it.
+//! * Nothing downstream of the journal can slow ingest or lose what it wrote.
+//! * A journal is removed only when the library has every file that was to be made of it.
+
+mod control;
+pub mod ingest;
+pub mod metrics;
+mod record;
+mod start;
+mod stream;
+pub mod upload;
+
+pub use start::{Deps, Running, StartError, start};

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use journal::{Batch, Control, Writer};
+use journal::{Batch, Control, JournalError, Writer};
 use media::rtmp::{Handler, MediaTag, PublishRequest, ServerSession, Unpublish, Verdict};
 
 use super::pace::Pace;
@@ -39,6 +39,30 @@ pub(super) struct Publishing {
     pub(super) empty_tags: u64,
 }
 
+impl Publishing {
+    /// Gives up what a failed write held, and names the gap if the disk takes that much.
+    fn lost(&mut self, batch: &mut Batch, error: &JournalError, now: Now) -> Ending {
+        let kind = failure_kind(error);
+        let lost = batch.abandon();
+        let gap = Control::Gap {
+            reason: kind.to_owned(),
+            from_ms: lost.first_dts_ms,
+            to_ms: lost.end_dts_ms,
+            lost_bytes: 0,
+            lost_units: Some(lost.units),
+        };
+        if let Err(error) = self.writer.control(&gap, now.wall_ms) {
+            tracing::error!(publish = %self.publish_id, units = lost.units, %error, "the gap cannot be written to the journal either");
+        }
+        Ending::new(kind, format!("the journal cannot be written: {error}"))
+    }
+}
+
+/// A write failure's short name.
+pub(super) fn failure_kind(error: &JournalError) -> &'static str {
+    if error.is_full() { "disk_full" } else { "journal_failed" }
+}
+
 /// What a connection asks of the poller when its client wants to publish.
 pub(super) trait Admission {
     /// Opens a journal for the publish, or says why not.
@@ -46,7 +70,7 @@ pub(super) trait Admission {
     /// A publish ended; its journal is closed.
     fn ended(&mut self, publish_id: &str, reason: &str);
     /// A disk would not take what a publisher sent.
-    fn write_failed(&mut self, publish_id: &str, error: &journal::JournalError);
+    fn write_failed(&mut self, publish_id: &str, error: &JournalError);
 }
 
 /// One client.
@@ -117,6 +141,7 @@ impl<A: Admission> Handler for Visit<'_, A> {
 fn close<A: Admission>(mut publishing: Publishing, batch: &mut Batch, admission: &mut A, reason: &str, now: Now) {
     if let Err(error) = publishing.writer.commit(batch) {
         admission.write_failed(&publishing.publish_id, &error);
+        publishing.lost(batch, &error, now);
     }
     if publishing.empty_tags > 0 {
         let refused = Control::Refused { kind: "empty_tag".to_owned(), count: publishing.empty_tags };
@@ -125,7 +150,7 @@ fn close<A: Admission>(mut publishing: Publishing, batch: &mut Batch, admission:
         }
     }
     let last = Control::Unpublish { reason: reason.to_owned(), at_ms: now.wall_ms };
-    if let Err(error) = publishing.writer.close(last, now.wall_ms) {
+    if let Err(error) = publishing.writer.close(&last, now.wall_ms) {
         admission.write_failed(&publishing.publish_id, &error);
     }
     admission.ended(&publishing.publish_id, reason);
@@ -210,7 +235,8 @@ impl Connection {
             && let Err(error) = publishing.writer.commit(batch)
         {
             admission.write_failed(&publishing.publish_id, &error);
-            return Some(Ending::new(error.kind(), error.to_string()));
+            let lost = publishing.lost(batch, &error, now);
+            return Some(lost);
         }
         // A refusal in words says more than the session's error that follows from it.
         failed.or_else(|| fed.err().map(|error| Ending::new(error.kind(), error.to_string())))

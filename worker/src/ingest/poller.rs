@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 
 use journal::{Batch, JournalError, Publish, Writer};
 use media::rtmp::{PublishRequest, ServerSession};
-use shared::ids::{IdGen, StreamKey};
+use shared::ids::{IdGen, PublishId, StreamKey};
 use shared::time::Clock;
 use tracing::{debug, info, warn};
 
-use super::connection::{Admission, Connection, Ending, Now, Publishing};
+use super::connection::{Admission, Connection, Ending, Now, Publishing, failure_kind};
 use super::{Command, Event, Live, Settings};
 use crate::metrics::Metrics;
 
@@ -168,15 +168,30 @@ impl Desk {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ms: self.clock.monotonic_ms(), wall_ms: self.clock.now().0 }
+        Now { mono_ms: mono_ms(&*self.clock), wall_ms: self.clock.now().as_millis() }
+    }
+
+    /// Handshakes need bytes that differ, not secrets: two ids have them.
+    fn handshake_bytes(&self) -> [u8; 32] {
+        let now = self.clock.now();
+        let mut bytes = [0; 32];
+        let ids = [self.ids.uuid(now), self.ids.uuid(now)];
+        for (to, from) in bytes.iter_mut().zip(ids.iter().flat_map(|id| id.as_bytes())) {
+            *to = *from;
+        }
+        bytes
     }
 
     fn open(&mut self, publish: Publish, now: Now) -> Result<(Writer, Live), JournalError> {
-        let dir = self.settings.journals.join(&publish.publish_id);
+        let dir = self.settings.journals.join(&publish.id);
         let writer = Writer::create(&dir, self.settings.journal.clone(), &publish, now.wall_ms)?;
         let progress = writer.progress();
         Ok((writer, Live { publish, dir, progress }))
     }
+}
+
+fn mono_ms(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_millis()).unwrap_or(0)
 }
 
 /// Splits and checks what the client named.
@@ -210,12 +225,12 @@ impl Admission for Door<'_> {
                 self.desk.superseded.push((holder.place, why));
             }
         }
-        let publish_id = self.desk.ids.publish_id().to_string();
+        let publish_id = PublishId::generate(&*self.desk.ids, self.desk.clock.now()).to_string();
         let publish = Publish {
-            publish_id: publish_id.clone(),
-            domain: key.domain.clone(),
-            app: key.app.clone(),
-            stream: key.stream.clone(),
+            id: publish_id.clone(),
+            domain: key.domain().to_owned(),
+            app: key.app().to_owned(),
+            stream: key.stream().to_owned(),
             params: request.params.clone(),
             client: peer.to_string(),
             flash_ver: request.flash_ver.clone(),
@@ -236,13 +251,13 @@ impl Admission for Door<'_> {
         self.desk.live.retain(|_, holder| holder.publish_id != publish_id);
         info!(publish = %publish_id, reason, "publish ended");
         self.desk.metrics.publish_ended(reason);
-        self.desk.sync.mark();
+        self.desk.sync.mark_dirty();
         self.desk.emit(Event::Unpublished { publish_id: publish_id.to_owned(), reason: reason.to_owned() });
     }
 
     fn write_failed(&mut self, publish_id: &str, error: &JournalError) {
         tracing::error!(publish = %publish_id, error = %error, "journal write failed; what the publisher sent last is lost");
-        self.desk.metrics.refused(error.kind());
+        self.desk.metrics.refused(failure_kind(error));
     }
 }
 
@@ -333,7 +348,7 @@ impl Poller {
             }
             match self.listener.accept() {
                 Ok((socket, peer)) => {
-                    let session = ServerSession::new(self.desk.settings.limits.clone(), self.desk.ids.bytes());
+                    let session = ServerSession::new(self.desk.settings.limits, self.desk.handshake_bytes());
                     match Connection::new(socket, peer, session, now.mono_ms) {
                         Ok(connection) => self.settle(Box::new(connection), now),
                         Err(error) => debug!(%peer, %error, "connection failed before it began"),
@@ -371,7 +386,7 @@ impl Poller {
         if visited.bytes > 0 {
             self.desk.metrics.received(visited.bytes);
             if connection.publishing.is_some() {
-                self.desk.sync.mark();
+                self.desk.sync.mark_dirty();
             }
         }
         if visited.ending.is_none() {
@@ -451,7 +466,7 @@ impl Poller {
 
     /// Sleeps until the next connection is due or a client knocks.
     fn rest(&self) {
-        let now = self.desk.clock.monotonic_ms();
+        let now = mono_ms(&*self.desk.clock);
         let next = self.due.iter().copied().min().unwrap_or(u64::MAX);
         let wait = next.saturating_sub(now).min(REST_MS);
         if wait == 0 {

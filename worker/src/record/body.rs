@@ -23,19 +23,21 @@ pub(crate) enum Taken {
 /// One open file's format, with the little it must remember from tag to tag.
 #[derive(Debug)]
 pub(crate) enum Body {
-    Flv { base_ms: i64 },
+    Flv { base_ms: i64, metadata: Option<Vec<u8>> },
     Mp4(Box<mp4::Layout>),
-    Aac { config: Option<codec::aac::AudioSpecificConfig> },
+    /// The ADTS header's constant part, or why there is none.
+    Aac { adts: Result<codec::aac::Adts, &'static str> },
     Mp3,
 }
 
 impl Body {
     /// Begins a file of `format` whose time 0 is `base_ms` in the publish's time. HLS has no body of this kind.
-    pub(crate) fn new(format: Format, base_ms: i64) -> Self {
+    /// `metadata` is the publisher's `onMetaData` that stands in the head: it is not said again in the body.
+    pub(crate) fn new(format: Format, base_ms: i64, metadata: Option<Vec<u8>>) -> Self {
         match format {
-            Format::Flv | Format::Hls => Self::Flv { base_ms },
+            Format::Flv | Format::Hls => Self::Flv { base_ms, metadata },
             Format::Mp4 => Self::Mp4(Box::new(mp4::Layout::new())),
-            Format::Aac => Self::Aac { config: None },
+            Format::Aac => Self::Aac { adts: Err("no_decoder_configuration") },
             Format::Mp3 => Self::Mp3,
         }
     }
@@ -46,9 +48,7 @@ impl Body {
             Self::Mp4(layout) => {
                 let _ = layout.push(info, Some(config));
             }
-            Self::Aac { config: current } if info.codec == Codec::Aac => {
-                *current = codec::aac::AudioSpecificConfig::parse(config).ok();
-            }
+            Self::Aac { adts } if info.codec == Codec::Aac => *adts = adts_of(config),
             _ => {}
         }
     }
@@ -56,8 +56,8 @@ impl Body {
     /// Takes one whole FLV tag; appends what it adds to the body. The tag's timestamp may be changed in place.
     pub(crate) fn push(&mut self, info: &UnitInfo, tag: &mut [u8], out: &mut Vec<u8>) -> Taken {
         match self {
-            Self::Flv { base_ms } => {
-                if !flv::keeps(info.kind) {
+            Self::Flv { base_ms, metadata } => {
+                if !in_flv_body(info, body_of(info, tag), metadata.as_deref()) {
                     return Taken::NotWanted;
                 }
                 flv::patch_timestamp(tag, flv::file_time_ms(info.dts_ms, *base_ms));
@@ -73,25 +73,23 @@ impl Body {
                 mp4::Take::Skip(reason) => Taken::Refused(reason),
                 mp4::Take::NewFile(reason) => Taken::NewFile(reason),
             },
-            Self::Aac { config } => match (info.kind, info.codec) {
+            Self::Aac { adts } => match (info.kind, info.codec) {
                 (UnitKind::AudioConfig, Codec::Aac) => {
-                    *config = codec::aac::AudioSpecificConfig::parse(data_of(info, tag)).ok();
+                    *adts = adts_of(data_of(info, tag));
                     Taken::NotWanted
                 }
-                (UnitKind::Audio, Codec::Aac) => match config {
-                    Some(config) => {
-                        let data = data_of(info, tag);
-                        match codec::aac::adts_header(config, data.len()) {
-                            Ok(header) => {
-                                out.extend_from_slice(&header);
-                                out.extend_from_slice(data);
-                                Taken::Yes
-                            }
-                            Err(_) => Taken::Refused("not_possible_in_adts"),
+                (UnitKind::Audio, Codec::Aac) => {
+                    let data = data_of(info, tag);
+                    match adts.map(|adts| adts.header(data.len())) {
+                        Ok(Some(header)) => {
+                            out.extend_from_slice(&header);
+                            out.extend_from_slice(data);
+                            Taken::Yes
                         }
+                        Ok(None) => Taken::Refused("too_long_for_adts"),
+                        Err(reason) => Taken::Refused(reason),
                     }
-                    None => Taken::Refused("no_decoder_configuration"),
-                },
+                }
                 (UnitKind::Audio, _) => Taken::Refused("codec_is_not_aac"),
                 _ => Taken::NotWanted,
             },
@@ -107,11 +105,23 @@ impl Body {
     }
 }
 
+fn adts_of(config: &[u8]) -> Result<codec::aac::Adts, &'static str> {
+    codec::aac::Config::parse(config).and_then(|config| config.adts()).map_err(|_| "not_possible_in_adts")
+}
+
+/// Whether a tag stands in an FLV file's body, given the `onMetaData` in its head.
+pub(crate) fn in_flv_body(info: &UnitInfo, body: &[u8], in_head: Option<&[u8]>) -> bool {
+    flv::keeps(info.kind) || (info.kind == UnitKind::Metadata && flv::keeps_metadata(body, in_head))
+}
+
+/// The body of a whole FLV tag.
+pub(crate) fn body_of<'a>(info: &UnitInfo, tag: &'a [u8]) -> &'a [u8] {
+    tag.get(11..11 + info.body_len as usize).unwrap_or(&[])
+}
+
 /// The coded data within a whole FLV tag.
 pub(crate) fn data_of<'a>(info: &UnitInfo, tag: &'a [u8]) -> &'a [u8] {
-    let from = 11 + usize::from(info.header_len);
-    let to = 11 + info.body_len as usize;
-    tag.get(from..to).unwrap_or(&[])
+    body_of(info, tag).get(usize::from(info.header_len)..).unwrap_or(&[])
 }
 
 /// The decoder configuration within a whole FLV tag, where it is one.

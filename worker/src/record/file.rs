@@ -10,7 +10,7 @@ use media::segmenter::Segmenter;
 use media::{flv, mp4};
 use shared::template::Format;
 
-use super::body::{Body, Taken};
+use super::body::{Body, Taken, body_of, in_flv_body};
 use super::keeper::Keeper;
 use super::pool::Scratch;
 use super::state::{Config, Counts, OpenFile, State};
@@ -189,7 +189,7 @@ impl FileRecorder {
 
     /// Keeps what later files must know of headers that came before them.
     fn remember(&mut self, info: &UnitInfo, tag: &[u8]) {
-        let body = || tag.get(11..11 + info.body_len as usize).unwrap_or(&[]).to_vec();
+        let body = || body_of(info, tag).to_vec();
         let config = || Some(Config { codec: info.codec as u8, header_len: info.header_len, body: body() });
         match info.kind {
             UnitKind::VideoConfig => self.state.video_config = config(),
@@ -247,7 +247,7 @@ impl FileRecorder {
     }
 
     fn new_body(&self, open: &OpenFile) -> Body {
-        let mut body = Body::new(self.setting.format, open.base_ms);
+        let mut body = Body::new(self.setting.format, open.base_ms, open.metadata.clone());
         for (config, kind) in configs(open) {
             body.configure(&config.info(kind), config.payload());
         }
@@ -327,7 +327,8 @@ impl FileRecorder {
                     if indexed.at.0 >= to {
                         break;
                     }
-                    if !undecodable(&mut seen, &indexed.info) && flv::keeps(indexed.info.kind) {
+                    let body = indexed.body.as_deref().unwrap_or(&[]);
+                    if !undecodable(&mut seen, &indexed.info) && in_flv_body(&indexed.info, body, open.metadata.as_deref()) {
                         head.push(&indexed.info);
                     }
                 }
@@ -336,7 +337,7 @@ impl FileRecorder {
             Format::Mp4 => {
                 let start: Vec<(Codec, Track, &[u8])> =
                     configs(open).map(|(c, kind)| (c.info(kind).codec, track(kind), c.payload())).collect();
-                let mut head = mp4::HeadBuilder::new(&start);
+                let mut head = mp4::HeadBuilder::new(&start, open.counts.first_arrival_ms);
                 while let Some(indexed) = index.next()? {
                     if indexed.at.0 >= to {
                         break;

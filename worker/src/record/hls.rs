@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{Entry, GroupSync, Position, Reader};
-use media::access_unit::{AccessUnit, Track, UnitInfo, UnitKind};
+use media::access_unit::{AccessUnit, Codec, Track, UnitInfo, UnitKind};
 use media::segmenter::Segmenter;
 use media::{hls, ts};
 
-use super::body::data_of;
+use super::body::{body_of, data_of};
 use super::keeper::Keeper;
 use super::pool::Scratch;
 use super::state::{Config, Counts, HlsState, State};
@@ -139,7 +139,7 @@ impl HlsRecorder {
         let what = self.stage_name();
         let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
         staged.truncate(0).map_err(RecordError::store(what))?;
-        let mut muxer = ts::Muxer::from_state(self.hls().ts.to_muxer());
+        let mut muxer = ts::Muxer::new(self.hls().ts.into());
         for (config, kind) in [(&self.state.video_config, UnitKind::VideoConfig), (&self.state.audio_config, UnitKind::AudioConfig)] {
             if let Some(config) = config {
                 configure(&mut muxer, config, kind);
@@ -186,7 +186,7 @@ impl HlsRecorder {
         })?;
         let hls = state.hls.get_or_insert_with(HlsState::default);
         hls.index_len += line.len() as u64;
-        hls.ts = super::state::TsState::of(open.muxer.state());
+        hls.ts = open.muxer.state().into();
         hls.longest_ms = hls.longest_ms.max(duration_ms);
         hls.bytes += open.len;
         hls.segment_ms = Some(end_ms);
@@ -265,6 +265,15 @@ fn configure(muxer: &mut ts::Muxer, config: &Config, kind: UnitKind) {
     let _ = muxer.set_config(config.info(kind).codec, track, config.payload());
 }
 
+/// The name of a gap.
+fn reason(error: &ts::TsError) -> &'static str {
+    match error {
+        ts::TsError::NoConfig => "no_decoder_configuration",
+        ts::TsError::Codec(_) => "not_possible_in_mpeg_ts",
+        ts::TsError::TooLong(_) => "too_long_for_mpeg_ts",
+    }
+}
+
 impl OpenSegment {
     /// Renders one tag.
     fn take(&mut self, info: &UnitInfo, tag: &[u8], out: &mut Vec<u8>) {
@@ -272,7 +281,7 @@ impl OpenSegment {
             UnitKind::Video => Track::Video,
             UnitKind::Audio => Track::Audio,
             kind @ (UnitKind::VideoConfig | UnitKind::AudioConfig) => {
-                let body = tag.get(11..11 + info.body_len as usize).unwrap_or(&[]).to_vec();
+                let body = body_of(info, tag).to_vec();
                 let config = Config { codec: info.codec as u8, header_len: info.header_len, body };
                 configure(&mut self.muxer, &config, kind);
                 let slot = if kind == UnitKind::VideoConfig { &mut self.state.video_config } else { &mut self.state.audio_config };
@@ -289,7 +298,7 @@ impl OpenSegment {
             }
         }
         if self.first_ms.is_none() {
-            self.muxer.start_segment(out);
+            self.muxer.start_segment(ts::Tracks { video: true, audio: true }, out);
         }
         let unit = AccessUnit {
             track,
@@ -299,12 +308,19 @@ impl OpenSegment {
             key: info.key,
             data: data_of(info, tag),
         };
+        // MP3 has no configuration but its frames' headers.
+        if info.codec == Codec::Mp3 && self.state.audio_config.as_ref().is_none_or(|c| c.codec != Codec::Mp3 as u8) {
+            let body = unit.data.get(..64).unwrap_or(unit.data).to_vec();
+            let config = Config { codec: Codec::Mp3 as u8, header_len: 0, body };
+            configure(&mut self.muxer, &config, UnitKind::AudioConfig);
+            self.state.audio_config = Some(config);
+        }
         match self.muxer.push(&unit, out) {
             Ok(()) => {
                 self.first_ms.get_or_insert(info.dts_ms);
                 self.counts.add(track == Track::Video, info.dts_ms, info.arrival_ms);
             }
-            Err(error) => self.state.leave_out(error.reason(), info.dts_ms),
+            Err(error) => self.state.leave_out(reason(&error), info.dts_ms),
         }
     }
 

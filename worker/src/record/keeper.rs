@@ -61,8 +61,7 @@ impl Keeper {
         let fail = |reason: String| RecordError::State { path: self.path.clone(), reason };
         let bytes = serde_json::to_vec(&saved).map_err(|e| fail(e.to_string()))?;
         self.slot.write(&bytes).map_err(|e| fail(e.to_string()))?;
-        self.sync.mark();
-        let generation = self.sync.generation();
+        let generation = self.sync.mark_dirty();
         if self.pending.is_none() {
             self.pending = Some((generation, saved.current));
         }

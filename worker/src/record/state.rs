@@ -3,6 +3,7 @@
 //! Two copies are kept. `current` is what has reached the operating system: good after a killed process. `durable` is the
 //! newest state that a group sync is known to have covered: good after power loss, which is told apart by the boot id.
 
+use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 
@@ -170,11 +171,61 @@ pub(crate) struct HlsState {
     pub(crate) counts: Counts,
 }
 
-/// Persistent form of the transport stream muxer's state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Persistent form of the transport stream muxer's state: fields as in [`media::ts::State`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TsState {
-    pub(crate) continuity: Vec<u8>,
-    pub(crate) last_pcr: Option<i64>,
+    offset_90k: i64,
+    /// PAT, PMT, video, audio.
+    continuity: [u8; 4],
+    pmt_version: u8,
+    video_stream_type: u8,
+    audio_stream_type: u8,
+    clock_90k: Option<i64>,
+    clock_due: bool,
+    video_discontinuity: bool,
+    audio_discontinuity: bool,
+}
+
+impl Default for TsState {
+    fn default() -> Self {
+        Self::from(ts::State::new(ts::DEFAULT_OFFSET_90K))
+    }
+}
+
+impl From<ts::State> for TsState {
+    fn from(s: ts::State) -> Self {
+        Self {
+            offset_90k: s.offset_90k,
+            continuity: [s.pat_continuity, s.pmt_continuity, s.video_continuity, s.audio_continuity],
+            pmt_version: s.pmt_version,
+            video_stream_type: s.video_stream_type,
+            audio_stream_type: s.audio_stream_type,
+            clock_90k: s.clock_90k,
+            clock_due: s.clock_due,
+            video_discontinuity: s.video_discontinuity,
+            audio_discontinuity: s.audio_discontinuity,
+        }
+    }
+}
+
+impl From<TsState> for ts::State {
+    fn from(s: TsState) -> Self {
+        let [pat_continuity, pmt_continuity, video_continuity, audio_continuity] = s.continuity;
+        Self {
+            offset_90k: s.offset_90k,
+            pat_continuity,
+            pmt_continuity,
+            video_continuity,
+            audio_continuity,
+            pmt_version: s.pmt_version,
+            video_stream_type: s.video_stream_type,
+            audio_stream_type: s.audio_stream_type,
+            clock_90k: s.clock_90k,
+            clock_due: s.clock_due,
+            video_discontinuity: s.video_discontinuity,
+            audio_discontinuity: s.audio_discontinuity,
+        }
+    }
 }
 
 impl State {

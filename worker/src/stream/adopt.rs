@@ -54,7 +54,7 @@ fn adopt(dir: &Path, options: Options, now_ms: i64) -> Result<Option<Adopted>, j
     };
     let publish = recovered.publish.clone();
     let progress = if recovered.closed.is_some() {
-        Arc::new(Progress::closed_at(recovered.snapshot))
+        Arc::new(Progress::new(recovered.snapshot))
     } else {
         let mut writer = Writer::reopen(dir, options, &recovered, Position::START, now_ms)?;
         let progress = writer.progress();

@@ -56,6 +56,8 @@ pub(crate) enum Effect {
 struct Recording {
     /// Formats whose recorders are not done.
     open: BTreeSet<Format>,
+    /// Files heard of; after a restart some are told twice.
+    known: BTreeSet<String>,
     /// Files that the library does not have yet.
     uncommitted: BTreeSet<String>,
     failures: Vec<String>,
@@ -100,6 +102,9 @@ impl StreamCore {
             Event::Rendered { recording: id, format, files, done } => {
                 if let Some(recording) = self.recordings.get_mut(&id) {
                     for file in files {
+                        if !recording.known.insert(file.file_id.clone()) {
+                            continue;
+                        }
                         recording.gaps.extend(file.gaps.iter().cloned());
                         recording.uncommitted.insert(file.file_id.clone());
                         effects.push(Effect::CommitFile { recording: id, file });

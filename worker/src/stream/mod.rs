@@ -3,4 +3,4 @@
 pub(crate) mod actor;
 pub(crate) mod adopt;
 pub(crate) mod core;
-mod document;
+pub(crate) mod document;

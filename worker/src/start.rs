@@ -1,0 +1,396 @@
+//! Starts a worker and ends it: [`start`] and [`Running`]. The worker's own actor, which owns its streams, is here too.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::prelude::*;
+use jiff::tz::TimeZone;
+use journal::{GroupSync, Progress, Publish};
+use shared::config::WorkerConfig;
+use shared::ids::{IdGen, PublishId, StreamKey, WorkerId};
+use shared::lease::Epoch;
+use shared::objects::ObjectsUrl;
+use shared::time::Clock;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::control::agent::{Agent, Directive, Identity, Load};
+use crate::ingest::poller::{self, Ingest};
+use crate::ingest::{Command, Event, Live, Settings};
+use crate::metrics::Metrics;
+use crate::record::pool::Pool;
+use crate::stream::actor::{Closed, Common, Notice, StreamActor};
+use crate::stream::adopt::{Adopted, adopt_all};
+use crate::stream::document::About;
+use crate::upload::Objects;
+
+/// Events of ingest and notices of streams that may wait for the worker's actor.
+const MAILBOX: usize = 4096;
+
+/// What a worker takes from outside beside its configuration.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn IdGen>,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory could not be made or used.
+    #[error("{what} {path}: {source}")]
+    Directory {
+        /// What it is for.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The RTMP address could not be bound.
+    #[error("cannot take RTMP on {address}: {source}. Is another program there? Choose another with --rtmp")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// A worker at work.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    worker: Addr<WorkerActor>,
+    ingest: Option<Ingest>,
+    metrics: Arc<Metrics>,
+    sync: Arc<GroupSync>,
+}
+
+impl Running {
+    /// The address publishers connect to.
+    #[must_use]
+    pub fn rtmp_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts, in Prometheus's text form.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Takes nothing new, ends every publish, finishes every recording. `false` where `grace` was not enough: the rest is finished
+    /// at the next start.
+    pub async fn drain(mut self, grace: Duration) -> bool {
+        info!("draining: no new publishes");
+        let drained = match tokio::time::timeout(grace, self.worker.send(Drain)).await {
+            Ok(Ok(done)) => done.await.is_ok(),
+            _ => false,
+        };
+        if let Some(ingest) = self.ingest.take() {
+            ingest.stop();
+        }
+        if let Err(error) = self.sync.sync_now() {
+            error!(%error, "the last sync failed");
+        }
+        drained
+    }
+
+    /// Ends at once; journals keep what came, and the next start finishes it.
+    pub fn abort(mut self) {
+        if let Some(ingest) = self.ingest.take() {
+            ingest.stop();
+        }
+    }
+}
+
+fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> StartError + 'a {
+    move |source| StartError::Directory { what, path: path.to_path_buf(), source }
+}
+
+/// Starts a worker. Needs a running actix `System`.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartError> {
+    let journals = config.data_dir.join("journal");
+    std::fs::create_dir_all(&journals).map_err(directory("journal directory", &journals))?;
+    let root = match &config.objects {
+        Some(ObjectsUrl::File(path)) => path.clone(),
+        None => config.data_dir.join("objects"),
+        Some(ObjectsUrl::S3 { .. }) => {
+            return Err(StartError::Setting("objects: s3:// is not supported by this version; use file:///…".to_owned()));
+        }
+    };
+    let objects = Objects::open(&root).map_err(directory("objects directory", &root))?;
+    let sync = GroupSync::start(&[config.data_dir.clone(), root], config.journal.sync_interval).map_err(StartError::Thread)?;
+    let sync = Arc::new(sync);
+    let zone = TimeZone::get(&config.time_zone).map_err(|e| StartError::Setting(format!("worker.time_zone: {e}")))?;
+    let metrics = Arc::new(Metrics::default());
+    let options = journal::Options { segment_bytes: config.journal.segment_size.as_bytes(), ..Default::default() };
+    let adopted = adopt_all(&journals, options, deps.clock.now().as_millis()).map_err(directory("journal directory", &journals))?;
+
+    let address = config.rtmp;
+    let (events, inbox) = mpsc::channel::<Event>(MAILBOX);
+    let settings = Settings {
+        journals,
+        journal: options,
+        max_connections: config.ingest.max_connections,
+        command_timeout: config.ingest.command_timeout,
+        silence: config.ingest.silence,
+        publish_timeout: config.ingest.silence.saturating_mul(6),
+        min_free: config.journal.min_free.as_bytes(),
+        limits: media::rtmp::Limits {
+            message_len: u32::try_from(config.ingest.max_message.as_bytes()).unwrap_or(u32::MAX),
+            partial_bytes: usize::try_from(config.ingest.max_partial.as_bytes()).unwrap_or(usize::MAX),
+            ..Default::default()
+        },
+    };
+    let ingest = Ingest::start(
+        address,
+        settings,
+        poller::Deps {
+            clock: Arc::clone(&deps.clock),
+            ids: Arc::clone(&deps.ids),
+            events: Box::new(move |event| {
+                events.try_send(event).map_err(|e| match e {
+                    mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => event,
+                })
+            }),
+            metrics: Arc::clone(&metrics),
+            sync: Arc::clone(&sync),
+        },
+    )
+    .map_err(|source| StartError::Bind { address, source })?;
+    let address = ingest.address();
+
+    let identity = Identity { id: worker_id(&config, &deps)?, name: name(&config), rtmp: address.to_string() };
+    let worker_id = identity.id;
+    let agent = Agent::new(&config.coordinator, identity).map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
+    let common = Common {
+        agent: agent.clone(),
+        objects,
+        sync: Arc::clone(&sync),
+        pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
+        clock: Arc::clone(&deps.clock),
+        boot_id: boot_id(),
+        preroll: config.journal.preroll,
+        hls_target_ms: i64::try_from(config.hls.target_segment.as_millis()).unwrap_or(6000),
+    };
+    let worker = WorkerActor {
+        common,
+        zone,
+        worker_id,
+        commands: ingest.commands(),
+        streams: BTreeMap::new(),
+        load: Arc::default(),
+        draining: Vec::new(),
+        drained: false,
+        adopted,
+        inbox: Some(inbox),
+        agent: Some(agent),
+    }
+    .start();
+    info!(rtmp = %address, "worker started");
+    Ok(Running { address, worker, ingest: Some(ingest), metrics, sync })
+}
+
+/// The worker's identity, kept in its data directory.
+fn worker_id(config: &WorkerConfig, deps: &Deps) -> Result<WorkerId, StartError> {
+    let path = config.data_dir.join("worker-id");
+    if let Some(id) = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Ok(id);
+    }
+    let id = WorkerId::generate(&*deps.ids, deps.clock.now());
+    std::fs::write(&path, format!("{id}\n")).map_err(directory("worker identity", &path))?;
+    Ok(id)
+}
+
+fn name(config: &WorkerConfig) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned());
+    config.name.clone().or_else(|| host().ok()).unwrap_or_else(|| "worker".to_owned())
+}
+
+/// Changes when the machine starts anew, and so tells power loss from a killed process. Where the kernel does not say, every start
+/// counts as after power loss, which is only slower.
+fn boot_id() -> Arc<str> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
+    id.unwrap_or_else(|_| format!("process {}", std::process::id())).into()
+}
+
+type Shares = Arc<Mutex<BTreeMap<PublishId, Arc<Progress>>>>;
+
+/// Owns the streams.
+pub(crate) struct WorkerActor {
+    common: Common,
+    zone: TimeZone,
+    worker_id: WorkerId,
+    commands: SyncSender<Command>,
+    streams: BTreeMap<String, Addr<StreamActor>>,
+    /// Live publishes, for heartbeats.
+    load: Shares,
+    draining: Vec<oneshot::Sender<()>>,
+    drained: bool,
+    adopted: Vec<(PathBuf, Adopted)>,
+    inbox: Option<mpsc::Receiver<Event>>,
+    agent: Option<Agent>,
+}
+
+impl std::fmt::Debug for WorkerActor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerActor").field("worker_id", &self.worker_id).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "oneshot::Receiver<()>")]
+struct Drain;
+
+impl WorkerActor {
+    fn about(&self, publish: &Publish) -> Option<About> {
+        let stream = StreamKey::new(&publish.domain, &publish.app, &publish.stream);
+        match (publish.id.parse(), stream) {
+            (Ok(publish_id), Ok(stream)) => Some(About {
+                publish: publish.clone(),
+                publish_id,
+                stream,
+                worker: self.worker_id,
+                epoch: Epoch::new(0),
+                zone: self.zone.clone(),
+            }),
+            _ => {
+                error!(publish = %publish.id, "journal of a publish without a legal name; it is left as it is");
+                None
+            }
+        }
+    }
+
+    fn published(&mut self, live: Live, ctx: &mut Context<Self>) {
+        let Some(about) = self.about(&live.publish) else { return };
+        self.shares().insert(about.publish_id, Arc::clone(&live.progress));
+        let stream = StreamActor::live(self.common.clone(), about, (live.dir, live.progress), ctx.address().recipient());
+        self.streams.insert(live.publish.id, stream.start());
+    }
+
+    fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<PublishId, Arc<Progress>>> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unpublished(&mut self, publish_id: &str, reason: String, ctx: &mut Context<Self>) {
+        if let Ok(id) = publish_id.parse::<PublishId>() {
+            self.shares().remove(&id);
+        }
+        let Some(stream) = self.streams.get(publish_id).cloned() else { return };
+        let closed = async move { stream.send(Closed(reason)).await };
+        ctx.spawn(closed.into_actor(self).map(|sent, _, _| {
+            if let Err(error) = sent {
+                warn!(%error, "a stream's actor is gone; its recordings are finished at the next start");
+            }
+        }));
+    }
+
+    fn settle(&mut self) {
+        if self.drained && self.streams.is_empty() {
+            for waiting in self.draining.drain(..) {
+                let _ = waiting.send(());
+            }
+        }
+    }
+}
+
+impl Actor for WorkerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        for (dir, adopted) in std::mem::take(&mut self.adopted) {
+            let Some(about) = self.about(&adopted.publish) else { continue };
+            let found = (dir, adopted.progress);
+            let parent = ctx.address().recipient();
+            let stream = StreamActor::adopted(self.common.clone(), about, found, parent, adopted.grant, adopted.reason);
+            self.streams.insert(adopted.publish.id, stream.start());
+        }
+        if let Some(inbox) = self.inbox.take() {
+            ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
+        }
+        if let Some(agent) = self.agent.take() {
+            let (directives, inbox) = mpsc::channel(256);
+            ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
+            let shares = Arc::clone(&self.load);
+            let load = move || {
+                let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
+                let loads = live.iter().map(|(id, p)| Load { publish: *id, progress: Arc::clone(p) }).collect();
+                (loads, 0)
+            };
+            ctx.spawn(agent.session(load, directives).into_actor(self));
+        }
+    }
+}
+
+impl StreamHandler<Event> for WorkerActor {
+    fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
+        match event {
+            Event::Published(live) => self.published(live, ctx),
+            Event::Unpublished { publish_id, reason } => self.unpublished(&publish_id, reason, ctx),
+            Event::Drained => {
+                self.drained = true;
+                self.settle();
+            }
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<Directive> for WorkerActor {
+    fn handle(&mut self, directive: Directive, _: &mut Self::Context) {
+        let Directive::DropStream { publish, reason } = directive;
+        info!(%publish, reason, "the coordinator ends a publish");
+        // Ingest looks at its commands at least every 50 ms; should 1,024 be waiting, the coordinator will say it again.
+        let _ = self.commands.try_send(Command::Close { publish_id: publish, reason });
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Notice> for WorkerActor {
+    type Result = ();
+
+    fn handle(&mut self, notice: Notice, _: &mut Self::Context) {
+        match notice {
+            Notice::Drop { publish_id, reason } => {
+                let _ = self.commands.try_send(Command::Close { publish_id, reason });
+            }
+            Notice::Done { publish_id } => {
+                self.streams.remove(&publish_id);
+                self.settle();
+            }
+        }
+    }
+}
+
+impl Handler<Drain> for WorkerActor {
+    type Result = MessageResult<Drain>;
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+        let (done, waiting) = oneshot::channel();
+        self.draining.push(done);
+        if let Err(error) = self.commands.try_send(Command::Drain) {
+            error!(%error, "ingest does not take commands");
+        }
+        MessageResult(waiting)
+    }
+}

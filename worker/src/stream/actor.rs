@@ -1,0 +1,377 @@
+//! [`StreamActor`]: carries out what [`StreamCore`] decides for one publish.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use journal::{GroupSync, Position, Progress};
+use shared::ids::RecordingId;
+use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
+use shared::recording::{Gap, RecordingState};
+use shared::template::Format;
+use shared::time::Clock;
+use tracing::{error, info, warn};
+
+use super::adopt::{GRANT, NOTES};
+use super::core::{Effect, Event, StreamCore};
+use super::document::{About, noted_files};
+use crate::control::agent::{Agent, Ask};
+use crate::record::actor::{End, Parts, RecorderActor, Report};
+use crate::record::pool::Pool;
+use crate::record::{FinishedFile, Setting};
+use crate::upload::Objects;
+
+/// How often a stream looks at what of its journal may go.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How often it is asked whether a group sync has ended.
+const SYNC_POLL: Duration = Duration::from_millis(50);
+/// Reports of recorders that may wait; each recorder sends one and then waits for its next step.
+const MAILBOX: usize = 64;
+
+/// What all streams of a worker share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) agent: Agent,
+    pub(crate) objects: Objects,
+    pub(crate) sync: Arc<GroupSync>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) boot_id: Arc<str>,
+    pub(crate) preroll: Duration,
+    pub(crate) hls_target_ms: i64,
+}
+
+/// The publish's journal has its last record.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Closed(pub(crate) String);
+
+/// What a stream tells its worker.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Notice {
+    /// End the publisher's connection.
+    Drop { publish_id: String, reason: String },
+    /// Nothing is left to do.
+    Done { publish_id: String },
+}
+
+/// One publish.
+pub(crate) struct StreamActor {
+    core: StreamCore,
+    common: Common,
+    about: About,
+    dir: PathBuf,
+    progress: Arc<Progress>,
+    parent: Recipient<Notice>,
+    /// Found at the worker's start: its grant and why it ended.
+    adopted: Option<(Option<Grant>, String)>,
+    recorders: Vec<Addr<RecorderActor>>,
+    /// What each recorder has behind it for good.
+    retired: BTreeMap<(RecordingId, Format), u64>,
+    /// Where the journal ended at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
+    ends: VecDeque<(i64, u64)>,
+}
+
+impl StreamActor {
+    pub(crate) fn live(common: Common, about: About, live: (PathBuf, Arc<Progress>), parent: Recipient<Notice>) -> Self {
+        Self::new(common, about, live, parent, None)
+    }
+
+    pub(crate) fn adopted(
+        common: Common,
+        about: About,
+        found: (PathBuf, Arc<Progress>),
+        parent: Recipient<Notice>,
+        grant: Option<Grant>,
+        reason: String,
+    ) -> Self {
+        Self::new(common, about, found, parent, Some((grant, reason)))
+    }
+
+    fn new(
+        common: Common,
+        about: About,
+        (dir, progress): (PathBuf, Arc<Progress>),
+        parent: Recipient<Notice>,
+        adopted: Option<(Option<Grant>, String)>,
+    ) -> Self {
+        Self {
+            core: StreamCore::default(),
+            common,
+            about,
+            dir,
+            progress,
+            parent,
+            adopted,
+            recorders: Vec::new(),
+            retired: BTreeMap::new(),
+            ends: VecDeque::new(),
+        }
+    }
+
+    fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let effects = self.core.on(event);
+        for effect in effects {
+            self.perform(effect, ctx);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::KeepGrant(grant) => {
+                self.about.epoch = grant.epoch;
+                self.keep(&grant);
+            }
+            Effect::StartRecorder { recording, format } => self.start_recorder(&recording, format, ctx),
+            Effect::EndRecorders => {
+                for recorder in &self.recorders {
+                    let sent = recorder.try_send(End);
+                    if let Err(error) = sent {
+                        warn!(%error, "a recorder ended before its stream");
+                    }
+                }
+            }
+            Effect::CommitFile { recording, file } => self.commit_file(recording, file, ctx),
+            Effect::WriteDocument { recording, state, reason } => self.write_document(recording, state, reason),
+            Effect::CommitRecording { recording, state, reason, gaps } => {
+                self.commit_recording(recording, state, reason, gaps, ctx);
+            }
+            Effect::ReleaseLease { reason } => {
+                let (agent, about) = (self.common.agent.clone(), self.about.clone());
+                let ended = self.common.clock.now().as_millis();
+                let release = async move { agent.release(about.publish_id, about.epoch, reason, ended).await };
+                ctx.spawn(release.into_actor(self));
+            }
+            Effect::DropPublisher { reason } => {
+                self.notify(Notice::Drop { publish_id: self.about.publish.id.clone(), reason });
+            }
+            Effect::RemoveJournal => {
+                if let Err(error) = journal::retention::remove(&self.dir) {
+                    error!(dir = %self.dir.display(), %error, "journal cannot be removed");
+                }
+                info!(publish = %self.about.publish.id, stream = %self.about.stream, "publish settled");
+                self.notify(Notice::Done { publish_id: self.about.publish.id.clone() });
+                ctx.stop();
+            }
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Err(error) = self.parent.try_send(notice) {
+            error!(%error, "the worker does not take a stream's notice");
+        }
+    }
+
+    /// The grant lies beside the journal, so that a restart goes on without the coordinator.
+    fn keep(&self, grant: &Grant) {
+        let path = self.dir.join(GRANT);
+        let temp = path.with_extension("tmp");
+        let kept = serde_json::to_vec(grant)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| std::fs::write(&temp, bytes))
+            .and_then(|()| std::fs::rename(&temp, &path));
+        if let Err(error) = kept {
+            warn!(path = %path.display(), %error, "grant not kept; after a restart it is asked for again");
+        }
+    }
+
+    fn start_recorder(&mut self, recording: &GrantedRecording, format: Format, ctx: &mut Context<Self>) {
+        let interval_ms = match (format, recording.template.formats.get(&format)) {
+            (Format::Hls, _) => self.common.hls_target_ms,
+            (_, Some(settings)) => i64::from(settings.record_interval_s) * 1000,
+            (_, None) => 1_800_000,
+        };
+        let root = recording_path(&self.about, recording.id);
+        let setting = Setting {
+            recording_id: recording.id.to_string(),
+            format,
+            interval_ms,
+            journal: self.dir.clone(),
+            notes: self.dir.join(NOTES),
+            prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
+            boot_id: Arc::clone(&self.common.boot_id),
+        };
+        self.retired.insert((recording.id, format), 0);
+        let recorder = RecorderActor::new(Parts {
+            setting: Arc::new(setting),
+            objects: self.common.objects.clone(),
+            sync: Arc::clone(&self.common.sync),
+            pool: Arc::clone(&self.common.pool),
+            progress: Arc::clone(&self.progress),
+            parent: ctx.address().recipient(),
+        });
+        self.recorders.push(recorder.start());
+    }
+
+    /// Commits once the file is safe against power loss: what is in the library is there.
+    fn commit_file(&mut self, recording: RecordingId, file: FinishedFile, ctx: &mut Context<Self>) {
+        let Some(granted) = self.granted(recording) else { return };
+        let media_file = self.about.media_file(&granted, &file);
+        info!(recording = %recording, file = %media_file.name, format = %file.format, bytes = file.size, duration_ms = file.duration_ms, "file finished");
+        let (agent, sync, epoch) = (self.common.agent.clone(), Arc::clone(&self.common.sync), self.about.epoch);
+        let generation = sync.mark_dirty();
+        let commit = async move {
+            while sync.completed() < generation {
+                tokio::time::sleep(SYNC_POLL).await;
+            }
+            agent.commit_file(recording, epoch, &media_file).await;
+            file.file_id
+        };
+        let done = |file_id, actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.on(Event::FileCommitted { recording, file_id }, ctx);
+        };
+        ctx.spawn(commit.into_actor(self).map(done));
+    }
+
+    fn write_document(&self, recording: RecordingId, state: RecordingState, reason: String) {
+        let Some(granted) = self.granted(recording) else { return };
+        let ended = state.is_terminal().then(|| self.common.clock.now());
+        let key = format!("{}/recording.json", recording_path(&self.about, recording));
+        let written = self
+            .about
+            .document(&granted, &self.dir.join(NOTES), (state, reason, ended))
+            .and_then(|document| document.to_json().map_err(std::io::Error::other))
+            .and_then(|json| self.common.objects.put(&key, &json));
+        if let Err(error) = written {
+            error!(%recording, %error, "recording.json cannot be written");
+        }
+    }
+
+    fn commit_recording(
+        &mut self,
+        recording: RecordingId,
+        state: RecordingState,
+        reason: String,
+        gaps: Vec<Gap>,
+        ctx: &mut Context<Self>,
+    ) {
+        let files = noted_files(&self.dir.join(NOTES), recording).map(|f| u32::try_from(f.len()).unwrap_or(u32::MAX));
+        let (agent, epoch, ended) = (self.common.agent.clone(), self.about.epoch, self.common.clock.now().as_millis());
+        let commit = async move {
+            agent.commit_recording(recording, epoch, (state, reason, ended), &gaps, files.unwrap_or(0)).await;
+        };
+        let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::RecordingCommitted(recording), ctx);
+        ctx.spawn(commit.into_actor(self).map(done));
+    }
+
+    fn granted(&self, recording: RecordingId) -> Option<GrantedRecording> {
+        self.core.grant().and_then(|g| g.recordings.iter().find(|r| r.id == recording)).cloned()
+    }
+
+    /// Gives up the journal's bodies behind every recorder and the pre-roll.
+    fn tidy(&mut self, _: &mut Context<Self>) {
+        if self.core.grant().is_none() {
+            return;
+        }
+        let now = self.common.clock.monotonic().as_millis();
+        let end = self.progress.snapshot().end.0;
+        self.ends.push_back((now, end));
+        let preroll = i64::try_from(self.common.preroll.as_millis()).unwrap_or(i64::MAX);
+        while self.ends.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= preroll) {
+            self.ends.pop_front();
+        }
+        let old = self.ends.front().filter(|(at, _)| now.saturating_sub(*at) >= preroll).map_or(0, |(_, end)| *end);
+        let keep_from = self.retired.values().copied().min().unwrap_or(end).min(old);
+        if keep_from > 0
+            && let Err(error) = journal::retention::drop_bodies_before(&self.dir, Position(keep_from))
+        {
+            warn!(dir = %self.dir.display(), %error, "old journal segments cannot be removed");
+        }
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>, adopted: bool) {
+        let ask = Ask {
+            publish: self.about.publish_id,
+            stream: self.about.stream.clone(),
+            params: self.about.publish.params.clone(),
+            client: self.about.publish.client.clone(),
+            started_ms: self.about.publish.started_ms,
+            adopted,
+        };
+        let agent = self.common.agent.clone();
+        let answer = async move { agent.acquire(ask).await };
+        ctx.spawn(answer.into_actor(self).map(|outcome, actor, ctx| match outcome {
+            LeaseOutcome::Granted(grant) => actor.on(Event::Granted(grant), ctx),
+            LeaseOutcome::Refused(refusal) => {
+                warn!(stream = %actor.about.stream, reason = %refusal, "lease refused");
+                actor.on(Event::Refused(refusal.reason), ctx);
+            }
+        }));
+    }
+
+    /// Files that were finished before the crash may not have reached the library: they are committed again.
+    fn commit_noted(&mut self, ctx: &mut Context<Self>) {
+        let recordings: Vec<RecordingId> =
+            self.core.grant().map(|g| g.recordings.iter().map(|r| r.id).collect()).unwrap_or_default();
+        for recording in recordings {
+            match noted_files(&self.dir.join(NOTES), recording) {
+                Ok(files) => {
+                    for file in files {
+                        let format = file.format;
+                        self.on(Event::Rendered { recording, format, files: vec![file], done: false }, ctx);
+                    }
+                }
+                Err(error) => error!(%recording, %error, "records of finished files cannot be read"),
+            }
+        }
+    }
+}
+
+/// Where a recording's objects lie.
+fn recording_path(about: &About, recording: RecordingId) -> String {
+    format!("{}/{recording}", about.stream.path())
+}
+
+impl Actor for StreamActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(TIDY_EVERY, Self::tidy);
+        match self.adopted.take() {
+            None => self.ask(ctx, false),
+            Some((Some(grant), reason)) => {
+                self.on(Event::Granted(grant), ctx);
+                self.commit_noted(ctx);
+                self.on(Event::Closed(reason), ctx);
+            }
+            Some((None, reason)) => {
+                self.on(Event::Closed(reason), ctx);
+                self.ask(ctx, true);
+            }
+        }
+    }
+}
+
+impl Handler<Closed> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, Closed(reason): Closed, ctx: &mut Self::Context) {
+        self.on(Event::Closed(reason), ctx);
+    }
+}
+
+impl Handler<Report> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, report: Report, ctx: &mut Self::Context) {
+        let event = match report {
+            Report::Stepped { setting, stepped } => {
+                let Ok(recording) = setting.recording_id.parse() else { return };
+                if let Some(retired) = self.retired.get_mut(&(recording, setting.format)) {
+                    *retired = if stepped.done { u64::MAX } else { stepped.retired };
+                }
+                let (format, files, done) = (setting.format, stepped.files, stepped.done);
+                Event::Rendered { recording, format, files, done }
+            }
+            Report::GaveUp { setting, reason } => {
+                let Ok(recording) = setting.recording_id.parse() else { return };
+                Event::Failed { recording, format: setting.format, reason }
+            }
+        };
+        self.on(event, ctx);
+    }
+}
