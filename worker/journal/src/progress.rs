@@ -75,7 +75,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(now: Snapshot) -> Self {
+    /// Progress that stands at `now`: of a journal that is written no more.
+    #[must_use]
+    pub fn new(now: Snapshot) -> Self {
         Self { now: Mutex::new(now) }
     }
 

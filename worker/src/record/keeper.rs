@@ -30,7 +30,7 @@ impl Keeper {
     pub(super) fn open(setting: &Setting, sync: Arc<GroupSync>) -> Result<(Self, State), RecordError> {
         let path = setting.notes.join(format!("{}.slot", setting.name()));
         let fail = |reason: String| RecordError::State { path: path.clone(), reason };
-        let slot = Slot::open(&path).map_err(|e| fail(e.to_string()))?;
+        let mut slot = Slot::open(&path).map_err(|e| fail(e.to_string()))?;
         let saved: Option<Saved> = match slot.read().map_err(|e| fail(e.to_string()))? {
             Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?),
             None => None,

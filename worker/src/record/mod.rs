@@ -52,7 +52,7 @@ impl Setting {
 }
 
 /// A finished media file, as the recorder knows it. Kept beside the recorder's state until the library has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FinishedFile {
     /// The same each time this file is rendered: recording, format and sequence.
     pub(crate) file_id: String,

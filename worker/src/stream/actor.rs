@@ -220,7 +220,7 @@ impl StreamActor {
             agent.commit_file(recording, epoch, &media_file).await;
             file.file_id
         };
-        let done = |file_id, actor: &mut Self, ctx: &mut Context<Self>| {
+        let done = move |file_id, actor: &mut Self, ctx: &mut Context<Self>| {
             actor.on(Event::FileCommitted { recording, file_id }, ctx);
         };
         ctx.spawn(commit.into_actor(self).map(done));
