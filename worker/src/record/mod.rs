@@ -11,6 +11,8 @@ mod hls;
 mod keeper;
 pub(crate) mod pool;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
