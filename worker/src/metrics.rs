@@ -55,17 +55,47 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let plain = [
-            ("aircheck_rtmp_connections", "gauge", "RTMP connections now.", &self.connections),
-            ("aircheck_live_publishes", "gauge", "Publishes being journaled now.", &self.live),
-            ("aircheck_rtmp_received_bytes_total", "counter", "Bytes read from RTMP connections.", &self.bytes),
+            (
+                "aircheck_rtmp_connections",
+                "gauge",
+                "RTMP connections now.",
+                &self.connections,
+            ),
+            (
+                "aircheck_live_publishes",
+                "gauge",
+                "Publishes being journaled now.",
+                &self.live,
+            ),
+            (
+                "aircheck_rtmp_received_bytes_total",
+                "counter",
+                "Bytes read from RTMP connections.",
+                &self.bytes,
+            ),
         ];
         for (name, kind, help, value) in plain {
-            text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}\n", value.load(Ordering::Relaxed));
+            text += &format!(
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}\n",
+                value.load(Ordering::Relaxed)
+            );
         }
         let by_kind = [
-            ("aircheck_rtmp_connection_ends_total", "RTMP connections ended, by kind.", &self.endings),
-            ("aircheck_publish_refusals_total", "Publishes refused or cut short by the worker, by kind.", &self.refusals),
-            ("aircheck_publish_ends_total", "Publishes ended, by reason.", &self.unpublishes),
+            (
+                "aircheck_rtmp_connection_ends_total",
+                "RTMP connections ended, by kind.",
+                &self.endings,
+            ),
+            (
+                "aircheck_publish_refusals_total",
+                "Publishes refused or cut short by the worker, by kind.",
+                &self.refusals,
+            ),
+            (
+                "aircheck_publish_ends_total",
+                "Publishes ended, by reason.",
+                &self.unpublishes,
+            ),
         ];
         for (name, help, map) in by_kind {
             text += &format!("# HELP {name} {help}\n# TYPE {name} counter\n");

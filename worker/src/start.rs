@@ -118,7 +118,11 @@ impl Running {
 }
 
 fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> StartError + 'a {
-    move |source| StartError::Directory { what, path: path.to_path_buf(), source }
+    move |source| StartError::Directory {
+        what,
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// Starts a worker. Needs a running actix `System`.
@@ -132,16 +136,23 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         Some(ObjectsUrl::File(path)) => path.clone(),
         None => config.data_dir.join("objects"),
         Some(ObjectsUrl::S3 { .. }) => {
-            return Err(StartError::Setting("objects: s3:// is not supported by this version; use file:///…".to_owned()));
+            return Err(StartError::Setting(
+                "objects: s3:// is not supported by this version; use file:///…".to_owned(),
+            ));
         }
     };
     let objects = Objects::open(&root).map_err(directory("objects directory", &root))?;
-    let sync = GroupSync::start(&[config.data_dir.clone(), root], config.journal.sync_interval).map_err(StartError::Thread)?;
+    let sync =
+        GroupSync::start(&[config.data_dir.clone(), root], config.journal.sync_interval).map_err(StartError::Thread)?;
     let sync = Arc::new(sync);
     let zone = TimeZone::get(&config.time_zone).map_err(|e| StartError::Setting(format!("worker.time_zone: {e}")))?;
     let metrics = Arc::new(Metrics::default());
-    let options = journal::Options { segment_bytes: config.journal.segment_size.as_bytes(), ..Default::default() };
-    let adopted = adopt_all(&journals, options, deps.clock.now().as_millis()).map_err(directory("journal directory", &journals))?;
+    let options = journal::Options {
+        segment_bytes: config.journal.segment_size.as_bytes(),
+        ..Default::default()
+    };
+    let adopted = adopt_all(&journals, options, deps.clock.now().as_millis())
+        .map_err(directory("journal directory", &journals))?;
 
     let address = config.rtmp;
     let (events, inbox) = mpsc::channel::<Event>(MAILBOX);
@@ -167,7 +178,9 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
             ids: Arc::clone(&deps.ids),
             events: Box::new(move |event| {
                 events.try_send(event).map_err(|e| match e {
-                    mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => event,
+                    mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
+                        Box::new(event)
+                    }
                 })
             }),
             metrics: Arc::clone(&metrics),
@@ -177,9 +190,14 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     .map_err(|source| StartError::Bind { address, source })?;
     let address = ingest.address();
 
-    let identity = Identity { id: worker_id(&config, &deps)?, name: name(&config), rtmp: address.to_string() };
+    let identity = Identity {
+        id: worker_id(&config, &deps)?,
+        name: name(&config),
+        rtmp: address.to_string(),
+    };
     let worker_id = identity.id;
-    let agent = Agent::new(&config.coordinator, identity).map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
+    let agent = Agent::new(&config.coordinator, identity)
+        .map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
     let common = Common {
         agent: agent.clone(),
         objects,
@@ -205,13 +223,22 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     }
     .start();
     info!(rtmp = %address, "worker started");
-    Ok(Running { address, worker, ingest: Some(ingest), metrics, sync })
+    Ok(Running {
+        address,
+        worker,
+        ingest: Some(ingest),
+        metrics,
+        sync,
+    })
 }
 
 /// The worker's identity, kept in its data directory.
 fn worker_id(config: &WorkerConfig, deps: &Deps) -> Result<WorkerId, StartError> {
     let path = config.data_dir.join("worker-id");
-    if let Some(id) = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+    if let Some(id) = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+    {
         return Ok(id);
     }
     let id = WorkerId::generate(&*deps.ids, deps.clock.now());
@@ -221,7 +248,11 @@ fn worker_id(config: &WorkerConfig, deps: &Deps) -> Result<WorkerId, StartError>
 
 fn name(config: &WorkerConfig) -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned());
-    config.name.clone().or_else(|| host().ok()).unwrap_or_else(|| "worker".to_owned())
+    config
+        .name
+        .clone()
+        .or_else(|| host().ok())
+        .unwrap_or_else(|| "worker".to_owned())
 }
 
 /// Changes when the machine starts anew, and so tells power loss from a killed process. Where the kernel does not say, every start
@@ -251,7 +282,9 @@ pub(crate) struct WorkerActor {
 
 impl std::fmt::Debug for WorkerActor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerActor").field("worker_id", &self.worker_id).finish_non_exhaustive()
+        f.debug_struct("WorkerActor")
+            .field("worker_id", &self.worker_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -281,7 +314,12 @@ impl WorkerActor {
     fn published(&mut self, live: Live, ctx: &mut Context<Self>) {
         let Some(about) = self.about(&live.publish) else { return };
         self.shares().insert(about.publish_id, Arc::clone(&live.progress));
-        let stream = StreamActor::live(self.common.clone(), about, (live.dir, live.progress), ctx.address().recipient());
+        let stream = StreamActor::live(
+            self.common.clone(),
+            about,
+            (live.dir, live.progress),
+            ctx.address().recipient(),
+        );
         self.streams.insert(live.publish.id, stream.start());
     }
 
@@ -293,7 +331,9 @@ impl WorkerActor {
         if let Ok(id) = publish_id.parse::<PublishId>() {
             self.shares().remove(&id);
         }
-        let Some(stream) = self.streams.get(publish_id).cloned() else { return };
+        let Some(stream) = self.streams.get(publish_id).cloned() else {
+            return;
+        };
         let closed = async move { stream.send(Closed(reason)).await };
         ctx.spawn(closed.into_actor(self).map(|sent, _, _| {
             if let Err(error) = sent {
@@ -317,7 +357,9 @@ impl Actor for WorkerActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         for (dir, adopted) in std::mem::take(&mut self.adopted) {
-            let Some(about) = self.about(&adopted.publish) else { continue };
+            let Some(about) = self.about(&adopted.publish) else {
+                continue;
+            };
             let found = (dir, adopted.progress);
             let parent = ctx.address().recipient();
             let stream = StreamActor::adopted(self.common.clone(), about, found, parent, adopted.grant, adopted.reason);
@@ -332,7 +374,13 @@ impl Actor for WorkerActor {
             let shares = Arc::clone(&self.load);
             let load = move || {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
-                let loads = live.iter().map(|(id, p)| Load { publish: *id, progress: Arc::clone(p) }).collect();
+                let loads = live
+                    .iter()
+                    .map(|(id, p)| Load {
+                        publish: *id,
+                        progress: Arc::clone(p),
+                    })
+                    .collect();
                 (loads, 0)
             };
             ctx.spawn(agent.session(load, directives).into_actor(self));
@@ -360,7 +408,10 @@ impl StreamHandler<Directive> for WorkerActor {
         let Directive::DropStream { publish, reason } = directive;
         info!(%publish, reason, "the coordinator ends a publish");
         // Ingest looks at its commands at least every 50 ms; should 1,024 be waiting, the coordinator will say it again.
-        let _ = self.commands.try_send(Command::Close { publish_id: publish, reason });
+        let _ = self.commands.try_send(Command::Close {
+            publish_id: publish,
+            reason,
+        });
     }
 
     fn finished(&mut self, _: &mut Self::Context) {}

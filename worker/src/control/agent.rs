@@ -98,8 +98,15 @@ impl Agent {
         };
         let mut wait = FIRST_WAIT;
         loop {
-            let answer = self.client().acquire_lease(request.clone()).await.map(tonic::Response::into_inner);
-            match answer.map_err(|e| e.to_string()).and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string())) {
+            let answer = self
+                .client()
+                .acquire_lease(request.clone())
+                .await
+                .map(tonic::Response::into_inner);
+            match answer
+                .map_err(|e| e.to_string())
+                .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
+            {
                 Ok(outcome) => return outcome,
                 Err(error) => {
                     warn!(stream = %ask.stream, error, ?wait, "no answer about a lease yet; the stream is journaled meanwhile");
@@ -111,7 +118,12 @@ impl Agent {
 
     /// Says that a stream is free, until it is heard.
     pub(crate) async fn release(&self, publish: PublishId, epoch: Epoch, reason: String, ended_ms: i64) {
-        let request = ReleaseLeaseRequest { publish_id: publish.to_string(), epoch: epoch.get(), reason, ended_ms };
+        let request = ReleaseLeaseRequest {
+            publish_id: publish.to_string(),
+            epoch: epoch.get(),
+            reason,
+            ended_ms,
+        };
         insist("release of a lease", || {
             let (mut client, request) = (self.client(), request.clone());
             async move { client.release_lease(request).await.map(drop) }
@@ -121,8 +133,11 @@ impl Agent {
 
     /// Enters a file into the library, until it is there or another owner has the recording.
     pub(crate) async fn commit_file(&self, recording: RecordingId, epoch: Epoch, file: &MediaFile) {
-        let request =
-            CommitFileRequest { recording_id: recording.to_string(), epoch: epoch.get(), file: Some(file.into()) };
+        let request = CommitFileRequest {
+            recording_id: recording.to_string(),
+            epoch: epoch.get(),
+            file: Some(file.into()),
+        };
         insist("commit of a file", || {
             let (mut client, request) = (self.client(), request.clone());
             async move { client.commit_file(request).await.map(drop) }
@@ -181,7 +196,11 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let gone = |_| Status::unavailable("session closed");
-        up.send(WorkerUp { message: Some(worker_up::Message::Hello(hello)) }).await.map_err(gone)?;
+        up.send(WorkerUp {
+            message: Some(worker_up::Message::Hello(hello)),
+        })
+        .await
+        .map_err(gone)?;
         // A session lasts longer than any call may take.
         let mut request = tonic::Request::new(ReceiverStream::new(outbox));
         request.set_timeout(Duration::from_secs(365 * 24 * 3600));
@@ -222,7 +241,9 @@ fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> Live
     let snapshot = load.progress.snapshot();
     let since = before.insert(load.publish, (now, snapshot.bytes));
     let bits_per_second = since.map_or(0, |(then, bytes)| {
-        let ms = u64::try_from(now.duration_since(then).as_millis()).unwrap_or(u64::MAX).max(1);
+        let ms = u64::try_from(now.duration_since(then).as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         snapshot.bytes.saturating_sub(bytes).saturating_mul(8000) / ms
     });
     let counters = StreamCounters {
@@ -231,7 +252,10 @@ fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> Live
         audio_units: snapshot.audio_units,
         bytes: snapshot.bytes,
     };
-    LivePublish { publish_id: load.publish.to_string(), counters: Some(counters) }
+    LivePublish {
+        publish_id: load.publish.to_string(),
+        counters: Some(counters),
+    }
 }
 
 /// Makes a call until it succeeds, or is refused in a way that no repetition mends.
@@ -240,11 +264,18 @@ async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: im
     loop {
         match call().await {
             Ok(()) => return,
-            Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound) => {
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound
+                ) =>
+            {
                 tracing::error!(code = ?status.code(), error = status.message(), "{what} refused by the coordinator");
                 return;
             }
-            Err(status) => warn!(code = ?status.code(), error = status.message(), ?wait, "{what} failed, will try again"),
+            Err(status) => {
+                warn!(code = ?status.code(), error = status.message(), ?wait, "{what} failed, will try again")
+            }
         }
         pause(&mut wait).await;
     }

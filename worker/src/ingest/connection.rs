@@ -27,7 +27,10 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn new(kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self {
+            kind,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -66,7 +69,12 @@ pub(super) fn failure_kind(error: &JournalError) -> &'static str {
 /// What a connection asks of the poller when its client wants to publish.
 pub(super) trait Admission {
     /// Opens a journal for the publish, or says why not.
-    fn admit(&mut self, request: &PublishRequest, peer: SocketAddr, now: Now) -> Result<Publishing, (&'static str, String)>;
+    fn admit(
+        &mut self,
+        request: &PublishRequest,
+        peer: SocketAddr,
+        now: Now,
+    ) -> Result<Publishing, (&'static str, String)>;
     /// A publish ended; its journal is closed.
     fn ended(&mut self, publish_id: &str, reason: &str);
     /// A disk would not take what a publisher sent.
@@ -126,7 +134,14 @@ impl<A: Admission> Handler for Visit<'_, A> {
                 return;
             }
             let mono = i64::try_from(self.now.mono_ms).unwrap_or(i64::MAX);
-            publishing.writer.append(self.batch, tag.tag_type, tag.timestamp_ms, tag.body, mono, self.now.wall_ms);
+            publishing.writer.append(
+                self.batch,
+                tag.tag_type,
+                tag.timestamp_ms,
+                tag.body,
+                mono,
+                self.now.wall_ms,
+            );
         }
     }
 
@@ -144,12 +159,18 @@ fn close<A: Admission>(mut publishing: Publishing, batch: &mut Batch, admission:
         publishing.lost(batch, &error, now);
     }
     if publishing.empty_tags > 0 {
-        let refused = Control::Refused { kind: "empty_tag".to_owned(), count: publishing.empty_tags };
+        let refused = Control::Refused {
+            kind: "empty_tag".to_owned(),
+            count: publishing.empty_tags,
+        };
         if let Err(error) = publishing.writer.control(&refused, now.wall_ms) {
             admission.write_failed(&publishing.publish_id, &error);
         }
     }
-    let last = Control::Unpublish { reason: reason.to_owned(), at_ms: now.wall_ms };
+    let last = Control::Unpublish {
+        reason: reason.to_owned(),
+        at_ms: now.wall_ms,
+    };
     if let Err(error) = publishing.writer.close(&last, now.wall_ms) {
         admission.write_failed(&publishing.publish_id, &error);
     }
@@ -189,8 +210,18 @@ impl Connection {
     }
 
     /// Reads what has gathered and writes it to the journal.
-    pub(super) fn visit<A: Admission>(&mut self, scratch: &mut [u8], batch: &mut Batch, admission: &mut A, now: Now) -> Visited {
-        let mut visited = Visited { bytes: 0, more: false, ending: None };
+    pub(super) fn visit<A: Admission>(
+        &mut self,
+        scratch: &mut [u8],
+        batch: &mut Batch,
+        admission: &mut A,
+        now: Now,
+    ) -> Visited {
+        let mut visited = Visited {
+            bytes: 0,
+            more: false,
+            ending: None,
+        };
         loop {
             let read = match self.socket.read(scratch) {
                 Ok(0) => {
@@ -227,8 +258,14 @@ impl Connection {
     }
 
     fn take<A: Admission>(&mut self, bytes: &[u8], batch: &mut Batch, admission: &mut A, now: Now) -> Option<Ending> {
-        let mut visit =
-            Visit { publishing: &mut self.publishing, batch, admission, peer: self.peer, now, failed: None };
+        let mut visit = Visit {
+            publishing: &mut self.publishing,
+            batch,
+            admission,
+            peer: self.peer,
+            now,
+            failed: None,
+        };
         let fed = self.session.feed(bytes, &mut visit);
         let failed = visit.failed.take();
         if let Some(publishing) = self.publishing.as_mut()

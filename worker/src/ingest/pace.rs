@@ -25,7 +25,10 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(now_ms: u64) -> Self {
-        Self { last_ms: now_ms, rate: 0 }
+        Self {
+            last_ms: now_ms,
+            rate: 0,
+        }
     }
 
     /// Takes note of `bytes` read at `now_ms`; says when to come again. `more` means that the socket was not emptied.
@@ -33,17 +36,28 @@ impl Pace {
         let elapsed = now_ms.saturating_sub(self.last_ms).max(1);
         self.last_ms = now_ms;
         let seen = bytes.saturating_mul(1000) / elapsed;
-        self.rate = if self.rate == 0 { seen } else { (self.rate * 3 + seen) / 4 };
+        self.rate = if self.rate == 0 {
+            seen
+        } else {
+            (self.rate * 3 + seen) / 4
+        };
         if more {
             return now_ms;
         }
         if !publishing {
             return now_ms + TALKING_MS;
         }
-        let wait = (TARGET_BYTES * 1000).checked_div(self.rate).unwrap_or(LONGEST_MS).clamp(SHORTEST_MS, LONGEST_MS);
+        let wait = (TARGET_BYTES * 1000)
+            .checked_div(self.rate)
+            .unwrap_or(LONGEST_MS)
+            .clamp(SHORTEST_MS, LONGEST_MS);
         let due = now_ms + wait;
         // Rounded down, so that the grid never makes the wait longer than promised.
-        if wait > GRID_MS { (due / GRID_MS * GRID_MS).max(now_ms + 1) } else { due }
+        if wait > GRID_MS {
+            (due / GRID_MS * GRID_MS).max(now_ms + 1)
+        } else {
+            due
+        }
     }
 }
 

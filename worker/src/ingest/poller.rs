@@ -39,7 +39,7 @@ pub struct Ingest {
 }
 
 /// Where events go; `Err` gives one back that cannot be taken yet.
-pub type Events = Box<dyn FnMut(Event) -> Result<(), Event> + Send>;
+pub type Events = Box<dyn FnMut(Event) -> Result<(), Box<Event>> + Send>;
 
 /// What the thread is given from outside.
 #[expect(missing_debug_implementations, reason = "trait objects inside")]
@@ -66,8 +66,14 @@ impl Ingest {
         let address = listener.local_addr()?;
         let (commands, inbox) = sync_channel(COMMANDS);
         let poller = Poller::new(listener, settings, deps, inbox);
-        let thread = std::thread::Builder::new().name("ingest".to_owned()).spawn(move || poller.run())?;
-        Ok(Self { commands, address, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("ingest".to_owned())
+            .spawn(move || poller.run())?;
+        Ok(Self {
+            commands,
+            address,
+            thread: Some(thread),
+        })
     }
 
     /// The address publishers connect to.
@@ -161,14 +167,17 @@ impl Desk {
     fn deliver(&mut self) {
         while let Some(event) = self.waiting.pop_front() {
             if let Err(event) = (self.events)(event) {
-                self.waiting.push_front(event);
+                self.waiting.push_front(*event);
                 break;
             }
         }
     }
 
     fn now(&self) -> Now {
-        Now { mono_ms: mono_ms(&*self.clock), wall_ms: self.clock.now().as_millis() }
+        Now {
+            mono_ms: mono_ms(&*self.clock),
+            wall_ms: self.clock.now().as_millis(),
+        }
     }
 
     /// Handshakes need bytes that differ, not secrets: two ids have them.
@@ -184,7 +193,7 @@ impl Desk {
 
     fn open(&mut self, publish: Publish, now: Now) -> Result<(Writer, Live), JournalError> {
         let dir = self.settings.journals.join(&publish.id);
-        let writer = Writer::create(&dir, self.settings.journal.clone(), &publish, now.wall_ms)?;
+        let writer = Writer::create(&dir, self.settings.journal, &publish, now.wall_ms)?;
         let progress = writer.progress();
         Ok((writer, Live { publish, dir, progress }))
     }
@@ -201,7 +210,12 @@ fn key_of(request: &PublishRequest) -> Result<StreamKey, String> {
 }
 
 impl Admission for Door<'_> {
-    fn admit(&mut self, request: &PublishRequest, peer: SocketAddr, now: Now) -> Result<Publishing, (&'static str, String)> {
+    fn admit(
+        &mut self,
+        request: &PublishRequest,
+        peer: SocketAddr,
+        now: Now,
+    ) -> Result<Publishing, (&'static str, String)> {
         const DENIED: &str = "NetStream.Publish.Denied";
         const TAKEN: &str = "NetStream.Publish.BadName";
         let key = key_of(request).map_err(|reason| (TAKEN, reason))?;
@@ -210,7 +224,13 @@ impl Admission for Door<'_> {
         }
         if self.desk.short_of_space {
             self.desk.metrics.refused("disk_full");
-            return Err((DENIED, format!("the journal disk has less than {} bytes free", self.desk.settings.min_free)));
+            return Err((
+                DENIED,
+                format!(
+                    "the journal disk has less than {} bytes free",
+                    self.desk.settings.min_free
+                ),
+            ));
         }
         if let Some(holder) = self.desk.live.get(&key) {
             let silence = u64::try_from(self.desk.settings.silence.as_millis()).unwrap_or(u64::MAX);
@@ -241,10 +261,20 @@ impl Admission for Door<'_> {
             (DENIED, format!("the journal cannot be opened: {error}"))
         })?;
         info!(stream = %key, publish = %publish_id, %peer, client = %request.flash_ver, "publish began");
-        self.desk.live.insert(key, Holder { place: self.place, publish_id: publish_id.clone() });
+        self.desk.live.insert(
+            key,
+            Holder {
+                place: self.place,
+                publish_id: publish_id.clone(),
+            },
+        );
         self.desk.metrics.publish_began();
         self.desk.emit(Event::Published(live));
-        Ok(Publishing { publish_id, writer, empty_tags: 0 })
+        Ok(Publishing {
+            publish_id,
+            writer,
+            empty_tags: 0,
+        })
     }
 
     fn ended(&mut self, publish_id: &str, reason: &str) {
@@ -252,7 +282,10 @@ impl Admission for Door<'_> {
         info!(publish = %publish_id, reason, "publish ended");
         self.desk.metrics.publish_ended(reason);
         self.desk.sync.mark_dirty();
-        self.desk.emit(Event::Unpublished { publish_id: publish_id.to_owned(), reason: reason.to_owned() });
+        self.desk.emit(Event::Unpublished {
+            publish_id: publish_id.to_owned(),
+            reason: reason.to_owned(),
+        });
     }
 
     fn write_failed(&mut self, publish_id: &str, error: &JournalError) {
@@ -310,7 +343,11 @@ impl Poller {
         }
         let now = self.desk.now();
         for place in 0..self.places.len() {
-            self.end(place, &Ending::new("worker_stopped", "this worker is shutting down"), now);
+            self.end(
+                place,
+                &Ending::new("worker_stopped", "this worker is shutting down"),
+                now,
+            );
         }
     }
 
@@ -319,7 +356,12 @@ impl Poller {
         loop {
             match self.inbox.try_recv() {
                 Ok(Command::Close { publish_id, reason }) => {
-                    let place = self.desk.live.values().find(|h| h.publish_id == publish_id).map(|h| h.place);
+                    let place = self
+                        .desk
+                        .live
+                        .values()
+                        .find(|h| h.publish_id == publish_id)
+                        .map(|h| h.place);
                     if let Some(place) = place {
                         self.end(place, &Ending::new("refused", reason), self.desk.now());
                     }
@@ -330,7 +372,11 @@ impl Poller {
                     for place in 0..self.places.len() {
                         // What has already arrived is still the publisher's due.
                         self.visit(place);
-                        self.end(place, &Ending::new("worker_stopped", "this worker is shutting down; connect again"), now);
+                        self.end(
+                            place,
+                            &Ending::new("worker_stopped", "this worker is shutting down; connect again"),
+                            now,
+                        );
                     }
                     self.desk.emit(Event::Drained);
                 }
@@ -379,9 +425,15 @@ impl Poller {
     }
 
     fn visit(&mut self, place: usize) {
-        let Some(mut connection) = self.places.get_mut(place).and_then(Option::take) else { return };
+        let Some(mut connection) = self.places.get_mut(place).and_then(Option::take) else {
+            return;
+        };
         let now = self.desk.now();
-        let mut door = Door { desk: &mut self.desk, others: &self.places, place };
+        let mut door = Door {
+            desk: &mut self.desk,
+            others: &self.places,
+            place,
+        };
         let mut visited = connection.visit(&mut self.scratch, &mut self.batch, &mut door, now);
         if visited.bytes > 0 {
             self.desk.metrics.received(visited.bytes);
@@ -392,7 +444,12 @@ impl Poller {
         if visited.ending.is_none() {
             visited.ending = self.overdue(&connection, now);
         }
-        let due = connection.pace.next(now.mono_ms, visited.bytes, connection.publishing.is_some(), visited.more);
+        let due = connection.pace.next(
+            now.mono_ms,
+            visited.bytes,
+            connection.publishing.is_some(),
+            visited.more,
+        );
         if let Some(slot) = self.places.get_mut(place) {
             *slot = Some(connection);
         }
@@ -411,8 +468,12 @@ impl Poller {
         let settings = &self.desk.settings;
         if connection.publishing.is_none() {
             let idle = now.mono_ms.saturating_sub(connection.idle_since_ms);
-            return (u128::from(idle) >= settings.command_timeout.as_millis())
-                .then(|| Ending::new("no_publish", format!("no publish within {:?}", settings.command_timeout)));
+            return (u128::from(idle) >= settings.command_timeout.as_millis()).then(|| {
+                Ending::new(
+                    "no_publish",
+                    format!("no publish within {:?}", settings.command_timeout),
+                )
+            });
         }
         let silent = now.mono_ms.saturating_sub(connection.heard_ms);
         (u128::from(silent) >= settings.publish_timeout.as_millis() && !connection.has_unread())
@@ -420,7 +481,9 @@ impl Poller {
     }
 
     fn end(&mut self, place: usize, ending: &Ending, now: Now) {
-        let Some(connection) = self.places.get_mut(place).and_then(Option::take) else { return };
+        let Some(connection) = self.places.get_mut(place).and_then(Option::take) else {
+            return;
+        };
         if let Some(due) = self.due.get_mut(place) {
             *due = u64::MAX;
         }
@@ -432,7 +495,11 @@ impl Poller {
             warn!(%peer, kind = ending.kind, reason = %ending.reason, "connection ended");
         }
         self.desk.metrics.connection_ended(ending.kind);
-        let mut door = Door { desk: &mut self.desk, others: &self.places, place };
+        let mut door = Door {
+            desk: &mut self.desk,
+            others: &self.places,
+            place,
+        };
         connection.end(ending, &mut self.batch, &mut door, now);
     }
 
@@ -450,16 +517,29 @@ impl Poller {
         if short != self.desk.short_of_space {
             self.desk.short_of_space = short;
             if short {
-                tracing::error!(free, min_free = min, "journal disk nearly full: no publish is accepted until space is made");
+                tracing::error!(
+                    free,
+                    min_free = min,
+                    "journal disk nearly full: no publish is accepted until space is made"
+                );
             } else {
                 info!(free, "journal disk has space again");
             }
         }
         if free < min / 2 {
             // Publish ids sort by time.
-            let oldest = self.desk.live.values().min_by(|a, b| a.publish_id.cmp(&b.publish_id)).map(|h| h.place);
+            let oldest = self
+                .desk
+                .live
+                .values()
+                .min_by(|a, b| a.publish_id.cmp(&b.publish_id))
+                .map(|h| h.place);
             if let Some(place) = oldest {
-                self.end(place, &Ending::new("disk_full", format!("the journal disk has {free} bytes left")), now);
+                self.end(
+                    place,
+                    &Ending::new("disk_full", format!("the journal disk has {free} bytes left")),
+                    now,
+                );
             }
         }
     }
@@ -475,7 +555,10 @@ impl Poller {
         let mut knock = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
         let full = self.places.len() - self.free.len() >= self.desk.settings.max_connections;
         let watched: &mut [_] = if full { &mut [] } else { &mut knock };
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::try_from(wait).unwrap_or(50) * 1_000_000 };
+        let timeout = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::try_from(wait).unwrap_or(50) * 1_000_000,
+        };
         // An interrupted sleep is only a shorter one.
         let _ = rustix::event::poll(watched, Some(&timeout));
     }

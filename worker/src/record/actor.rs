@@ -54,7 +54,13 @@ pub(crate) struct RecorderActor {
 
 impl RecorderActor {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts, recorder: None, busy: false, ending: false, failures: 0 }
+        Self {
+            parts,
+            recorder: None,
+            busy: false,
+            ending: false,
+            failures: 0,
+        }
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -65,7 +71,13 @@ impl RecorderActor {
             None => now.end.0 > 0,
         };
         if due && !self.busy {
-            self.step(Reach { end: now.end.0, last: self.ending }, ctx);
+            self.step(
+                Reach {
+                    end: now.end.0,
+                    last: self.ending,
+                },
+                ctx,
+            );
         }
     }
 
@@ -93,7 +105,10 @@ impl RecorderActor {
                 self.failures = 0;
                 self.recorder = Some(recorder);
                 let done = stepped.done;
-                self.report(Report::Stepped { setting: Arc::clone(&self.parts.setting), stepped });
+                self.report(Report::Stepped {
+                    setting: Arc::clone(&self.parts.setting),
+                    stepped,
+                });
                 if done {
                     ctx.stop();
                 } else if self.ending {
@@ -111,11 +126,16 @@ impl RecorderActor {
         let (recording, format) = (&self.parts.setting.recording_id, self.parts.setting.format.as_str());
         if self.failures >= FAILURES {
             error!(%recording, format, reason, "recorder gave up");
-            self.report(Report::GaveUp { setting: Arc::clone(&self.parts.setting), reason: reason.to_owned() });
+            self.report(Report::GaveUp {
+                setting: Arc::clone(&self.parts.setting),
+                reason: reason.to_owned(),
+            });
             ctx.stop();
             return;
         }
-        let wait = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_WAIT);
+        let wait = FIRST_WAIT
+            .saturating_mul(1 << (self.failures - 1).min(16))
+            .min(LONGEST_WAIT);
         warn!(%recording, format, reason, ?wait, "recorder failed, will try again");
         self.busy = true;
         ctx.run_later(wait, |actor, ctx| {

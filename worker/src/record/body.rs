@@ -23,10 +23,15 @@ pub(crate) enum Taken {
 /// One open file's format, with the little it must remember from tag to tag.
 #[derive(Debug)]
 pub(crate) enum Body {
-    Flv { base_ms: i64, metadata: Option<Vec<u8>> },
+    Flv {
+        base_ms: i64,
+        metadata: Option<Vec<u8>>,
+    },
     Mp4(Box<mp4::Layout>),
     /// The ADTS header's constant part, or why there is none.
-    Aac { adts: Result<codec::aac::Adts, &'static str> },
+    Aac {
+        adts: Result<codec::aac::Adts, &'static str>,
+    },
     Mp3,
 }
 
@@ -37,7 +42,9 @@ impl Body {
         match format {
             Format::Flv | Format::Hls => Self::Flv { base_ms, metadata },
             Format::Mp4 => Self::Mp4(Box::new(mp4::Layout::new())),
-            Format::Aac => Self::Aac { adts: Err("no_decoder_configuration") },
+            Format::Aac => Self::Aac {
+                adts: Err("no_decoder_configuration"),
+            },
             Format::Mp3 => Self::Mp3,
         }
     }
@@ -106,7 +113,9 @@ impl Body {
 }
 
 fn adts_of(config: &[u8]) -> Result<codec::aac::Adts, &'static str> {
-    codec::aac::Config::parse(config).and_then(|config| config.adts()).map_err(|_| "not_possible_in_adts")
+    codec::aac::Config::parse(config)
+        .and_then(|config| config.adts())
+        .map_err(|_| "not_possible_in_adts")
 }
 
 /// Whether a tag stands in an FLV file's body, given the `onMetaData` in its head.

@@ -14,7 +14,11 @@ pub(crate) fn of(bytes: &[u8]) -> u64 {
 
 /// Checksum of what has `first` followed by `second_len` bytes that have `second`.
 pub(crate) fn join(first: u64, second: u64, second_len: u64) -> u64 {
-    if second_len == 0 { first } else { checksum_combine(ALGORITHM, first, second, second_len) }
+    if second_len == 0 {
+        first
+    } else {
+        checksum_combine(ALGORITHM, first, second, second_len)
+    }
 }
 
 /// As it stands in records: `crc64nvme:` and 16 hexadecimal digits.

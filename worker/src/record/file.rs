@@ -50,8 +50,19 @@ fn undecodable(seen: &mut bool, info: &UnitInfo) -> bool {
 impl FileRecorder {
     pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
         let (keeper, state) = Keeper::open(&setting, sync)?;
-        let mut recorder = Self { setting, objects, keeper, state, pen: None };
-        if recorder.state.open.as_ref().is_some_and(|open| open.finishing.is_none()) {
+        let mut recorder = Self {
+            setting,
+            objects,
+            keeper,
+            state,
+            pen: None,
+        };
+        if recorder
+            .state
+            .open
+            .as_ref()
+            .is_some_and(|open| open.finishing.is_none())
+        {
             recorder.resume()?;
         }
         Ok(recorder)
@@ -59,11 +70,17 @@ impl FileRecorder {
 
     /// Takes up the open file where the state left it.
     fn resume(&mut self) -> Result<(), RecordError> {
-        let Some(open) = self.state.open.as_ref() else { return Ok(()) };
+        let Some(open) = self.state.open.as_ref() else {
+            return Ok(());
+        };
         let what = self.stage_name(open.sequence);
         let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
         staged.truncate(open.body_len).map_err(RecordError::store(what))?;
-        let mut pen = Pen { staged, body: self.new_body(open), segmenter: Segmenter::new(self.setting.interval_ms) };
+        let mut pen = Pen {
+            staged,
+            body: self.new_body(open),
+            segmenter: Segmenter::new(self.setting.interval_ms),
+        };
         let mut seen = open.seen_key_before;
         let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
         while let Some(indexed) = index.next()? {
@@ -75,7 +92,10 @@ impl FileRecorder {
             }
             pen.segmenter.push(&indexed.info);
             if let (Some(body), UnitKind::VideoConfig | UnitKind::AudioConfig) = (&indexed.body, indexed.info.kind) {
-                pen.body.configure(&indexed.info, body.get(usize::from(indexed.info.header_len)..).unwrap_or(&[]));
+                pen.body.configure(
+                    &indexed.info,
+                    body.get(usize::from(indexed.info.header_len)..).unwrap_or(&[]),
+                );
             } else if let Body::Mp4(layout) = &mut pen.body {
                 let _ = layout.push(&indexed.info, None);
             }
@@ -95,8 +115,11 @@ impl FileRecorder {
         }
         scratch.out.clear();
         if !self.state.done {
-            let mut reader =
-                Reader::open(&self.setting.journal, Position(self.state.cursor), mem::take(&mut scratch.read))?;
+            let mut reader = Reader::open(
+                &self.setting.journal,
+                Position(self.state.cursor),
+                mem::take(&mut scratch.read),
+            )?;
             let result = self.render(&mut reader, &mut scratch.out, reach, &mut stepped);
             scratch.read = reader.into_buffer();
             result?;
@@ -110,7 +133,13 @@ impl FileRecorder {
         Ok(stepped)
     }
 
-    fn render(&mut self, reader: &mut Reader, out: &mut Vec<u8>, reach: Reach, stepped: &mut Stepped) -> Result<(), RecordError> {
+    fn render(
+        &mut self,
+        reader: &mut Reader,
+        out: &mut Vec<u8>,
+        reach: Reach,
+        stepped: &mut Stepped,
+    ) -> Result<(), RecordError> {
         while let Some(entry) = reader.next()? {
             match entry {
                 Entry::Tag { at, next, info, tag } => {
@@ -161,7 +190,10 @@ impl FileRecorder {
         if self.pen.is_none() && opens && !self.begin(at, info, seen_before, reach)? {
             return Ok(false);
         }
-        let mut taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
+        let mut taken = self
+            .pen
+            .as_mut()
+            .map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
         if let Taken::NewFile(reason) = taken {
             tracing::info!(recording = %self.setting.recording_id, format = self.setting.format.as_str(), reason, "file cut");
             self.flush(out)?;
@@ -171,13 +203,17 @@ impl FileRecorder {
                 if !self.begin(at, info, seen_before, reach)? {
                     return Ok(false);
                 }
-                taken = self.pen.as_mut().map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
+                taken = self
+                    .pen
+                    .as_mut()
+                    .map_or(Taken::NotWanted, |pen| pen.body.push(info, tag, out));
             }
         }
         match taken {
             Taken::Yes if unit => {
                 if let Some(open) = self.state.open.as_mut() {
-                    open.counts.add(info.kind == UnitKind::Video, info.dts_ms, info.arrival_ms);
+                    open.counts
+                        .add(info.kind == UnitKind::Video, info.dts_ms, info.arrival_ms);
                 }
             }
             Taken::Refused(reason) | Taken::NewFile(reason) if unit => self.state.leave_out(reason, info.dts_ms),
@@ -190,7 +226,13 @@ impl FileRecorder {
     /// Keeps what later files must know of headers that came before them.
     fn remember(&mut self, info: &UnitInfo, tag: &[u8]) {
         let body = || body_of(info, tag).to_vec();
-        let config = || Some(Config { codec: info.codec as u8, header_len: info.header_len, body: body() });
+        let config = || {
+            Some(Config {
+                codec: info.codec as u8,
+                header_len: info.header_len,
+                body: body(),
+            })
+        };
         match info.kind {
             UnitKind::VideoConfig => self.state.video_config = config(),
             UnitKind::AudioConfig => self.state.audio_config = config(),
@@ -200,8 +242,16 @@ impl FileRecorder {
     }
 
     /// Opens a file whose first tag is at `at`; `false` where the journal does not yet hold enough to tell the file's time 0.
-    fn begin(&mut self, at: Position, info: &UnitInfo, seen_key_before: bool, reach: Reach) -> Result<bool, RecordError> {
-        let Some(base_ms) = self.base_ms(at, info, seen_key_before, reach)? else { return Ok(false) };
+    fn begin(
+        &mut self,
+        at: Position,
+        info: &UnitInfo,
+        seen_key_before: bool,
+        reach: Reach,
+    ) -> Result<bool, RecordError> {
+        let Some(base_ms) = self.base_ms(at, info, seen_key_before, reach)? else {
+            return Ok(false);
+        };
         let sequence = self.state.next_sequence;
         let open = OpenFile {
             sequence,
@@ -220,7 +270,11 @@ impl FileRecorder {
         let what = self.stage_name(sequence);
         let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
         staged.truncate(0).map_err(RecordError::store(what))?;
-        let mut pen = Pen { staged, body: self.new_body(&open), segmenter: Segmenter::new(self.setting.interval_ms) };
+        let mut pen = Pen {
+            staged,
+            body: self.new_body(&open),
+            segmenter: Segmenter::new(self.setting.interval_ms),
+        };
         pen.segmenter.push(info);
         self.pen = Some(pen);
         self.state.open = Some(open);
@@ -243,7 +297,11 @@ impl FileRecorder {
                 return Ok(Some(base_ms));
             }
         }
-        Ok(if reach.last { Some(base.finish().unwrap_or(info.dts_ms)) } else { None })
+        Ok(if reach.last {
+            Some(base.finish().unwrap_or(info.dts_ms))
+        } else {
+            None
+        })
     }
 
     fn new_body(&self, open: &OpenFile) -> Body {
@@ -258,9 +316,15 @@ impl FileRecorder {
         if let (Some(pen), Some(open)) = (&self.pen, self.state.open.as_mut())
             && !out.is_empty()
         {
-            pen.staged.write_at(open.body_len, out).map_err(RecordError::store(open.file_id.clone()))?;
+            pen.staged
+                .write_at(open.body_len, out)
+                .map_err(RecordError::store(open.file_id.clone()))?;
             let len = out.len() as u64;
-            open.body_crc = if open.body_len == 0 { crc::of(out) } else { crc::join(open.body_crc, crc::of(out), len) };
+            open.body_crc = if open.body_len == 0 {
+                crc::of(out)
+            } else {
+                crc::join(open.body_crc, crc::of(out), len)
+            };
             open.body_len += len;
         }
         out.clear();
@@ -269,10 +333,14 @@ impl FileRecorder {
 
     /// Ends the open file at journal position `to`: head in front, object published, record written. Can be done again after a crash.
     fn finish(&mut self, to: u64) -> Result<Option<FinishedFile>, RecordError> {
-        let Some(mut open) = self.state.open.clone() else { return Ok(None) };
+        let Some(mut open) = self.state.open.clone() else {
+            return Ok(None);
+        };
         let stage = self.stage_name(open.sequence);
         if open.body_len == 0 {
-            self.objects.unstage(&stage).map_err(RecordError::store(stage.clone()))?;
+            self.objects
+                .unstage(&stage)
+                .map_err(RecordError::store(stage.clone()))?;
             self.pen = None;
             self.state.open = None;
             self.state.next_sequence = open.sequence;
@@ -285,14 +353,27 @@ impl FileRecorder {
         }
         let head = self.head(&open, to)?;
         let size = head.len() as u64 + open.body_len;
-        let key = format!("{}/{:06}.{}", self.setting.prefix, open.sequence, self.setting.format.extension());
+        let key = format!(
+            "{}/{:06}.{}",
+            self.setting.prefix,
+            open.sequence,
+            self.setting.format.extension()
+        );
         self.pen = None;
-        if self.objects.len(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
+        if self.objects.size(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
             let mut staged = self.objects.stage(&stage).map_err(RecordError::store(stage.clone()))?;
-            staged.insert_head(&head, open.body_len).map_err(RecordError::store(stage.clone()))?;
-            staged.publish(&self.objects, &key).map_err(RecordError::store(key.clone()))?;
+            staged
+                .insert_head(&head, open.body_len)
+                .map_err(RecordError::store(stage.clone()))?;
+            staged
+                .publish(&self.objects, &key)
+                .map_err(RecordError::store(key.clone()))?;
         }
-        let whole = if head.is_empty() { open.body_crc } else { crc::join(crc::of(&head), open.body_crc, open.body_len) };
+        let whole = if head.is_empty() {
+            open.body_crc
+        } else {
+            crc::join(crc::of(&head), open.body_crc, open.body_len)
+        };
         let file = FinishedFile {
             file_id: open.file_id.clone(),
             format: self.setting.format,
@@ -317,7 +398,9 @@ impl FileRecorder {
         let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
         match self.setting.format {
             Format::Flv => {
-                let tags: Vec<(u8, &[u8])> = configs(open).map(|(c, kind)| (tag_type(kind), c.body.as_slice())).collect();
+                let tags: Vec<(u8, &[u8])> = configs(open)
+                    .map(|(c, kind)| (tag_type(kind), c.body.as_slice()))
+                    .collect();
                 let mut head = flv::HeadBuilder::new(flv::FileStart {
                     base_ms: open.base_ms,
                     metadata: open.metadata.as_deref(),
@@ -328,15 +411,18 @@ impl FileRecorder {
                         break;
                     }
                     let body = indexed.body.as_deref().unwrap_or(&[]);
-                    if !undecodable(&mut seen, &indexed.info) && in_flv_body(&indexed.info, body, open.metadata.as_deref()) {
+                    if !undecodable(&mut seen, &indexed.info)
+                        && in_flv_body(&indexed.info, body, open.metadata.as_deref())
+                    {
                         head.push(&indexed.info);
                     }
                 }
                 Ok(head.finish())
             }
             Format::Mp4 => {
-                let start: Vec<(Codec, Track, &[u8])> =
-                    configs(open).map(|(c, kind)| (c.info(kind).codec, track(kind), c.payload())).collect();
+                let start: Vec<(Codec, Track, &[u8])> = configs(open)
+                    .map(|(c, kind)| (c.info(kind).codec, track(kind), c.payload()))
+                    .collect();
                 let mut head = mp4::HeadBuilder::new(&start, open.counts.first_arrival_ms);
                 while let Some(indexed) = index.next()? {
                     if indexed.at.0 >= to {
@@ -347,12 +433,18 @@ impl FileRecorder {
                     }
                     let header = usize::from(indexed.info.header_len);
                     let config = match indexed.info.kind {
-                        UnitKind::VideoConfig | UnitKind::AudioConfig => indexed.body.as_deref().and_then(|b| b.get(header..)),
+                        UnitKind::VideoConfig | UnitKind::AudioConfig => {
+                            indexed.body.as_deref().and_then(|b| b.get(header..))
+                        }
                         _ => None,
                     };
-                    head.push(&indexed.info, config);
+                    // The same answers as when the body was written: what was not taken then is not counted now.
+                    let _ = head.push(&indexed.info, config);
                 }
-                head.finish().map_err(|e| RecordError::Head { what: open.file_id.clone(), reason: e.to_string() })
+                head.finish().map_err(|e| RecordError::Head {
+                    what: open.file_id.clone(),
+                    reason: e.to_string(),
+                })
             }
             Format::Aac | Format::Mp3 | Format::Hls => Ok(Vec::new()),
         }
@@ -373,11 +465,19 @@ fn configs(open: &OpenFile) -> impl Iterator<Item = (&Config, UnitKind)> {
 }
 
 fn tag_type(kind: UnitKind) -> u8 {
-    if kind == UnitKind::VideoConfig { flv::VIDEO } else { flv::AUDIO }
+    if kind == UnitKind::VideoConfig {
+        flv::VIDEO
+    } else {
+        flv::AUDIO
+    }
 }
 
 fn track(kind: UnitKind) -> Track {
-    if kind == UnitKind::VideoConfig { Track::Video } else { Track::Audio }
+    if kind == UnitKind::VideoConfig {
+        Track::Video
+    } else {
+        Track::Audio
+    }
 }
 
 impl Config {
@@ -388,7 +488,9 @@ impl Config {
 
     /// As the index would tell of it; its times mean nothing.
     pub(super) fn info(&self, kind: UnitKind) -> UnitInfo {
-        let codec = [Codec::Avc, Codec::Hevc, Codec::Aac, Codec::Mp3].into_iter().find(|c| *c as u8 == self.codec);
+        let codec = [Codec::Avc, Codec::Hevc, Codec::Aac, Codec::Mp3]
+            .into_iter()
+            .find(|c| *c as u8 == self.codec);
         UnitInfo {
             kind,
             codec: codec.unwrap_or(Codec::Other),
@@ -411,9 +513,14 @@ impl Setting {
     /// Writes the record of a finished file, whole or not at all.
     pub(super) fn note(&self, file: &FinishedFile) -> Result<(), RecordError> {
         let path = self.note_path(file.sequence);
-        let fail = |reason: String| RecordError::State { path: path.clone(), reason };
+        let fail = |reason: String| RecordError::State {
+            path: path.clone(),
+            reason,
+        };
         let bytes = serde_json::to_vec(file).map_err(|e| fail(e.to_string()))?;
         let temp = path.with_extension("tmp");
-        std::fs::write(&temp, bytes).and_then(|()| std::fs::rename(&temp, &path)).map_err(|e| fail(e.to_string()))
+        std::fs::write(&temp, bytes)
+            .and_then(|()| std::fs::rename(&temp, &path))
+            .map_err(|e| fail(e.to_string()))
     }
 }

@@ -49,7 +49,12 @@ impl HlsRecorder {
     pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
         let (keeper, mut state) = Keeper::open(&setting, sync)?;
         state.hls.get_or_insert_with(HlsState::default);
-        let recorder = Self { setting, objects, keeper, state };
+        let recorder = Self {
+            setting,
+            objects,
+            keeper,
+            state,
+        };
         let kept = recorder.hls().index_len;
         recorder.lines(|file| file.set_len(kept))?;
         Ok(recorder)
@@ -57,7 +62,10 @@ impl HlsRecorder {
 
     fn hls(&self) -> &HlsState {
         static NONE: std::sync::OnceLock<HlsState> = std::sync::OnceLock::new();
-        self.state.hls.as_ref().unwrap_or_else(|| NONE.get_or_init(HlsState::default))
+        self.state
+            .hls
+            .as_ref()
+            .unwrap_or_else(|| NONE.get_or_init(HlsState::default))
     }
 
     pub(super) fn worthwhile(&self, random_access_ms: Option<i64>) -> bool {
@@ -72,8 +80,11 @@ impl HlsRecorder {
         let mut stepped = Stepped::default();
         if !self.state.done {
             let stored = self.state.next_sequence;
-            let mut reader =
-                Reader::open(&self.setting.journal, Position(self.state.cursor), mem::take(&mut scratch.read))?;
+            let mut reader = Reader::open(
+                &self.setting.journal,
+                Position(self.state.cursor),
+                mem::take(&mut scratch.read),
+            )?;
             let result = self.render(&mut reader, &mut scratch.out, reach);
             scratch.read = reader.into_buffer();
             result?;
@@ -105,7 +116,8 @@ impl HlsRecorder {
                 Entry::Tag { at, .. } if at.0 >= reach.end => break,
                 Entry::Tag { at, next, info, tag } => (at, next, info, tag),
             };
-            let new_parameters = open.counts.video + open.counts.audio > 0 && changes_parameters(&open.state, &info, tag);
+            let new_parameters =
+                open.counts.video + open.counts.audio > 0 && changes_parameters(&open.state, &info, tag);
             if open.segmenter.push(&info) || new_parameters {
                 open.state.cursor = at.0;
                 open.flush(out)?;
@@ -140,7 +152,10 @@ impl HlsRecorder {
         let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
         staged.truncate(0).map_err(RecordError::store(what))?;
         let mut muxer = ts::Muxer::new(self.hls().ts.into());
-        for (config, kind) in [(&self.state.video_config, UnitKind::VideoConfig), (&self.state.audio_config, UnitKind::AudioConfig)] {
+        for (config, kind) in [
+            (&self.state.video_config, UnitKind::VideoConfig),
+            (&self.state.audio_config, UnitKind::AudioConfig),
+        ] {
             if let Some(config) = config {
                 configure(&mut muxer, config, kind);
             }
@@ -165,19 +180,20 @@ impl HlsRecorder {
         let sequence = state.next_sequence;
         let uri = format!("{sequence:06}.ts");
         let key = format!("{}/{uri}", self.setting.prefix);
-        open.staged.publish(&self.objects, &key).map_err(RecordError::store(key))?;
+        open.staged
+            .publish(&self.objects, &key)
+            .map_err(RecordError::store(key))?;
         let hls = state.hls.get_or_insert_with(HlsState::default);
         let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
         let mut line = String::new();
-        hls::append_segment(
-            &mut line,
-            &hls::Segment {
-                uri: &uri,
-                duration_ms,
-                program_date_time_ms: Some(wall_zero + start_ms),
-                discontinuity: open.discontinuity && sequence > 0,
-            },
-        );
+        let segment = hls::Segment {
+            uri,
+            duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
+            discontinuity: open.discontinuity && sequence > 0,
+            program_date_time_ms: Some(wall_zero + start_ms),
+            map: None,
+        };
+        segment.append(&mut line);
         let kept = hls.index_len;
         self.lines(|file| {
             file.set_len(kept)?;
@@ -199,8 +215,17 @@ impl HlsRecorder {
     /// The playlist's segment lines so far, kept beside the state so that no step need hold them all in memory between two.
     fn lines<T>(&self, with: impl FnOnce(&mut std::fs::File) -> io::Result<T>) -> Result<T, RecordError> {
         let path = self.lines_path();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        file.and_then(|mut file| with(&mut file)).map_err(|e| RecordError::State { path, reason: e.to_string() })
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        file.and_then(|mut file| with(&mut file))
+            .map_err(|e| RecordError::State {
+                path,
+                reason: e.to_string(),
+            })
     }
 
     fn lines_path(&self) -> PathBuf {
@@ -213,16 +238,29 @@ impl HlsRecorder {
 
     fn publish_playlist(&self, ended: bool) -> Result<Vec<u8>, RecordError> {
         let kind = if ended { hls::Kind::Vod } else { hls::Kind::Event };
-        let longest = if ended { self.hls().longest_ms } else { self.hls().longest_ms.max(self.setting.interval_ms) };
+        let longest = if ended {
+            self.hls().longest_ms
+        } else {
+            self.hls().longest_ms.max(self.setting.interval_ms)
+        };
+        let header = hls::Header {
+            version: hls::version(false),
+            target_duration_s: hls::rounded_s(u32::try_from(longest).unwrap_or(u32::MAX)).max(1),
+            kind: Some(kind),
+            media_sequence: 0,
+            discontinuity_sequence: 0,
+        };
         let mut text = String::new();
-        hls::append_header(&mut text, &hls::Header { kind, target_duration_ms: longest, media_sequence: 0, fragmented: false });
+        header.append(&mut text);
         let kept = self.hls().index_len;
         self.lines(|file| file.take(kept).read_to_string(&mut text))?;
         if ended {
             hls::append_end(&mut text);
         }
         let key = self.playlist_key();
-        self.objects.put(&key, text.as_bytes()).map_err(RecordError::store(key))?;
+        self.objects
+            .put(&key, text.as_bytes())
+            .map_err(RecordError::store(key))?;
         Ok(text.into_bytes())
     }
 
@@ -256,12 +294,18 @@ fn changes_parameters(state: &State, info: &UnitInfo, tag: &[u8]) -> bool {
         UnitKind::AudioConfig => &state.audio_config,
         _ => return false,
     };
-    current.as_ref().is_some_and(|c| c.codec != info.codec as u8 || c.payload() != data_of(info, tag))
+    current
+        .as_ref()
+        .is_some_and(|c| c.codec != info.codec as u8 || c.payload() != data_of(info, tag))
 }
 
 /// Parameters the muxer cannot use leave it without them: its units are then left out by name.
 fn configure(muxer: &mut ts::Muxer, config: &Config, kind: UnitKind) {
-    let track = if kind == UnitKind::VideoConfig { Track::Video } else { Track::Audio };
+    let track = if kind == UnitKind::VideoConfig {
+        Track::Video
+    } else {
+        Track::Audio
+    };
     let _ = muxer.set_config(config.info(kind).codec, track, config.payload());
 }
 
@@ -282,9 +326,17 @@ impl OpenSegment {
             UnitKind::Audio => Track::Audio,
             kind @ (UnitKind::VideoConfig | UnitKind::AudioConfig) => {
                 let body = body_of(info, tag).to_vec();
-                let config = Config { codec: info.codec as u8, header_len: info.header_len, body };
+                let config = Config {
+                    codec: info.codec as u8,
+                    header_len: info.header_len,
+                    body,
+                };
                 configure(&mut self.muxer, &config, kind);
-                let slot = if kind == UnitKind::VideoConfig { &mut self.state.video_config } else { &mut self.state.audio_config };
+                let slot = if kind == UnitKind::VideoConfig {
+                    &mut self.state.video_config
+                } else {
+                    &mut self.state.audio_config
+                };
                 *slot = Some(config);
                 return;
             }
@@ -298,7 +350,13 @@ impl OpenSegment {
             }
         }
         if self.first_ms.is_none() {
-            self.muxer.start_segment(ts::Tracks { video: true, audio: true }, out);
+            self.muxer.start_segment(
+                ts::Tracks {
+                    video: true,
+                    audio: true,
+                },
+                out,
+            );
         }
         let unit = AccessUnit {
             track,
@@ -309,9 +367,19 @@ impl OpenSegment {
             data: data_of(info, tag),
         };
         // MP3 has no configuration but its frames' headers.
-        if info.codec == Codec::Mp3 && self.state.audio_config.as_ref().is_none_or(|c| c.codec != Codec::Mp3 as u8) {
+        if info.codec == Codec::Mp3
+            && self
+                .state
+                .audio_config
+                .as_ref()
+                .is_none_or(|c| c.codec != Codec::Mp3 as u8)
+        {
             let body = unit.data.get(..64).unwrap_or(unit.data).to_vec();
-            let config = Config { codec: Codec::Mp3 as u8, header_len: 0, body };
+            let config = Config {
+                codec: Codec::Mp3 as u8,
+                header_len: 0,
+                body,
+            };
             configure(&mut self.muxer, &config, UnitKind::AudioConfig);
             self.state.audio_config = Some(config);
         }
@@ -326,7 +394,9 @@ impl OpenSegment {
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         if !out.is_empty() {
-            self.staged.write_at(self.len, out).map_err(RecordError::store("an HLS segment"))?;
+            self.staged
+                .write_at(self.len, out)
+                .map_err(RecordError::store("an HLS segment"))?;
             self.len += out.len() as u64;
             out.clear();
         }

@@ -29,7 +29,10 @@ impl Keeper {
     /// Opens the state file; gives the state to go on from.
     pub(super) fn open(setting: &Setting, sync: Arc<GroupSync>) -> Result<(Self, State), RecordError> {
         let path = setting.notes.join(format!("{}.slot", setting.name()));
-        let fail = |reason: String| RecordError::State { path: path.clone(), reason };
+        let fail = |reason: String| RecordError::State {
+            path: path.clone(),
+            reason,
+        };
         let mut slot = Slot::open(&path).map_err(|e| fail(e.to_string()))?;
         let saved: Option<Saved> = match slot.read().map_err(|e| fail(e.to_string()))? {
             Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?),
@@ -45,8 +48,16 @@ impl Keeper {
             None => (State::default(), State::default()),
         };
         let retired = durable.cursor;
-        let keeper =
-            Self { slot, path, boot_id: Arc::clone(&setting.boot_id), sync, durable, pending: None, noted: None, retired };
+        let keeper = Self {
+            slot,
+            path,
+            boot_id: Arc::clone(&setting.boot_id),
+            sync,
+            durable,
+            pending: None,
+            noted: None,
+            retired,
+        };
         Ok((keeper, current))
     }
 
@@ -56,9 +67,16 @@ impl Keeper {
         if let Some((_, state)) = self.pending.take_if(|(generation, _)| *generation <= completed) {
             self.durable = state;
         }
-        let saved =
-            Saved { version: VERSION, boot_id: self.boot_id.to_string(), current: state.clone(), durable: self.durable.clone() };
-        let fail = |reason: String| RecordError::State { path: self.path.clone(), reason };
+        let saved = Saved {
+            version: VERSION,
+            boot_id: self.boot_id.to_string(),
+            current: state.clone(),
+            durable: self.durable.clone(),
+        };
+        let fail = |reason: String| RecordError::State {
+            path: self.path.clone(),
+            reason,
+        };
         let bytes = serde_json::to_vec(&saved).map_err(|e| fail(e.to_string()))?;
         self.slot.write(&bytes).map_err(|e| fail(e.to_string()))?;
         let generation = self.sync.mark_dirty();

@@ -39,14 +39,22 @@ impl Pool {
         let threads = (0..threads.max(1))
             .map(|n| {
                 let inbox = Arc::clone(&inbox);
-                std::thread::Builder::new().name(format!("render-{n}")).spawn(move || work(&inbox))
+                std::thread::Builder::new()
+                    .name(format!("render-{n}"))
+                    .spawn(move || work(&inbox))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { jobs: Some(jobs), threads })
+        Ok(Self {
+            jobs: Some(jobs),
+            threads,
+        })
     }
 
     /// Runs `job` on a render thread. The receiver fails if the job panicked or the pool has stopped.
-    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Scratch) -> T + Send + 'static) -> oneshot::Receiver<T> {
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Scratch) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(Box::new(move |scratch| {

@@ -94,9 +94,20 @@ pub(crate) struct Span {
 impl Span {
     fn extend(span: Option<Self>, at: i64, nominal: i64) -> Option<Self> {
         Some(match span {
-            None => Self { first_ms: at, last_ms: at, step_ms: nominal },
-            Some(s) if at > s.last_ms => Self { first_ms: s.first_ms.min(at), last_ms: at, step_ms: at - s.last_ms },
-            Some(s) => Self { first_ms: s.first_ms.min(at), ..s },
+            None => Self {
+                first_ms: at,
+                last_ms: at,
+                step_ms: nominal,
+            },
+            Some(s) if at > s.last_ms => Self {
+                first_ms: s.first_ms.min(at),
+                last_ms: at,
+                step_ms: at - s.last_ms,
+            },
+            Some(s) => Self {
+                first_ms: s.first_ms.min(at),
+                ..s
+            },
         })
     }
 
@@ -125,7 +136,10 @@ impl Counts {
     pub(crate) fn join(&mut self, next: &Self) {
         let (first, old) = (self.first_arrival_ms, self.video + self.audio > 0);
         let join = |a: Option<Span>, b: Option<Span>| match (a, b) {
-            (Some(a), Some(b)) => Some(Span { first_ms: a.first_ms.min(b.first_ms), ..b }),
+            (Some(a), Some(b)) => Some(Span {
+                first_ms: a.first_ms.min(b.first_ms),
+                ..b
+            }),
             (a, b) => b.or(a),
         };
         *self = Self {
@@ -140,12 +154,22 @@ impl Counts {
 
     /// Earliest decode time, milliseconds.
     pub(crate) fn start_ms(&self) -> i64 {
-        [self.video_span, self.audio_span].into_iter().flatten().map(|s| s.first_ms).min().unwrap_or(0)
+        [self.video_span, self.audio_span]
+            .into_iter()
+            .flatten()
+            .map(|s| s.first_ms)
+            .min()
+            .unwrap_or(0)
     }
 
     /// End of the last unit of either track, its own duration taken to be that of the one before.
     pub(crate) fn end_ms(&self) -> i64 {
-        [self.video_span, self.audio_span].into_iter().flatten().map(Span::end_ms).max().unwrap_or(0)
+        [self.video_span, self.audio_span]
+            .into_iter()
+            .flatten()
+            .map(Span::end_ms)
+            .max()
+            .unwrap_or(0)
     }
 
     pub(crate) fn duration_ms(&self) -> i64 {
@@ -196,7 +220,12 @@ impl From<ts::State> for TsState {
     fn from(s: ts::State) -> Self {
         Self {
             offset_90k: s.offset_90k,
-            continuity: [s.pat_continuity, s.pmt_continuity, s.video_continuity, s.audio_continuity],
+            continuity: [
+                s.pat_continuity,
+                s.pmt_continuity,
+                s.video_continuity,
+                s.audio_continuity,
+            ],
             pmt_version: s.pmt_version,
             video_stream_type: s.video_stream_type,
             audio_stream_type: s.audio_stream_type,
@@ -234,14 +263,23 @@ impl State {
     /// At most [`MAX_GAPS`] spans are kept; from then on a span of a reason swallows what comes.
     pub(crate) fn leave_out(&mut self, reason: &str, dts_ms: i64) {
         let full = self.gaps.len() >= MAX_GAPS;
-        let joined = self.gaps.iter_mut().rev().find(|g| g.reason == reason && (full || dts_ms - g.to_ms <= JOIN_WITHIN_MS));
+        let joined = self
+            .gaps
+            .iter_mut()
+            .rev()
+            .find(|g| g.reason == reason && (full || dts_ms - g.to_ms <= JOIN_WITHIN_MS));
         match joined {
             Some(gap) => {
                 gap.to_ms = gap.to_ms.max(dts_ms);
                 gap.from_ms = gap.from_ms.min(dts_ms);
                 gap.units += 1;
             }
-            None => self.gaps.push(Gap { reason: reason.to_owned(), from_ms: dts_ms, to_ms: dts_ms, units: 1 }),
+            None => self.gaps.push(Gap {
+                reason: reason.to_owned(),
+                from_ms: dts_ms,
+                to_ms: dts_ms,
+                units: 1,
+            }),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::upload::Objects;
 
 /// A real baseline configuration, 320x240, and one for AAC-LC at 44.1 kHz in stereo.
 const AVCC: [u8; 39] = [
-    1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 0x17, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x07, 0xec, 0x04, 0x40, 0, 0, 0x03, 0,
-    0x40, 0, 0, 0x0c, 0x83, 0xc5, 0x8b, 0xa8, 1, 0, 4, 0x68, 0xce, 0x0f, 0xc8, 0, 0,
+    1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 0x17, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x07, 0xec, 0x04, 0x40, 0, 0, 0x03,
+    0, 0x40, 0, 0, 0x0c, 0x83, 0xc5, 0x8b, 0xa8, 1, 0, 4, 0x68, 0xce, 0x0f, 0xc8, 0, 0,
 ];
 const ASC: [u8; 2] = [0x12, 0x10];
 
@@ -42,15 +42,36 @@ impl World {
         let dir = tempfile::tempdir().expect("a directory");
         let objects = Objects::open(&dir.path().join("objects")).expect("objects");
         let sync = GroupSync::start(&[dir.path().to_path_buf()], Duration::from_millis(20)).expect("sync");
-        let publish = Publish { id: "p".to_owned(), stream: "s".to_owned(), ..Publish::default() };
-        let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+        let publish = Publish {
+            id: "p".to_owned(),
+            stream: "s".to_owned(),
+            ..Publish::default()
+        };
+        let options = Options {
+            segment_bytes: 64 << 10,
+            ..Options::default()
+        };
         let writer = Writer::create(&dir.path().join("journal"), options, &publish, 1_000_000).expect("journal");
-        Self { dir, sync: Arc::new(sync), objects, writer: Some(writer), batch: Batch::new(), ends: Vec::new() }
+        Self {
+            dir,
+            sync: Arc::new(sync),
+            objects,
+            writer: Some(writer),
+            batch: Batch::new(),
+            ends: Vec::new(),
+        }
     }
 
     fn append(&mut self, tag_type: u8, at: u32, body: &[u8]) {
         let writer = self.writer.as_mut().expect("open");
-        writer.append(&mut self.batch, tag_type, at, body, i64::from(at), 1_000_000 + i64::from(at));
+        writer.append(
+            &mut self.batch,
+            tag_type,
+            at,
+            body,
+            i64::from(at),
+            1_000_000 + i64::from(at),
+        );
     }
 
     fn commit(&mut self) {
@@ -67,7 +88,11 @@ impl World {
         for n in 0..seconds * 25 {
             let at = n * 40;
             while sound * 1024 * 10 / 441 < at {
-                self.append(8, sound * 1024 * 10 / 441, &[&[0xaf, 1][..], &vec![sound as u8; 150]].concat());
+                self.append(
+                    8,
+                    sound * 1024 * 10 / 441,
+                    &[&[0xaf, 1][..], &[sound as u8; 150]].concat(),
+                );
                 sound += 1;
             }
             self.append(9, at, &video(n % 50 == 0, n));
@@ -76,7 +101,10 @@ impl World {
             }
         }
         self.commit();
-        let last = Control::Unpublish { reason: "deleteStream".to_owned(), at_ms: 2_000_000 };
+        let last = Control::Unpublish {
+            reason: "deleteStream".to_owned(),
+            at_ms: 2_000_000,
+        };
         let writer = self.writer.take().expect("open");
         let progress = writer.progress();
         writer.close(&last, 2_000_000).expect("close");
@@ -127,7 +155,10 @@ fn objects_below(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             if path.is_dir() {
                 open.push(path);
             } else {
-                found.push((path.strip_prefix(root).expect("below").to_path_buf(), std::fs::read(&path).expect("a file")));
+                found.push((
+                    path.strip_prefix(root).expect("below").to_path_buf(),
+                    std::fs::read(&path).expect("a file"),
+                ));
             }
         }
     }
@@ -147,9 +178,25 @@ fn killed_at_any_step_a_recorder_gives_the_same_bytes() {
         for every in [1, 3, 7] {
             let killed = world.setting(&format!("killed{every}"), format, interval_ms);
             let again = world.render(&killed, |n| n % every == every - 1);
-            assert_eq!(objects_below(&world.objects.root().join(&killed.prefix)), expected, "{format:?} killed every {every}");
-            let bare = |f: &FinishedFile| (f.sequence, f.size, f.checksum.clone(), f.video_units, f.audio_units, f.start_ms);
-            assert_eq!(again.iter().map(bare).collect::<Vec<_>>(), files.iter().map(bare).collect::<Vec<_>>());
+            assert_eq!(
+                objects_below(&world.objects.root().join(&killed.prefix)),
+                expected,
+                "{format:?} killed every {every}"
+            );
+            let bare = |f: &FinishedFile| {
+                (
+                    f.sequence,
+                    f.size,
+                    f.checksum.clone(),
+                    f.video_units,
+                    f.audio_units,
+                    f.start_ms,
+                )
+            };
+            assert_eq!(
+                again.iter().map(bare).collect::<Vec<_>>(),
+                files.iter().map(bare).collect::<Vec<_>>()
+            );
         }
     }
 }
@@ -162,7 +209,10 @@ fn every_unit_is_in_exactly_one_file() {
         let setting = world.setting("all", format, if format == Format::Hls { 6_000 } else { 8_000 });
         let files = world.render(&setting, |_| false);
         assert_eq!(files.iter().map(|f| f.video_units).sum::<u64>(), 30 * 25, "{format:?}");
-        assert!(files.iter().map(|f| f.audio_units).sum::<u64>() >= 30 * 43 - 2, "{format:?}");
+        assert!(
+            files.iter().map(|f| f.audio_units).sum::<u64>() >= 30 * 43 - 2,
+            "{format:?}"
+        );
         if format != Format::Hls {
             assert_eq!(files.len(), 4);
         }
@@ -196,11 +246,27 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
     world.commit();
     let setting = world.setting("late", Format::Mp4, 1_800_000);
     let mut scratch = Scratch::default();
-    let stepped = world.open(&setting).step(&mut scratch, Reach { end: world.ends[0], last: true }).expect("step");
-    let [file] = stepped.files.as_slice() else { panic!("one file") };
+    let stepped = world
+        .open(&setting)
+        .step(
+            &mut scratch,
+            Reach {
+                end: world.ends[0],
+                last: true,
+            },
+        )
+        .expect("step");
+    let [file] = stepped.files.as_slice() else {
+        panic!("one file")
+    };
     assert_eq!(file.video_units, 2);
-    let [gap] = file.gaps.as_slice() else { panic!("one gap: {:?}", file.gaps) };
-    assert_eq!((gap.reason.as_str(), gap.units, gap.from_ms, gap.to_ms), ("before_first_key_frame", 10, 0, 360));
+    let [gap] = file.gaps.as_slice() else {
+        panic!("one gap: {:?}", file.gaps)
+    };
+    assert_eq!(
+        (gap.reason.as_str(), gap.units, gap.from_ms, gap.to_ms),
+        ("before_first_key_frame", 10, 0, 360)
+    );
 }
 
 #[test]
@@ -214,14 +280,16 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
     let half = world.ends.len() / 2;
     let mut recorder = world.open(&lost);
     for end in &world.ends[..half] {
-        recorder.step(&mut scratch, Reach { end: *end, last: false }).expect("step");
+        recorder
+            .step(&mut scratch, Reach { end: *end, last: false })
+            .expect("step");
         world.sync.sync_now().expect("sync");
     }
     drop(recorder);
     // The machine comes back, and the last write to the body never reached the disk.
     lost.boot_id = "another boot".into();
     let staged = world.objects.stage("lost-mp4-000000").expect("staged");
-    let len = staged.len().expect("len");
+    let len = staged.size().expect("size");
     staged.truncate(len - 100).expect("truncate");
     let mut recorder = world.open(&lost);
     let end = *world.ends.last().expect("an end");

@@ -76,7 +76,12 @@ pub(crate) struct StreamActor {
 }
 
 impl StreamActor {
-    pub(crate) fn live(common: Common, about: About, live: (PathBuf, Arc<Progress>), parent: Recipient<Notice>) -> Self {
+    pub(crate) fn live(
+        common: Common,
+        about: About,
+        live: (PathBuf, Arc<Progress>),
+        parent: Recipient<Notice>,
+    ) -> Self {
         Self::new(common, about, live, parent, None)
     }
 
@@ -135,8 +140,17 @@ impl StreamActor {
                 }
             }
             Effect::CommitFile { recording, file } => self.commit_file(recording, file, ctx),
-            Effect::WriteDocument { recording, state, reason } => self.write_document(recording, state, reason),
-            Effect::CommitRecording { recording, state, reason, gaps } => {
+            Effect::WriteDocument {
+                recording,
+                state,
+                reason,
+            } => self.write_document(recording, state, reason),
+            Effect::CommitRecording {
+                recording,
+                state,
+                reason,
+                gaps,
+            } => {
                 self.commit_recording(recording, state, reason, gaps, ctx);
             }
             Effect::ReleaseLease { reason } => {
@@ -146,14 +160,19 @@ impl StreamActor {
                 ctx.spawn(release.into_actor(self));
             }
             Effect::DropPublisher { reason } => {
-                self.notify(Notice::Drop { publish_id: self.about.publish.id.clone(), reason });
+                self.notify(Notice::Drop {
+                    publish_id: self.about.publish.id.clone(),
+                    reason,
+                });
             }
             Effect::RemoveJournal => {
                 if let Err(error) = journal::retention::remove(&self.dir) {
                     error!(dir = %self.dir.display(), %error, "journal cannot be removed");
                 }
                 info!(publish = %self.about.publish.id, stream = %self.about.stream, "publish settled");
-                self.notify(Notice::Done { publish_id: self.about.publish.id.clone() });
+                self.notify(Notice::Done {
+                    publish_id: self.about.publish.id.clone(),
+                });
                 ctx.stop();
             }
         }
@@ -211,7 +230,11 @@ impl StreamActor {
         let Some(granted) = self.granted(recording) else { return };
         let media_file = self.about.media_file(&granted, &file);
         info!(recording = %recording, file = %media_file.name, format = %file.format, bytes = file.size, duration_ms = file.duration_ms, "file finished");
-        let (agent, sync, epoch) = (self.common.agent.clone(), Arc::clone(&self.common.sync), self.about.epoch);
+        let (agent, sync, epoch) = (
+            self.common.agent.clone(),
+            Arc::clone(&self.common.sync),
+            self.about.epoch,
+        );
         let generation = sync.mark_dirty();
         let commit = async move {
             while sync.completed() < generation {
@@ -249,16 +272,26 @@ impl StreamActor {
         ctx: &mut Context<Self>,
     ) {
         let files = noted_files(&self.dir.join(NOTES), recording).map(|f| u32::try_from(f.len()).unwrap_or(u32::MAX));
-        let (agent, epoch, ended) = (self.common.agent.clone(), self.about.epoch, self.common.clock.now().as_millis());
+        let (agent, epoch, ended) = (
+            self.common.agent.clone(),
+            self.about.epoch,
+            self.common.clock.now().as_millis(),
+        );
         let commit = async move {
-            agent.commit_recording(recording, epoch, (state, reason, ended), &gaps, files.unwrap_or(0)).await;
+            agent
+                .commit_recording(recording, epoch, (state, reason, ended), &gaps, files.unwrap_or(0))
+                .await;
         };
-        let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::RecordingCommitted(recording), ctx);
+        let done =
+            move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::RecordingCommitted(recording), ctx);
         ctx.spawn(commit.into_actor(self).map(done));
     }
 
     fn granted(&self, recording: RecordingId) -> Option<GrantedRecording> {
-        self.core.grant().and_then(|g| g.recordings.iter().find(|r| r.id == recording)).cloned()
+        self.core
+            .grant()
+            .and_then(|g| g.recordings.iter().find(|r| r.id == recording))
+            .cloned()
     }
 
     /// Gives up the journal's bodies behind every recorder and the pre-roll.
@@ -270,10 +303,18 @@ impl StreamActor {
         let end = self.progress.snapshot().end.0;
         self.ends.push_back((now, end));
         let preroll = i64::try_from(self.common.preroll.as_millis()).unwrap_or(i64::MAX);
-        while self.ends.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= preroll) {
+        while self
+            .ends
+            .get(1)
+            .is_some_and(|(at, _)| now.saturating_sub(*at) >= preroll)
+        {
             self.ends.pop_front();
         }
-        let old = self.ends.front().filter(|(at, _)| now.saturating_sub(*at) >= preroll).map_or(0, |(_, end)| *end);
+        let old = self
+            .ends
+            .front()
+            .filter(|(at, _)| now.saturating_sub(*at) >= preroll)
+            .map_or(0, |(_, end)| *end);
         let keep_from = self.retired.values().copied().min().unwrap_or(end).min(old);
         if keep_from > 0
             && let Err(error) = journal::retention::drop_bodies_before(&self.dir, Position(keep_from))
@@ -304,14 +345,25 @@ impl StreamActor {
 
     /// Files that were finished before the crash may not have reached the library: they are committed again.
     fn commit_noted(&mut self, ctx: &mut Context<Self>) {
-        let recordings: Vec<RecordingId> =
-            self.core.grant().map(|g| g.recordings.iter().map(|r| r.id).collect()).unwrap_or_default();
+        let recordings: Vec<RecordingId> = self
+            .core
+            .grant()
+            .map(|g| g.recordings.iter().map(|r| r.id).collect())
+            .unwrap_or_default();
         for recording in recordings {
             match noted_files(&self.dir.join(NOTES), recording) {
                 Ok(files) => {
                     for file in files {
                         let format = file.format;
-                        self.on(Event::Rendered { recording, format, files: vec![file], done: false }, ctx);
+                        self.on(
+                            Event::Rendered {
+                                recording,
+                                format,
+                                files: vec![file],
+                                done: false,
+                            },
+                            ctx,
+                        );
                     }
                 }
                 Err(error) => error!(%recording, %error, "records of finished files cannot be read"),
@@ -360,16 +412,29 @@ impl Handler<Report> for StreamActor {
     fn handle(&mut self, report: Report, ctx: &mut Self::Context) {
         let event = match report {
             Report::Stepped { setting, stepped } => {
-                let Ok(recording) = setting.recording_id.parse() else { return };
+                let Ok(recording) = setting.recording_id.parse() else {
+                    return;
+                };
                 if let Some(retired) = self.retired.get_mut(&(recording, setting.format)) {
                     *retired = if stepped.done { u64::MAX } else { stepped.retired };
                 }
                 let (format, files, done) = (setting.format, stepped.files, stepped.done);
-                Event::Rendered { recording, format, files, done }
+                Event::Rendered {
+                    recording,
+                    format,
+                    files,
+                    done,
+                }
             }
             Report::GaveUp { setting, reason } => {
-                let Ok(recording) = setting.recording_id.parse() else { return };
-                Event::Failed { recording, format: setting.format, reason }
+                let Ok(recording) = setting.recording_id.parse() else {
+                    return;
+                };
+                Event::Failed {
+                    recording,
+                    format: setting.format,
+                    reason,
+                }
             }
         };
         self.on(event, ctx);

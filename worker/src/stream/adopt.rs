@@ -24,7 +24,11 @@ pub(crate) struct Adopted {
 }
 
 /// Recovers every journal below `journals`. One that cannot be recovered is left alone and named in the log: it may hold media.
-pub(crate) fn adopt_all(journals: &Path, options: Options, now_ms: i64) -> std::io::Result<Vec<(std::path::PathBuf, Adopted)>> {
+pub(crate) fn adopt_all(
+    journals: &Path,
+    options: Options,
+    now_ms: i64,
+) -> std::io::Result<Vec<(std::path::PathBuf, Adopted)>> {
     let mut found = Vec::new();
     let mut dirs: Vec<_> = std::fs::read_dir(journals)?.collect::<Result<_, _>>()?;
     dirs.sort_by_key(std::fs::DirEntry::file_name);
@@ -68,9 +72,22 @@ fn adopt(dir: &Path, options: Options, now_ms: i64) -> Result<Option<Adopted>, j
             };
             writer.control(&gap, now_ms)?;
         }
-        writer.close(&Control::Unpublish { reason: reason.clone(), at_ms: now_ms }, now_ms)?;
+        writer.close(
+            &Control::Unpublish {
+                reason: reason.clone(),
+                at_ms: now_ms,
+            },
+            now_ms,
+        )?;
         progress
     };
-    let grant = std::fs::read(dir.join(GRANT)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    Ok(Some(Adopted { publish, progress, grant, reason }))
+    let grant = std::fs::read(dir.join(GRANT))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(Some(Adopted {
+        publish,
+        progress,
+        grant,
+        reason,
+    }))
 }

@@ -23,9 +23,18 @@ pub(crate) enum Event {
     /// The journal got its last record.
     Closed(String),
     /// A recorder finished files; `done` means that it has no more to do.
-    Rendered { recording: RecordingId, format: Format, files: Vec<FinishedFile>, done: bool },
+    Rendered {
+        recording: RecordingId,
+        format: Format,
+        files: Vec<FinishedFile>,
+        done: bool,
+    },
     /// A recorder gave up.
-    Failed { recording: RecordingId, format: Format, reason: String },
+    Failed {
+        recording: RecordingId,
+        format: Format,
+        reason: String,
+    },
     /// The library has the file.
     FileCommitted { recording: RecordingId, file_id: String },
     /// The library knows that the recording ended.
@@ -37,17 +46,36 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Keep the grant beside the journal: a restarted worker goes on from it.
     KeepGrant(Grant),
-    StartRecorder { recording: GrantedRecording, format: Format },
+    StartRecorder {
+        recording: GrantedRecording,
+        format: Format,
+    },
     /// The journal is complete: recorders go to its end.
     EndRecorders,
-    CommitFile { recording: RecordingId, file: FinishedFile },
+    CommitFile {
+        recording: RecordingId,
+        file: FinishedFile,
+    },
     /// Write `recording.json` anew.
-    WriteDocument { recording: RecordingId, state: RecordingState, reason: String },
-    CommitRecording { recording: RecordingId, state: RecordingState, reason: String, gaps: Vec<Gap> },
+    WriteDocument {
+        recording: RecordingId,
+        state: RecordingState,
+        reason: String,
+    },
+    CommitRecording {
+        recording: RecordingId,
+        state: RecordingState,
+        reason: String,
+        gaps: Vec<Gap>,
+    },
     /// Tell the coordinator that the stream is free.
-    ReleaseLease { reason: String },
+    ReleaseLease {
+        reason: String,
+    },
     /// End the publisher's connection.
-    DropPublisher { reason: String },
+    DropPublisher {
+        reason: String,
+    },
     /// Nothing needs the journal any more.
     RemoveJournal,
 }
@@ -82,11 +110,6 @@ impl StreamCore {
         self.grant.as_ref()
     }
 
-    /// True once nothing is left to do.
-    pub(crate) fn is_done(&self) -> bool {
-        self.removed
-    }
-
     /// Takes an event; says what follows from it. Events that come twice follow with nothing.
     pub(crate) fn on(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -99,7 +122,12 @@ impl StreamCore {
                 }
             }
             Event::Closed(reason) => self.close(reason, &mut effects),
-            Event::Rendered { recording: id, format, files, done } => {
+            Event::Rendered {
+                recording: id,
+                format,
+                files,
+                done,
+            } => {
                 if let Some(recording) = self.recordings.get_mut(&id) {
                     for file in files {
                         if !recording.known.insert(file.file_id.clone()) {
@@ -114,7 +142,11 @@ impl StreamCore {
                     }
                 }
             }
-            Event::Failed { recording: id, format, reason } => {
+            Event::Failed {
+                recording: id,
+                format,
+                reason,
+            } => {
                 if let Some(recording) = self.recordings.get_mut(&id)
                     && recording.open.remove(&format)
                 {
@@ -126,7 +158,11 @@ impl StreamCore {
                     && recording.uncommitted.remove(&file_id)
                 {
                     let (state, reason) = (RecordingState::Recording, String::new());
-                    effects.push(Effect::WriteDocument { recording: id, state, reason });
+                    effects.push(Effect::WriteDocument {
+                        recording: id,
+                        state,
+                        reason,
+                    });
                 }
             }
             Event::RecordingCommitted(id) => {
@@ -147,11 +183,24 @@ impl StreamCore {
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
             let open: BTreeSet<Format> = granted.template.formats.keys().copied().collect();
             let (state, reason) = (RecordingState::Recording, String::new());
-            effects.push(Effect::WriteDocument { recording: granted.id, state, reason });
+            effects.push(Effect::WriteDocument {
+                recording: granted.id,
+                state,
+                reason,
+            });
             for format in &open {
-                effects.push(Effect::StartRecorder { recording: granted.clone(), format: *format });
+                effects.push(Effect::StartRecorder {
+                    recording: granted.clone(),
+                    format: *format,
+                });
             }
-            self.recordings.insert(granted.id, Recording { open, ..Recording::default() });
+            self.recordings.insert(
+                granted.id,
+                Recording {
+                    open,
+                    ..Recording::default()
+                },
+            );
         }
         self.grant = Some(grant);
         if let Some(reason) = self.closed.clone() {
@@ -182,8 +231,17 @@ impl StreamCore {
                 } else {
                     (RecordingState::Failed, recording.failures.join("; "))
                 };
-                effects.push(Effect::WriteDocument { recording: *id, state, reason: reason.clone() });
-                effects.push(Effect::CommitRecording { recording: *id, state, reason, gaps: recording.gaps.clone() });
+                effects.push(Effect::WriteDocument {
+                    recording: *id,
+                    state,
+                    reason: reason.clone(),
+                });
+                effects.push(Effect::CommitRecording {
+                    recording: *id,
+                    state,
+                    reason,
+                    gaps: recording.gaps.clone(),
+                });
             }
         }
         let answered = self.grant.is_some() || self.refused;
@@ -206,8 +264,19 @@ mod tests {
     fn grant(formats: &[Format]) -> (RecordingId, Grant) {
         let id = RecordingId::generate(&Seeded::new(1), Timestamp::from_millis(1));
         let template = TemplateSpec::plain("t", formats);
-        let recording = GrantedRecording { id, cause: Cause::BuiltIn, template, state: RecordingState::Recording };
-        (id, Grant { epoch: Epoch::new(1), recordings: vec![recording] })
+        let recording = GrantedRecording {
+            id,
+            cause: Cause::BuiltIn,
+            template,
+            state: RecordingState::Recording,
+        };
+        (
+            id,
+            Grant {
+                epoch: Epoch::new(1),
+                recordings: vec![recording],
+            },
+        )
     }
 
     fn file(id: &str) -> FinishedFile {
@@ -231,15 +300,49 @@ mod tests {
         let mut core = StreamCore::default();
         let (id, grant) = grant(&[Format::Mp4]);
         let started = core.on(Event::Granted(grant));
-        assert!(matches!(started.last(), Some(Effect::StartRecorder { format: Format::Mp4, .. })));
+        assert!(matches!(
+            started.last(),
+            Some(Effect::StartRecorder {
+                format: Format::Mp4,
+                ..
+            })
+        ));
         let ended = core.on(Event::Closed("peer_closed".to_owned()));
-        assert_eq!(ended, [Effect::EndRecorders, Effect::ReleaseLease { reason: "peer_closed".to_owned() }]);
-        let rendered = core.on(Event::Rendered { recording: id, format: Format::Mp4, files: vec![file("a")], done: true });
-        assert_eq!(rendered, [Effect::CommitFile { recording: id, file: file("a") }]);
-        let committed = core.on(Event::FileCommitted { recording: id, file_id: "a".to_owned() });
-        assert!(matches!(committed.last(), Some(Effect::CommitRecording { state: RecordingState::Finished, .. })));
+        assert_eq!(
+            ended,
+            [
+                Effect::EndRecorders,
+                Effect::ReleaseLease {
+                    reason: "peer_closed".to_owned()
+                }
+            ]
+        );
+        let rendered = core.on(Event::Rendered {
+            recording: id,
+            format: Format::Mp4,
+            files: vec![file("a")],
+            done: true,
+        });
+        assert_eq!(
+            rendered,
+            [Effect::CommitFile {
+                recording: id,
+                file: file("a")
+            }]
+        );
+        let committed = core.on(Event::FileCommitted {
+            recording: id,
+            file_id: "a".to_owned(),
+        });
+        assert!(matches!(
+            committed.last(),
+            Some(Effect::CommitRecording {
+                state: RecordingState::Finished,
+                ..
+            })
+        ));
         assert_eq!(core.on(Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
-        assert!(core.is_done());
+        assert!(core.removed);
         assert_eq!(core.on(Event::RecordingCommitted(id)), []);
     }
 
@@ -250,20 +353,28 @@ mod tests {
         let (_, grant) = grant(&[Format::Flv]);
         let effects = core.on(Event::Granted(grant));
         assert!(effects.contains(&Effect::EndRecorders));
-        assert!(!core.is_done());
+        assert!(!core.removed);
     }
 
     #[test]
     fn a_refused_publish_is_dropped_and_forgotten() {
         let mut core = StreamCore::default();
-        assert_eq!(core.on(Event::Refused("live elsewhere".to_owned())), [Effect::DropPublisher { reason: "live elsewhere".to_owned() }]);
+        assert_eq!(
+            core.on(Event::Refused("live elsewhere".to_owned())),
+            [Effect::DropPublisher {
+                reason: "live elsewhere".to_owned()
+            }]
+        );
         assert_eq!(core.on(Event::Closed("refused".to_owned())), [Effect::RemoveJournal]);
     }
 
     #[test]
     fn a_stream_without_recordings_leaves_nothing() {
         let mut core = StreamCore::default();
-        core.on(Event::Granted(Grant { epoch: Epoch::new(1), recordings: Vec::new() }));
+        core.on(Event::Granted(Grant {
+            epoch: Epoch::new(1),
+            recordings: Vec::new(),
+        }));
         let effects = core.on(Event::Closed("deleteStream".to_owned()));
         assert_eq!(effects.last(), Some(&Effect::RemoveJournal));
     }
@@ -273,9 +384,18 @@ mod tests {
         let mut core = StreamCore::default();
         let (id, grant) = grant(&[Format::Mp4, Format::Flv]);
         core.on(Event::Granted(grant));
-        core.on(Event::Failed { recording: id, format: Format::Mp4, reason: "disk".to_owned() });
+        core.on(Event::Failed {
+            recording: id,
+            format: Format::Mp4,
+            reason: "disk".to_owned(),
+        });
         core.on(Event::Closed("peer_closed".to_owned()));
-        let effects = core.on(Event::Rendered { recording: id, format: Format::Flv, files: Vec::new(), done: true });
+        let effects = core.on(Event::Rendered {
+            recording: id,
+            format: Format::Flv,
+            files: Vec::new(),
+            done: true,
+        });
         let failed = Effect::CommitRecording {
             recording: id,
             state: RecordingState::Failed,

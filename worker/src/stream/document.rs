@@ -28,7 +28,11 @@ impl About {
     pub(crate) fn media_file(&self, recording: &GrantedRecording, file: &FinishedFile) -> MediaFile {
         let start = Timestamp::from_millis(file.start_ms);
         let end = Timestamp::from_millis(file.start_ms + file.duration_ms);
-        let fields = FileNameFields { stream: self.stream.stream(), start, end };
+        let fields = FileNameFields {
+            stream: self.stream.stream(),
+            start,
+            end,
+        };
         let settings = recording.template.formats.get(&file.format);
         let stem = settings.map_or_else(|| file.file_id.clone(), |s| s.file_name.render(&fields, &self.zone));
         MediaFile {
@@ -92,11 +96,14 @@ pub(crate) fn noted_files(notes: &Path, recording: RecordingId) -> std::io::Resu
     };
     for entry in entries {
         let path = entry?.path();
-        let ours = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&prefix) && n.ends_with(".json"));
+        let ours = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .is_some_and(|n| n.starts_with(&prefix) && n.ends_with(".json"));
         if ours {
             files.push(serde_json::from_slice::<FinishedFile>(&std::fs::read(&path)?)?);
         }
     }
-    files.sort_by(|a, b| (a.format, a.sequence).cmp(&(b.format, b.sequence)));
+    files.sort_by_key(|f: &FinishedFile| (f.format, f.sequence));
     Ok(files)
 }

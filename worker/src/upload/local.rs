@@ -31,7 +31,10 @@ impl Objects {
     pub fn open(root: &Path) -> io::Result<Self> {
         let staging = root.join(".staging");
         fs::create_dir_all(&staging)?;
-        Ok(Self { root: root.to_path_buf(), staging })
+        Ok(Self {
+            root: root.to_path_buf(),
+            staging,
+        })
     }
 
     /// The directory objects lie in.
@@ -46,7 +49,12 @@ impl Objects {
     /// Where the file cannot be opened or made.
     pub fn stage(&self, name: &str) -> io::Result<Staged> {
         let path = self.staging.join(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
         Ok(Staged { file, path })
     }
 
@@ -80,10 +88,15 @@ impl Objects {
     /// # Errors
     /// Where it cannot be written; the older object is then untouched.
     pub fn put(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
-        let name = format!("put-{}", key.replace('/', "%2f").chars().rev().take(200).collect::<String>());
+        let name = format!(
+            "put-{}",
+            key.replace('/', "%2f").chars().rev().take(200).collect::<String>()
+        );
         let temp = self.staging.join(&name);
         let target = self.root.join(key);
-        let written = File::create(&temp).and_then(|mut f| f.write_all(bytes)).and_then(|()| rename_into(&temp, &target));
+        let written = File::create(&temp)
+            .and_then(|mut f| f.write_all(bytes))
+            .and_then(|()| rename_into(&temp, &target));
         if written.is_err() {
             let _ = fs::remove_file(&temp);
         }
@@ -94,7 +107,7 @@ impl Objects {
     ///
     /// # Errors
     /// Where that cannot be found out.
-    pub fn len(&self, key: &str) -> io::Result<Option<u64>> {
+    pub fn size(&self, key: &str) -> io::Result<Option<u64>> {
         match fs::metadata(self.root.join(key)) {
             Ok(meta) => Ok(Some(meta.len())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -168,7 +181,9 @@ impl Staged {
         }
         match fallocate(&self.file, FallocateFlags::INSERT_RANGE, 0, head_len) {
             Ok(()) => self.file.write_all_at(head, 0),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => self.rewrite(head),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                self.rewrite(head)
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -176,7 +191,12 @@ impl Staged {
     /// The slow way for file systems that cannot insert: one more file, head first.
     fn rewrite(&mut self, head: &[u8]) -> io::Result<()> {
         let temp = self.path.with_extension("whole");
-        let mut whole = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temp)?;
+        let mut whole = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&temp)?;
         whole.write_all(head)?;
         self.file.seek(SeekFrom::Start(0))?;
         io::copy(&mut self.file, &mut whole)?;
@@ -190,9 +210,12 @@ impl Staged {
     /// # Errors
     /// As the disk gives them; `InvalidData` where fewer bytes are there.
     pub fn truncate(&self, len: u64) -> io::Result<()> {
-        let there = self.len()?;
+        let there = self.size()?;
         if there < len {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("staged body is {there} bytes, its recorder wrote {len}")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("staged body is {there} bytes, its recorder wrote {len}"),
+            ));
         }
         self.file.set_len(len)
     }
@@ -201,7 +224,7 @@ impl Staged {
     ///
     /// # Errors
     /// Where that cannot be found out.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -260,7 +283,10 @@ mod tests {
         staged.write_at(0, &[1u8; 10_000]).expect("write");
         staged.rewrite(&[7u8; HEAD_ALIGN]).expect("rewrite");
         staged.publish(&objects, "f").expect("publish");
-        assert_eq!(objects.get("f").expect("get"), [vec![7u8; HEAD_ALIGN], vec![1u8; 10_000]].concat());
+        assert_eq!(
+            objects.get("f").expect("get"),
+            [vec![7u8; HEAD_ALIGN], vec![1u8; 10_000]].concat()
+        );
     }
 
     #[test]
@@ -269,7 +295,7 @@ mod tests {
         objects.put("x/y", b"one").expect("put");
         objects.put("x/y", b"second").expect("put");
         assert_eq!(objects.get("x/y").expect("get"), b"second");
-        assert_eq!(objects.len("x/y").expect("len"), Some(6));
-        assert_eq!(objects.len("x/z").expect("len"), None);
+        assert_eq!(objects.size("x/y").expect("size"), Some(6));
+        assert_eq!(objects.size("x/z").expect("size"), None);
     }
 }
