@@ -1,0 +1,112 @@
+//! What lies where in the store. Nothing else makes or takes apart a key.
+//!
+//! Values are JSON. `ID` stands for a UUID, `NAME` for a name made safe by [`safe_path_component`], `PATH` for the three
+//! of a stream joined by `/`.
+//!
+//! | Key | Value |
+//! |---|---|
+//! | `v1/template/ID` | [`Template`](crate::template::Template) |
+//! | `v1/rule/NAME/NAME or */NAME or *` | [`Rule`](crate::rule::Rule) |
+//! | `v1/stream/PATH` | [`StreamRecord`](super::StreamRecord): epoch and owner of a stream |
+//! | `v1/publish/ID` | [`PublishRecord`](super::PublishRecord): what was granted to a publish |
+//! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
+//! | `v1/stream-recording/PATH/ID` | nothing: an index |
+//! | `v1/file/ID` | [`MediaFile`](crate::recording::MediaFile) |
+//! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
+
+use crate::{
+    ids::{FileId, PublishId, RecordingId, StreamKey, TemplateId, safe_path_component},
+    recording::MediaFile,
+    rule::RuleKey,
+};
+
+/// All templates.
+pub const TEMPLATES: &str = "v1/template/";
+/// All rules.
+pub const RULES: &str = "v1/rule/";
+/// All streams.
+pub const STREAMS: &str = "v1/stream/";
+/// All publishes.
+pub const PUBLISHES: &str = "v1/publish/";
+/// All recordings, by the time of their making.
+pub const RECORDINGS: &str = "v1/recording/";
+/// All files, by the time of their making.
+pub const FILES: &str = "v1/file/";
+
+/// A template.
+#[must_use]
+pub fn template(id: TemplateId) -> String {
+    format!("{TEMPLATES}{id}")
+}
+
+/// A rule. `*` is no safe component of a name, so it cannot be one's.
+#[must_use]
+pub fn rule(key: &RuleKey) -> String {
+    let part = |name: Option<&str>| name.map_or_else(|| "*".to_owned(), safe_path_component);
+    format!(
+        "{RULES}{}/{}/{}",
+        safe_path_component(key.domain()),
+        part(key.app()),
+        part(key.stream())
+    )
+}
+
+/// A stream's epoch and owner.
+#[must_use]
+pub fn stream(key: &StreamKey) -> String {
+    format!("{STREAMS}{}", key.path())
+}
+
+/// What was granted to a publish.
+#[must_use]
+pub fn publish(id: PublishId) -> String {
+    format!("{PUBLISHES}{id}")
+}
+
+/// A recording.
+#[must_use]
+pub fn recording(id: RecordingId) -> String {
+    format!("{RECORDINGS}{id}")
+}
+
+/// A stream's recordings, by the time of their making.
+#[must_use]
+pub fn stream_recordings(key: &StreamKey) -> String {
+    format!("v1/stream-recording/{}/", key.path())
+}
+
+/// The index entry of a stream's recording.
+#[must_use]
+pub fn stream_recording(key: &StreamKey, id: RecordingId) -> String {
+    format!("{}{id}", stream_recordings(key))
+}
+
+/// A file.
+#[must_use]
+pub fn file(id: FileId) -> String {
+    format!("{FILES}{id}")
+}
+
+/// A recording's files, by format and sequence.
+#[must_use]
+pub fn recording_files(id: RecordingId) -> String {
+    format!("v1/recording-file/{id}/")
+}
+
+/// The index entry of a recording's file.
+#[must_use]
+pub fn recording_file(file: &MediaFile) -> String {
+    format!(
+        "{}{}/{:09}/{}",
+        recording_files(file.recording),
+        file.format,
+        file.sequence,
+        file.id
+    )
+}
+
+/// The last part of an index key: the id it leads to.
+#[must_use]
+pub fn last_part(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, last)| last)
+}

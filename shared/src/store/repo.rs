@@ -1,0 +1,518 @@
+//! [`Repo`]: typed access to the store, and the commits of workers under their fencing tokens.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use super::{Entry, Guard, MetaStore, Revision, Scan, StoreError, Txn, keys};
+use crate::{
+    ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId},
+    lease::{Epoch, Fenced, FencingToken},
+    recording::{Gap, MediaFile, Recording, RecordingState},
+    template::Format,
+    time::Timestamp,
+};
+
+/// How often a commit is tried again when another was quicker.
+const ATTEMPTS: usize = 16;
+/// Most keys that one page of a filtered list looks at, so that a filter that fits nothing does not read everything.
+const LOOK_AT: usize = 4_000;
+/// Most entries of a page.
+const MAX_PAGE: u32 = 1_000;
+/// Entries of a page where none are asked for.
+const DEFAULT_PAGE: u32 = 100;
+
+/// Epoch and owner of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// Its name.
+    pub stream: StreamKey,
+    /// Ownership count; only grows.
+    pub epoch: Epoch,
+    /// The publish that holds it; none: it is offline.
+    pub publish: Option<PublishId>,
+    /// When this record changed last.
+    pub changed: Timestamp,
+}
+
+/// What was granted to a publish. Kept for a while after its end, so that a repeated request finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishRecord {
+    /// Identity.
+    pub id: PublishId,
+    /// What it publishes.
+    pub stream: StreamKey,
+    /// The worker that takes it.
+    pub worker: WorkerId,
+    /// Ownership it was granted.
+    pub epoch: Epoch,
+    /// Raw query of the push URL.
+    pub params: String,
+    /// Publisher's address, host:port.
+    pub client_addr: String,
+    /// Wall clock of its begin.
+    pub started: Timestamp,
+    /// Wall clock of its end; none while it is live.
+    pub ended: Option<Timestamp>,
+    /// Why it ended, in words.
+    pub reason: String,
+    /// The recordings that it feeds.
+    pub recordings: Vec<RecordingId>,
+}
+
+/// A page of a list: how many, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Most entries wanted: 1 to 1000; 0 means 100.
+    pub size: u32,
+    /// What the page before said; empty: from the start.
+    pub token: String,
+}
+
+impl Page {
+    /// Entries wanted, within the bounds.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let size = if self.size == 0 {
+            DEFAULT_PAGE
+        } else {
+            self.size.min(MAX_PAGE)
+        };
+        usize::try_from(size).unwrap_or(usize::MAX)
+    }
+}
+
+/// Which recordings are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordingFilter {
+    /// In this state.
+    pub state: Option<RecordingState>,
+    /// Of this domain.
+    pub domain: Option<String>,
+    /// Of this app.
+    pub app: Option<String>,
+    /// Of this stream name.
+    pub stream: Option<String>,
+}
+
+/// Which files are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileFilter {
+    /// Of this recording.
+    pub recording: Option<RecordingId>,
+    /// Of this format.
+    pub format: Option<Format>,
+    /// Of this domain.
+    pub domain: Option<String>,
+    /// Of this app.
+    pub app: Option<String>,
+    /// Of this stream name.
+    pub stream: Option<String>,
+}
+
+fn stream_fits(key: &StreamKey, domain: Option<&str>, app: Option<&str>, stream: Option<&str>) -> bool {
+    domain.is_none_or(|wanted| wanted == key.domain())
+        && app.is_none_or(|wanted| wanted == key.app())
+        && stream.is_none_or(|wanted| wanted == key.stream())
+}
+
+impl RecordingFilter {
+    fn fits(&self, recording: &Recording) -> bool {
+        self.state.is_none_or(|state| state == recording.state)
+            && stream_fits(
+                &recording.stream,
+                self.domain.as_deref(),
+                self.app.as_deref(),
+                self.stream.as_deref(),
+            )
+    }
+
+    /// The one stream it is about, if it names all three parts.
+    fn whole_stream(&self) -> Option<StreamKey> {
+        StreamKey::new(self.domain.as_deref()?, self.app.as_deref()?, self.stream.as_deref()?).ok()
+    }
+}
+
+impl FileFilter {
+    fn fits(&self, file: &MediaFile) -> bool {
+        self.format.is_none_or(|format| format == file.format)
+            && self.recording.is_none_or(|recording| recording == file.recording)
+            && stream_fits(
+                &file.stream,
+                self.domain.as_deref(),
+                self.app.as_deref(),
+                self.stream.as_deref(),
+            )
+    }
+}
+
+/// Where a recording stands, as its worker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordingUpdate {
+    /// State.
+    pub state: RecordingState,
+    /// Why it ended or failed; empty while it runs.
+    pub reason: String,
+    /// Wall clock of the end; none while it runs.
+    pub ended: Option<Timestamp>,
+    /// All gaps known so far.
+    pub gaps: Vec<Gap>,
+    /// Files committed for it, if the worker says so.
+    pub files: Option<u32>,
+}
+
+/// Why a worker's commit did not happen.
+#[derive(Debug, Clone, Error)]
+pub enum CommitError {
+    /// Its ownership is over.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// There is no such recording.
+    #[error("recording {0} is not known")]
+    NoRecording(RecordingId),
+    /// The recording has ended otherwise.
+    #[error("recording {recording} is {state}, which is final")]
+    Final {
+        /// Which.
+        recording: RecordingId,
+        /// How it ended.
+        state: RecordingState,
+    },
+    /// A recording is said to be finished before all its files are in the library.
+    #[error("recording {recording} shall end with {said} files, the library holds {held}: commit the files first")]
+    MissingFiles {
+        /// Which.
+        recording: RecordingId,
+        /// What the worker said.
+        said: u32,
+        /// What the library has.
+        held: u32,
+    },
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Typed access to a store.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    store: Arc<dyn MetaStore>,
+}
+
+/// Reads a stored value.
+fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, StoreError> {
+    serde_json::from_slice(&entry.value).map_err(|error| StoreError::Corrupt {
+        key: entry.key.clone(),
+        problem: error.to_string(),
+    })
+}
+
+impl Txn {
+    /// Adds a put of a value as JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when the value has no JSON form.
+    pub fn put_json<T: Serialize>(self, key: String, value: &T) -> Result<Self, StoreError> {
+        let json = serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("{key:?}: {error}")))?;
+        Ok(self.put(key, json))
+    }
+}
+
+impl Repo {
+    /// Over a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn MetaStore>) -> Self {
+        Repo { store }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn MetaStore> {
+        &self.store
+    }
+
+    /// Reads one value and the transaction that put it.
+    ///
+    /// # Errors
+    /// Those of the store, and [`StoreError::Corrupt`].
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, Revision)>, StoreError> {
+        match self.store.get(key).await? {
+            Some(entry) => Ok(Some((decode(&entry)?, entry.revision))),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads every value under a prefix that holds few: templates, rules, streams.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
+        let mut out = Vec::new();
+        let mut after = None;
+        loop {
+            let scanned = self.store.scan(Scan::prefix(prefix).after(after)).await?;
+            for entry in &scanned.entries {
+                out.push(decode(entry)?);
+            }
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// Reads a recording.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn recording(&self, id: RecordingId) -> Result<Option<Recording>, StoreError> {
+        Ok(self.get(&keys::recording(id)).await?.map(|(recording, _)| recording))
+    }
+
+    /// Reads a file's record.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn file(&self, id: FileId) -> Result<Option<MediaFile>, StoreError> {
+        Ok(self.get(&keys::file(id)).await?.map(|(file, _)| file))
+    }
+
+    /// A page of recordings, the newest first, and the token of the next page; empty: that was the last. A page may
+    /// hold fewer than wanted and still not be the last.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn recordings(
+        &self,
+        filter: &RecordingFilter,
+        page: &Page,
+    ) -> Result<(Vec<Recording>, String), StoreError> {
+        let index = filter.whole_stream().map(|stream| keys::stream_recordings(&stream));
+        let prefix = index.clone().unwrap_or_else(|| keys::RECORDINGS.to_owned());
+        self.page(&prefix, page, true, index.map(|_| keys::RECORDINGS), |recording| {
+            filter.fits(recording)
+        })
+        .await
+    }
+
+    /// A page of files: of one recording by format and sequence, else the newest first.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn files(&self, filter: &FileFilter, page: &Page) -> Result<(Vec<MediaFile>, String), StoreError> {
+        let index = filter.recording.map(keys::recording_files);
+        let prefix = index.clone().unwrap_or_else(|| keys::FILES.to_owned());
+        let reverse = index.is_none();
+        self.page(&prefix, page, reverse, index.map(|_| keys::FILES), |file| {
+            filter.fits(file)
+        })
+        .await
+    }
+
+    /// Reads a page below `prefix`; with `target`, the keys there are an index whose last part leads below `target`.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        page: &Page,
+        reverse: bool,
+        target: Option<&str>,
+        fits: impl Fn(&T) -> bool,
+    ) -> Result<(Vec<T>, String), StoreError> {
+        let wanted = page.entries();
+        let mut after = (!page.token.is_empty()).then(|| format!("{prefix}{}", page.token));
+        let mut out = Vec::new();
+        let mut looked_at = 0;
+        loop {
+            let mut scan = Scan::prefix(prefix).after(after.clone()).limit(wanted);
+            scan.reverse = reverse;
+            let scanned = self.store.scan(scan).await?;
+            for (index, entry) in scanned.entries.iter().enumerate() {
+                let value = match target {
+                    None => Some(decode(entry)?),
+                    Some(target) => {
+                        let key = format!("{target}{}", keys::last_part(&entry.key));
+                        self.get(&key).await?.map(|(value, _)| value)
+                    }
+                };
+                out.extend(value.filter(|value| fits(value)));
+                let last_of_all = !scanned.more && index + 1 == scanned.entries.len();
+                if out.len() == wanted && !last_of_all {
+                    return Ok((out, entry.key.get(prefix.len()..).unwrap_or_default().to_owned()));
+                }
+            }
+            looked_at += scanned.entries.len();
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more {
+                return Ok((out, String::new()));
+            }
+            if looked_at >= LOOK_AT {
+                let token = after
+                    .as_deref()
+                    .and_then(|key| key.get(prefix.len()..))
+                    .unwrap_or_default()
+                    .to_owned();
+                return Ok((out, token));
+            }
+        }
+    }
+
+    /// How many files a recording has in the library, and their bytes.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn file_totals(&self, id: RecordingId) -> Result<(u32, u64), StoreError> {
+        let (mut count, mut bytes, mut after) = (0, 0, None);
+        loop {
+            let scanned = self
+                .store
+                .scan(Scan::prefix(keys::recording_files(id)).after(after))
+                .await?;
+            for entry in &scanned.entries {
+                count += 1;
+                bytes += decode::<u64>(entry)?;
+            }
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more {
+                return Ok((count, bytes));
+            }
+        }
+    }
+
+    /// Enters a file into the library, once: a file that is there already is left as it is. `file.recording`,
+    /// `file.stream`, `file.epoch` and `file.committed` are set here.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn commit_file(
+        &self,
+        token: FencingToken,
+        mut file: MediaFile,
+        now: Timestamp,
+    ) -> Result<(), CommitError> {
+        for _ in 0..ATTEMPTS {
+            let key = keys::recording(token.recording);
+            let (recording, revision) = self
+                .get::<Recording>(&key)
+                .await?
+                .ok_or(CommitError::NoRecording(token.recording))?;
+            token.check(recording.epoch)?;
+            if self.store.get(&keys::file(file.id)).await?.is_some() {
+                return Ok(());
+            }
+            if recording.state.is_terminal() {
+                return Err(CommitError::Final {
+                    recording: recording.id,
+                    state: recording.state,
+                });
+            }
+            file.recording = recording.id;
+            file.stream = recording.stream;
+            file.epoch = token.epoch;
+            file.committed = now;
+            let txn = Txn::new()
+                .guard(Guard::AtRevision(key, revision))
+                .guard(Guard::Absent(keys::file(file.id)))
+                .put_json(keys::file(file.id), &file)?
+                .put_json(keys::recording_file(&file), &file.size)?;
+            match self.store.commit(txn).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Stale { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Stale {
+            key: keys::file(file.id),
+        }
+        .into())
+    }
+
+    /// Says where a recording stands. Repeating the same terminal state succeeds and changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn commit_recording(&self, token: FencingToken, update: &RecordingUpdate) -> Result<(), CommitError> {
+        let key = keys::recording(token.recording);
+        for _ in 0..ATTEMPTS {
+            let (mut recording, revision) = self
+                .get::<Recording>(&key)
+                .await?
+                .ok_or(CommitError::NoRecording(token.recording))?;
+            token.check(recording.epoch)?;
+            if recording.state.is_terminal() {
+                let state = recording.state;
+                return if state == update.state {
+                    Ok(())
+                } else {
+                    Err(CommitError::Final {
+                        recording: recording.id,
+                        state,
+                    })
+                };
+            }
+            if update.state.is_terminal()
+                && let Some(said) = update.files
+            {
+                let (held, _) = self.file_totals(recording.id).await?;
+                if held < said {
+                    return Err(CommitError::MissingFiles {
+                        recording: recording.id,
+                        said,
+                        held,
+                    });
+                }
+            }
+            let before = recording.clone();
+            recording.state = update.state;
+            recording.reason.clone_from(&update.reason);
+            recording.ended = update.ended;
+            recording.gaps.clone_from(&update.gaps);
+            if recording == before {
+                return Ok(());
+            }
+            let txn = Txn::new()
+                .guard(Guard::AtRevision(key.clone(), revision))
+                .put_json(key.clone(), &recording)?;
+            match self.store.commit(txn).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Stale { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Stale { key }.into())
+    }
+
+    /// Moves a running recording between recording and interrupted, whatever its epoch: for the coordinator, when a
+    /// worker goes or comes back. A recording that is not there or has ended is left alone.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn set_interrupted(&self, id: RecordingId, interrupted: bool) -> Result<(), StoreError> {
+        let key = keys::recording(id);
+        let (from, to) = match interrupted {
+            true => (RecordingState::Recording, RecordingState::Interrupted),
+            false => (RecordingState::Interrupted, RecordingState::Recording),
+        };
+        for _ in 0..ATTEMPTS {
+            let Some((mut recording, revision)) = self.get::<Recording>(&key).await? else {
+                return Ok(());
+            };
+            if recording.state != from {
+                return Ok(());
+            }
+            recording.state = to;
+            let txn = Txn::new()
+                .guard(Guard::AtRevision(key.clone(), revision))
+                .put_json(key.clone(), &recording)?;
+            match self.store.commit(txn).await {
+                Err(StoreError::Stale { .. }) => {}
+                other => return other.map(drop),
+            }
+        }
+        Err(StoreError::Stale { key })
+    }
+}
+
+#[cfg(test)]
+#[path = "repo_tests.rs"]
+mod tests;
