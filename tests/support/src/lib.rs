@@ -7,6 +7,7 @@
 //! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`flv`] reads FLV
 //! files; [`programs`] and [`wait`] the rest.
 
+pub mod browser;
 pub mod clips;
 pub mod flv;
 pub mod frames;
