@@ -26,6 +26,7 @@ pub struct Setup {
     record: Option<String>,
     more: Vec<String>,
     env: Vec<(String, String)>,
+    disk_mb: Option<u32>,
 }
 
 impl Setup {
@@ -38,6 +39,7 @@ impl Setup {
             record: None,
             more: Vec::new(),
             env: Vec::new(),
+            disk_mb: None,
         }
     }
 
@@ -62,6 +64,31 @@ impl Setup {
         self
     }
 
+    /// Gives it a disk of so many megabytes for its data: memory, in a name space of its own that ends with the process.
+    #[must_use]
+    pub fn on_a_disk_of(mut self, megabytes: u32) -> Self {
+        self.disk_mb = Some(megabytes);
+        self
+    }
+
+    /// The program to start, up to its own arguments.
+    fn program(&self) -> Command {
+        let Some(megabytes) = self.disk_mb else {
+            return Command::new(&self.binary);
+        };
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let script = format!("mount -t tmpfs -o size={megabytes}m data \"$1\" && shift && exec \"$@\"");
+        command
+            .args(["sh", "-c", &script, "sh"])
+            .arg(&self.data)
+            .arg(&self.binary);
+        command
+    }
+
     /// Starts it and waits until it says where it listens.
     ///
     /// # Errors
@@ -74,7 +101,7 @@ impl Setup {
             _ => {}
         }
         let log = self.data.with_extension("log");
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program();
         command.arg("standalone").arg("--data-dir").arg(&self.data);
         for flag in ["--rtmp", "--http", "--grpc"] {
             command.args([flag, "127.0.0.1:0"]);
@@ -93,8 +120,18 @@ impl Setup {
             .spawn()
             .with_context(|| format!("starting {}", self.binary.display()))?;
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let data = match self.disk_mb {
+            // What the process sees under that path.
+            Some(_) => {
+                let below = self.data.strip_prefix("/").unwrap_or(&self.data);
+                Path::new("/proc").join(child.id().to_string()).join("root").join(below)
+            }
+            None => self.data.clone(),
+        };
+        let addresses = data.join("addresses.json");
         let mut server = Server {
             setup: self.clone(),
+            data,
             child,
             log,
             rtmp: none,
@@ -126,6 +163,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct Server {
     setup: Setup,
+    data: PathBuf,
     child: Child,
     log: PathBuf,
     rtmp: SocketAddr,
@@ -173,7 +211,7 @@ impl Server {
     /// Its data directory.
     #[must_use]
     pub fn data(&self) -> &Path {
-        &self.setup.data
+        &self.data
     }
 
     /// Its process id.

@@ -1,0 +1,62 @@
+//! The disk fills up: the process stays, nobody panics, the reason is named, and what fitted is kept.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use support::publisher::Publisher;
+use support::source::{Numbered, Shape};
+use support::wait::{Seen, until};
+
+use crate::{data, setup};
+
+const DISK_MB: u32 = 48;
+
+/// Sends frames until the server no longer takes them, at most `megabytes`; returns what it sent and how it ended.
+fn pour(publisher: &mut Publisher, megabytes: usize) -> Result<(usize, Option<String>)> {
+    let source = Numbered::new(Shape {
+        bits_per_second: 20_000_000,
+        ..Shape::default()
+    });
+    let mut sent = 0;
+    for frame in source.prologue().into_iter().chain(source) {
+        if let Err(error) = publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body) {
+            return Ok((sent, Some(format!("{error:#}"))));
+        }
+        sent += frame.body.len();
+        if sent > megabytes * 1_000_000 {
+            break;
+        }
+    }
+    Ok((sent, None))
+}
+
+#[test]
+fn a_full_disk_ends_recordings_with_a_reason_and_nothing_else() -> Result<()> {
+    let (_folder, data) = data()?;
+    let mut server = {
+        std::fs::create_dir_all(&data)?;
+        setup(&data).record("flv,mp4").on_a_disk_of(DISK_MB).start()?
+    };
+    let mut publisher = Publisher::start(server.rtmp(), "big")?;
+    let (sent, broken) = pour(&mut publisher, 3 * DISK_MB as usize)?;
+    if broken.is_none() {
+        publisher
+            .closed(Duration::from_secs(20))
+            .with_context(|| format!("{sent} bytes were taken on {DISK_MB} MB"))?;
+    }
+    ensure!(server.running()?, "the server has ended:\n{}", server.log());
+    let named = until(Duration::from_secs(20), "the reason", || {
+        let recordings = server.recordings("big")?;
+        let text = serde_json::to_string(&recordings)?;
+        Ok(Seen::some(text.contains("disk").then_some(text.clone()), text))
+    })?;
+    let log = server.log();
+    ensure!(!log.contains("panicked"), "a panic:\n{log}");
+    ensure!(
+        log.contains("disk") || log.contains("space"),
+        "the log does not say why; the library says {named}:\n{log}"
+    );
+    let (status, _) = server.get("/healthz")?;
+    ensure!(status == 200, "/healthz answers {status}");
+    Ok(())
+}
