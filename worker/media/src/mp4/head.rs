@@ -69,6 +69,12 @@ impl HeadBuilder {
         self.layout.body_len()
     }
 
+    /// Bytes of memory that the units noted so far take.
+    #[must_use]
+    pub fn memory_len(&self) -> usize {
+        self.video.memory_len() + self.audio.memory_len()
+    }
+
     /// Where the movie begins, in milliseconds of the publish's timeline: its earliest presentation time. `None` without units.
     #[must_use]
     pub fn start_ms(&self) -> Option<i64> {
@@ -157,18 +163,16 @@ impl HeadBuilder {
             out.put_bytes(0, 10);
             UNITY_MATRIX.iter().for_each(|&value| out.put_u32(value));
             out.put_bytes(0, 24);
-            out.put_u32(Track::Audio.id() + 1); // next free track
+            out.put_u32(track_id(Track::Audio) + 1); // next free track
         });
     }
 }
 
-impl Track {
-    /// The same in every file, whether the other track is there or not.
-    fn id(self) -> u32 {
-        match self {
-            Self::Video => 1,
-            Self::Audio => 2,
-        }
+/// The same in every file, whether the other track is there or not.
+fn track_id(track: Track) -> u32 {
+    match track {
+        Track::Video => 1,
+        Track::Audio => 2,
     }
 }
 
@@ -253,7 +257,7 @@ impl<'a> TrackHead<'a> {
         full_box(out, b"tkhd", version, 3, |out| {
             put_time(out, version, created);
             put_time(out, version, created);
-            out.put_u32(self.kind.id());
+            out.put_u32(track_id(self.kind));
             out.put_u32(0);
             put_time(out, version, self.movie_duration());
             out.put_bytes(0, 12);
@@ -269,7 +273,7 @@ impl<'a> TrackHead<'a> {
     /// An empty edit up to the track's beginning, then the track from its earliest presentation time. §8.6.6. No box where
     /// that says nothing.
     fn put_edts(&self, out: &mut Vec<u8>) {
-        if self.empty_edit == 0 && self.media_time == 0 {
+        if self.empty_edit == 0 && self.media_time == 0 && self.presented == self.media_duration() {
             return;
         }
         let fits = self.media_time <= u64::from(i32::MAX.unsigned_abs());

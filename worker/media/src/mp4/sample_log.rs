@@ -103,6 +103,11 @@ impl SampleLog {
         self.summarize(unit, delta_ms);
     }
 
+    /// Bytes of memory the records take.
+    pub(super) fn memory_len(&self) -> usize {
+        self.blocks.capacity() * size_of::<Vec<u8>>() + self.blocks.len() * BLOCK_LEN + self.tail.capacity()
+    }
+
     /// The samples in order.
     pub(super) fn samples(&self) -> Samples<'_> {
         Samples {

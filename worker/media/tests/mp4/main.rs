@@ -1,0 +1,7 @@
+//! MP4 heads read back by an independent reader and by players.
+
+mod limits;
+mod reader;
+mod roundtrip;
+mod source;
+mod tables;

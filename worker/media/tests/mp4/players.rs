@@ -1,0 +1,1 @@
+//! Files of real encoders, muxed here, read back by ffprobe and decoded by ffmpeg.
