@@ -9,10 +9,13 @@ use super::{
     layout::Configuration,
     sample_log::Summary,
 };
-use crate::access_unit::Codec;
+use crate::{
+    access_unit::Codec,
+    codec::{aac, avc, hevc, mp3},
+};
 
 /// Stands for MP3 whose first frame was not at hand: MPEG-1 layer 3, 44.1 kHz, stereo.
-pub(super) const USUAL_MP3_HEADER: [u8; 4] = [0xff, 0xfa, 0, 0];
+pub(super) const USUAL_MP3_HEADER: [u8; 4] = [0xff, 0xfb, 0x90, 0];
 
 /// Used where a track has one sample only: 25 pictures a second.
 const PICTURE_MS: u32 = 40;
@@ -29,16 +32,13 @@ pub(super) fn is_usable(codec: Codec, record: &[u8]) -> bool {
     }
 }
 
-/// What stays the same from frame to frame of an MP3 stream: version, layer, sampling rate, mono or not. `None` if `bytes` do
-/// not begin with the header of a layer 3 frame. ISO/IEC 11172-3 §2.4.2.3.
+/// What stays the same from frame to frame of an MP3 stream (version, sampling rate, mono or not), as the header of a
+/// frame. `None` if `bytes` do not begin with the header of a layer 3 frame. ISO/IEC 11172-3 §2.4.2.3.
 pub(super) fn mp3_parameters(bytes: &[u8]) -> Option<[u8; 4]> {
-    let &[0xff, second, third, fourth] = bytes.first_chunk()? else {
-        return None;
-    };
-    let layer3 = second & 0xe6 == 0xe2;
-    let reserved = second & 0x18 == 0x08 || third & 0x0c == 0x0c;
-    let mono = if fourth & 0xc0 == 0xc0 { 0xc0 } else { 0 };
-    (layer3 && !reserved).then_some([0xff, second & 0xfe, third & 0x0c, mono])
+    let header = mp3::FrameHeader::parse(bytes).ok().filter(|header| header.layer == 3)?;
+    let &[sync, version, rate, _] = bytes.first_chunk()?;
+    let mono = if header.channels == 1 { 0xc0 } else { 0 };
+    Some([sync, version | 1, USUAL_MP3_HEADER[2] & 0xf0 | rate & 0x0c, mono])
 }
 
 /// Milliseconds of one sample, for a track that has only one.
@@ -46,57 +46,61 @@ pub(super) fn nominal_duration_ms(configuration: &Configuration) -> u32 {
     match configuration.codec {
         Codec::Avc | Codec::Hevc | Codec::Other => PICTURE_MS,
         Codec::Aac | Codec::Mp3 => {
-            let sound = Sound::of(configuration);
-            (sound.frame_samples * 1000 + sound.rate / 2)
-                .checked_div(sound.rate)
-                .unwrap_or(0)
-                .max(1)
+            let Sound {
+                rate, frame_samples, ..
+            } = Sound::of(configuration);
+            (frame_samples * 1000 + rate / 2).checked_div(rate).unwrap_or(0).max(1)
         }
     }
 }
 
 /// Width and height of the pictures; 0 where the parameter sets do not say.
-pub(super) fn dimensions(_configuration: &Configuration) -> (u16, u16) {
-    (0, 0)
+pub(super) fn dimensions(configuration: &Configuration) -> (u16, u16) {
+    let size = match configuration.codec {
+        Codec::Avc => avc::Config::parse(&configuration.record).and_then(|config| config.picture_size()),
+        _ => hevc::Config::parse(&configuration.record).and_then(|config| config.picture_size()),
+    };
+    size.map_or((0, 0), |size| (size.width, size.height))
 }
 
+/// What a sound sample entry says outside of the decoder configuration.
 struct Sound {
-    /// Hertz.
+    /// Hertz, of what comes out.
     rate: u32,
     channels: u16,
-    /// Samples of one channel in a frame.
+    /// Samples of one channel that come out of a frame.
     frame_samples: u32,
+    mpeg1: bool,
 }
 
 impl Sound {
+    /// Where the configuration cannot be read: what is usual. Decoders go by the configuration itself.
+    const USUAL: Self = Self {
+        rate: 44_100,
+        channels: 2,
+        frame_samples: 1024,
+        mpeg1: true,
+    };
+
     fn of(configuration: &Configuration) -> Self {
         match configuration.codec {
-            Codec::Mp3 => Self::of_mp3(&configuration.record),
-            _ => Self {
-                rate: 44_100,
-                channels: 2,
-                frame_samples: 1024,
-            },
-        }
-    }
-
-    fn of_mp3(header: &[u8]) -> Self {
-        let &[_, second, third, fourth] = header.first_chunk().unwrap_or(&USUAL_MP3_HEADER);
-        let base = match third >> 2 & 3 {
-            0 => 44_100,
-            1 => 48_000,
-            _ => 32_000,
-        };
-        // MPEG-1, MPEG-2 at half, MPEG-2.5 at a quarter of the rates; the latter two with half the samples a frame.
-        let (rate, frame_samples) = match second >> 3 & 3 {
-            3 => (base, 1152),
-            2 => (base / 2, 576),
-            _ => (base / 4, 576),
-        };
-        Self {
-            rate,
-            channels: if fourth >> 6 == 3 { 1 } else { 2 },
-            frame_samples,
+            Codec::Mp3 => mp3::FrameHeader::parse(&configuration.record).map_or(Self::USUAL, |header| Self {
+                rate: header.sample_rate,
+                channels: header.channels.into(),
+                frame_samples: header.samples.into(),
+                mpeg1: header.mpeg1,
+            }),
+            _ => aac::Config::parse(&configuration.record).map_or(Self::USUAL, |config| Self {
+                rate: config.output_rate,
+                // 0 is for what only a program config element within the samples knows.
+                channels: if config.channels() == 0 {
+                    Self::USUAL.channels
+                } else {
+                    config.channels().into()
+                },
+                frame_samples: config.output_samples(),
+                mpeg1: false,
+            }),
         }
     }
 }
@@ -149,8 +153,8 @@ fn put_sound_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &S
 /// `ESDescriptor` of 14496-1 §7.2.6.5 in its box, 14496-14 §5.6.
 fn put_esds(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
     let (object_type, decoder_config): (u8, &[u8]) = match configuration.codec {
-        Codec::Mp3 if Sound::of(configuration).frame_samples == 576 => (0x69, &[]),
-        Codec::Mp3 => (0x6b, &[]),
+        Codec::Mp3 if Sound::of(configuration).mpeg1 => (0x6b, &[]),
+        Codec::Mp3 => (0x69, &[]),
         _ => (0x40, &configuration.record),
     };
     let milliseconds = u64::try_from(summary.last_dts_ms - summary.first_dts_ms).unwrap_or(0);
