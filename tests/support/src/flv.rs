@@ -71,3 +71,56 @@ pub fn read_tags(file: &[u8]) -> Result<Vec<Tag>> {
     }
     Ok(tags)
 }
+
+/// Enhanced RTMP's HEVC tags written the older way, as codec id 12 in the layout of AVC: what many encoders still send.
+///
+/// # Errors
+/// A video tag that is not enhanced RTMP's `hvc1`.
+pub fn legacy_hevc(tags: &[Tag]) -> Result<Vec<Tag>> {
+    const CODEC_ID: u8 = 12;
+    let mut legacy = Vec::new();
+    for tag in tags {
+        let mut tag = tag.clone();
+        if tag.tag_type == 9 {
+            ensure!(
+                tag.body[0] & 0x80 != 0 && tag.body.get(1..5) == Some(b"hvc1".as_slice()),
+                "not enhanced HEVC"
+            );
+            let (frame, packet_type, rest) = (tag.body[0] & 0x70, tag.body[0] & 0x0F, tag.body[5..].to_vec());
+            let header = match packet_type {
+                0 => vec![frame | CODEC_ID, 0, 0, 0, 0],
+                1 => vec![frame | CODEC_ID, 1],
+                2 => vec![frame | CODEC_ID, 2, 0, 0, 0],
+                3 => vec![frame | CODEC_ID, 1, 0, 0, 0],
+                _ => continue,
+            };
+            tag.body = [header, rest].concat();
+        }
+        legacy.push(tag);
+    }
+    Ok(legacy)
+}
+
+/// `next` after `first` on one timeline: its times moved so that it begins where `first` ends.
+#[must_use]
+pub fn follow(first: &[Tag], next: &[Tag]) -> Vec<Tag> {
+    let media = |tag: &&Tag| tag.tag_type != 18 && !tag.is_config();
+    let end = first
+        .iter()
+        .filter(media)
+        .map(|tag| tag.timestamp_ms)
+        .max()
+        .unwrap_or(0);
+    let begin = next.iter().filter(media).map(|tag| tag.timestamp_ms).min().unwrap_or(0);
+    let moved = next.iter().map(|tag| Tag {
+        timestamp_ms: tag.timestamp_ms.saturating_sub(begin) + end + 40,
+        ..tag.clone()
+    });
+    // An end of sequence in the middle would end the stream for a decoder.
+    first.iter().filter(|tag| !is_end(tag)).cloned().chain(moved).collect()
+}
+
+/// True for the tag that ends an AVC sequence.
+fn is_end(tag: &Tag) -> bool {
+    tag.tag_type == 9 && tag.body.len() > 1 && tag.body[0] & 0x8F == 7 && tag.body[1] == 2
+}

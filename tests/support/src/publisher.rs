@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::rtmp::{AUDIO, AUDIO_CSID, CHUNK_LEN, Session, Stamp, Target, VIDEO_CSID, append_message};
+use crate::flv::Tag;
+use crate::rtmp::{AUDIO, AUDIO_CSID, CHUNK_LEN, DATA, Session, Stamp, Target, VIDEO_CSID, amf_string, append_message};
 
 /// A server that polls its sockets answers within tens of milliseconds; a busy machine takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -128,4 +129,23 @@ impl Publisher {
     pub fn vanish(self) -> Result<()> {
         Ok(self.socket.shutdown(Shutdown::Both)?)
     }
+}
+
+/// Publishes tags as they are, as fast as the server takes them, and ends in good order.
+///
+/// # Errors
+/// The server refuses or closes.
+pub fn publish_tags(server: SocketAddr, stream: &str, tags: &[Tag]) -> Result<()> {
+    let mut publisher = Publisher::start(server, stream)?;
+    for tag in tags {
+        if tag.tag_type == DATA {
+            let mut body = Vec::new();
+            amf_string(&mut body, "@setDataFrame");
+            body.extend_from_slice(&tag.body);
+            publisher.send(DATA, tag.timestamp_ms, &body)?;
+        } else {
+            publisher.send(tag.tag_type, tag.timestamp_ms, &tag.body)?;
+        }
+    }
+    publisher.finish()
 }
