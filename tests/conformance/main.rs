@@ -1,5 +1,6 @@
 //! Each format read back by programs that know nothing of this project, and compared with what was sent.
 
+mod cuts;
 mod players;
 
 use anyhow::Result;

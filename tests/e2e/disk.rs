@@ -30,13 +30,15 @@ fn pour(publisher: &mut Publisher, megabytes: usize) -> Result<(usize, Option<St
     Ok((sent, None))
 }
 
-#[test]
-fn a_full_disk_ends_recordings_with_a_reason_and_nothing_else() -> Result<()> {
+/// Fills the disk of a server that keeps `min_free` bytes free, and looks at what is left standing.
+fn fill(min_free: &str) -> Result<()> {
     let (_folder, data) = data()?;
-    let mut server = {
-        std::fs::create_dir_all(&data)?;
-        setup(&data).record("flv,mp4").on_a_disk_of(DISK_MB).start()?
-    };
+    std::fs::create_dir_all(&data)?;
+    let mut server = setup(&data)
+        .record("flv,mp4")
+        .env("AIRCHECK_WORKER__JOURNAL__MIN_FREE", min_free)
+        .on_a_disk_of(DISK_MB)
+        .start()?;
     let mut publisher = Publisher::start(server.rtmp(), "big")?;
     let (sent, broken) = pour(&mut publisher, 3 * DISK_MB as usize)?;
     if broken.is_none() {
@@ -45,18 +47,41 @@ fn a_full_disk_ends_recordings_with_a_reason_and_nothing_else() -> Result<()> {
             .with_context(|| format!("{sent} bytes were taken on {DISK_MB} MB"))?;
     }
     ensure!(server.running()?, "the server has ended:\n{}", server.log());
-    let named = until(Duration::from_secs(20), "the reason", || {
+    until(Duration::from_secs(20), "the reason in the library", || {
         let recordings = server.recordings("big")?;
         let text = serde_json::to_string(&recordings)?;
-        Ok(Seen::some(text.contains("disk").then_some(text.clone()), text))
+        Ok(Seen::when(text.contains("disk"), text))
     })?;
     let log = server.log();
     ensure!(!log.contains("panicked"), "a panic:\n{log}");
-    ensure!(
-        log.contains("disk") || log.contains("space"),
-        "the log does not say why; the library says {named}:\n{log}"
-    );
+    ensure!(log.contains("disk_full"), "the log does not say why:\n{log}");
     let (status, _) = server.get("/healthz")?;
     ensure!(status == 200, "/healthz answers {status}");
+    Ok(())
+}
+
+#[test]
+fn before_the_disk_is_full_publishes_end_with_a_reason() -> Result<()> {
+    fill("16 MiB")
+}
+
+#[test]
+fn a_full_disk_ends_recordings_with_a_reason_and_nothing_else() -> Result<()> {
+    fill("0 B")
+}
+
+#[test]
+fn while_space_is_short_no_publish_is_accepted() -> Result<()> {
+    let (_folder, data) = data()?;
+    std::fs::create_dir_all(&data)?;
+    let server = setup(&data).record("flv").on_a_disk_of(DISK_MB).start()?;
+    // The default wants far more free than this disk has.
+    let refusal = until(Duration::from_secs(10), "a refusal", || {
+        Ok(match Publisher::start(server.rtmp(), "one") {
+            Ok(_) => Seen::Not("accepted".to_owned()),
+            Err(refusal) => Seen::Met(format!("{refusal:#}")),
+        })
+    })?;
+    ensure!(refusal.contains("free"), "{refusal}");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod hostile;
 mod limits;
 mod names;
 mod publishers;
+mod rules;
 mod shutdown;
 mod takeover;
 
