@@ -1,2 +1,61 @@
-//! The `aircheck` binary.
-fn main() {}
+//! The `aircheck` binary: puts the roles together, and speaks to them.
+//!
+//! * `cli.rs`: every command, flag and help text.
+//! * `roles.rs`: standalone, coordinator, worker: settings, start, signals, end.
+//! * `client/`: the commands that speak gRPC to a coordinator.
+
+mod cli;
+mod client;
+mod roles;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Standalone(args) => roles::standalone(&args),
+        Command::Coordinator(args) => roles::coordinator(&args),
+        Command::Worker(args) => roles::worker(&args),
+        Command::CheckConfig(args) => roles::check_config(&args),
+        Command::Inspect { path, json } => {
+            let style = if json {
+                journal::Style::Json
+            } else {
+                journal::Style::Text
+            };
+            journal::inspect(&path, style, &mut std::io::stdout().lock())
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
+        Command::Template { command } => client::run(client::templates::run(command)),
+        Command::Rule { command } => client::run(client::rules::run(command)),
+        Command::Stream { command } => client::run(client::streams::run(command)),
+        Command::Recording { command } => client::run(client::recordings::run(command)),
+        Command::File { command } => client::run(client::files::run(command)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("aircheck: {}", chain(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+/// An error with what caused it, each cause said once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

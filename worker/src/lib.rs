@@ -17,7 +17,6 @@
 
 mod control;
 pub mod ingest;
-pub mod metrics;
 mod record;
 mod start;
 mod stream;

@@ -21,12 +21,12 @@ use tracing::{error, info, warn};
 use crate::control::agent::{Agent, Directive, Identity, Load};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
-use crate::metrics::Metrics;
 use crate::record::pool::Pool;
 use crate::stream::actor::{Closed, Common, Notice, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
 use crate::upload::Objects;
+use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
 const MAILBOX: usize = 4096;
@@ -38,6 +38,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Where ids come from.
     pub ids: Arc<dyn IdGen>,
+    /// What it counts.
+    pub metrics: WorkerMetrics,
 }
 
 /// Why a worker did not start.
@@ -75,7 +77,6 @@ pub struct Running {
     address: SocketAddr,
     worker: Addr<WorkerActor>,
     ingest: Option<Ingest>,
-    metrics: Arc<Metrics>,
     sync: Arc<GroupSync>,
 }
 
@@ -84,12 +85,6 @@ impl Running {
     #[must_use]
     pub fn rtmp_addr(&self) -> SocketAddr {
         self.address
-    }
-
-    /// What it counts, in Prometheus's text form.
-    #[must_use]
-    pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
     }
 
     /// Takes nothing new, ends every publish, finishes every recording. `false` where `grace` was not enough: the rest is finished
@@ -146,7 +141,6 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         GroupSync::start(&[config.data_dir.clone(), root], config.journal.sync_interval).map_err(StartError::Thread)?;
     let sync = Arc::new(sync);
     let zone = TimeZone::get(&config.time_zone).map_err(|e| StartError::Setting(format!("worker.time_zone: {e}")))?;
-    let metrics = Arc::new(Metrics::default());
     let options = journal::Options {
         segment_bytes: config.journal.segment_size.as_bytes(),
         ..Default::default()
@@ -183,7 +177,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
                     }
                 })
             }),
-            metrics: Arc::clone(&metrics),
+            metrics: deps.metrics.clone(),
             sync: Arc::clone(&sync),
         },
     )
@@ -227,7 +221,6 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         address,
         worker,
         ingest: Some(ingest),
-        metrics,
         sync,
     })
 }

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Admission, Connection, Ending, Now, Publishing, failure_kind};
 use super::{Command, Event, Live, Settings};
-use crate::metrics::Metrics;
+use shared::telemetry::{Reason, WorkerMetrics};
 
 /// One socket read takes at most this, bytes; then the journal is written. Small enough to stay in the cache.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -51,7 +51,7 @@ pub struct Deps {
     /// Where events go.
     pub events: Events,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub metrics: WorkerMetrics,
     /// Group sync, told when journals were written.
     pub sync: Arc<journal::GroupSync>,
 }
@@ -118,7 +118,7 @@ struct Desk {
     settings: Settings,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGen>,
-    metrics: Arc<Metrics>,
+    metrics: WorkerMetrics,
     sync: Arc<journal::GroupSync>,
     events: Events,
     /// Events the worker's mailbox had no room for: at most a few for each connection.
@@ -161,6 +161,10 @@ impl Desk {
     fn emit(&mut self, event: Event) {
         self.waiting.push_back(event);
         self.deliver();
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.metrics.publish_refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// Hands on events in order; those that cannot be taken yet wait.
@@ -223,7 +227,7 @@ impl Admission for Door<'_> {
             return Err((DENIED, "this worker is shutting down; connect again".to_owned()));
         }
         if self.desk.short_of_space {
-            self.desk.metrics.refused("disk_full");
+            self.desk.refused("disk_full");
             return Err((
                 DENIED,
                 format!(
@@ -238,7 +242,7 @@ impl Admission for Door<'_> {
                 // Judged by what the socket holds, not by when this thread came to read it.
                 let silent = now.mono_ms.saturating_sub(other.heard_ms) >= silence && !other.has_unread();
                 if !silent && !other.is_gone() {
-                    self.desk.metrics.refused("already_live");
+                    self.desk.refused("already_live");
                     return Err((TAKEN, format!("{key} is being published by {}", other.peer)));
                 }
                 let why = format!("another publisher of {key} came from {peer}");
@@ -268,7 +272,7 @@ impl Admission for Door<'_> {
                 publish_id: publish_id.clone(),
             },
         );
-        self.desk.metrics.publish_began();
+        self.desk.metrics.publishes.inc();
         self.desk.emit(Event::Published(live));
         Ok(Publishing {
             publish_id,
@@ -280,7 +284,7 @@ impl Admission for Door<'_> {
     fn ended(&mut self, publish_id: &str, reason: &str) {
         self.desk.live.retain(|_, holder| holder.publish_id != publish_id);
         info!(publish = %publish_id, reason, "publish ended");
-        self.desk.metrics.publish_ended(reason);
+        self.desk.metrics.publishes.dec();
         self.desk.sync.mark_dirty();
         self.desk.emit(Event::Unpublished {
             publish_id: publish_id.to_owned(),
@@ -290,7 +294,13 @@ impl Admission for Door<'_> {
 
     fn write_failed(&mut self, publish_id: &str, error: &JournalError) {
         tracing::error!(publish = %publish_id, error = %error, "journal write failed; what the publisher sent last is lost");
-        self.desk.metrics.refused(failure_kind(error));
+        self.desk
+            .metrics
+            .journal_errors
+            .get_or_create(&Reason {
+                reason: failure_kind(error),
+            })
+            .inc();
     }
 }
 
@@ -412,7 +422,8 @@ impl Poller {
     }
 
     fn settle(&mut self, connection: Box<Connection>, now: Now) {
-        self.desk.metrics.connection_began();
+        self.desk.metrics.accepted.inc();
+        self.desk.metrics.connections.inc();
         if let Some(place) = self.free.pop() {
             if let (Some(slot), Some(due)) = (self.places.get_mut(place), self.due.get_mut(place)) {
                 *slot = Some(connection);
@@ -436,7 +447,7 @@ impl Poller {
         };
         let mut visited = connection.visit(&mut self.scratch, &mut self.batch, &mut door, now);
         if visited.bytes > 0 {
-            self.desk.metrics.received(visited.bytes);
+            self.desk.metrics.ingest_bytes.inc_by(visited.bytes);
             if connection.publishing.is_some() {
                 self.desk.sync.mark_dirty();
             }
@@ -494,7 +505,14 @@ impl Poller {
         } else {
             warn!(%peer, kind = ending.kind, reason = %ending.reason, "connection ended");
         }
-        self.desk.metrics.connection_ended(ending.kind);
+        self.desk.metrics.connections.dec();
+        if !matches!(ending.kind, "peer_closed" | "worker_stopped") {
+            self.desk
+                .metrics
+                .connection_errors
+                .get_or_create(&Reason { reason: ending.kind })
+                .inc();
+        }
         let mut door = Door {
             desk: &mut self.desk,
             others: &self.places,

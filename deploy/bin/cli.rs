@@ -1,0 +1,433 @@
+//! The command line. What each command does is in `roles.rs` (servers) and `client/` (everything that speaks gRPC).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Records live streams, and loses nothing silently.
+#[derive(Debug, Parser)]
+#[command(name = "aircheck", version, about, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  Record everything that is pushed to this machine, as HLS and MP4:
+    aircheck standalone --data-dir ./data --record hls,mp4
+  Push with ffmpeg, or point OBS at rtmp://127.0.0.1/live with the stream key `show`:
+    ffmpeg -re -i clip.mp4 -c copy -f flv rtmp://127.0.0.1/live/show
+  See what was recorded:
+    aircheck recording list
+    aircheck file list")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run coordinator and worker in one process, on an embedded store and a local directory.
+    #[command(after_help = "Examples:
+  aircheck standalone --data-dir ./data --record hls,mp4
+  aircheck standalone --data-dir ./data --record flv --rtmp 0.0.0.0:1935 --insecure
+  AIRCHECK_WORKER__JOURNAL__SYNC_INTERVAL=200ms aircheck standalone --data-dir ./data
+
+The first TERM or INT finishes what is being recorded, within worker.drain_grace; the second ends at once.
+What is unfinished then is finished by the next start.")]
+    Standalone(Standalone),
+    /// Run the coordinator: templates, rules, leases and the media library.
+    #[command(after_help = "Example:
+  aircheck coordinator --data-dir ./data --grpc 127.0.0.1:7070 --http 127.0.0.1:8080")]
+    Coordinator(Coordinator),
+    /// Run a worker: takes streams and records them.
+    #[command(after_help = "Example:
+  aircheck worker --coordinator http://127.0.0.1:7070 --data-dir ./worker-1 --rtmp 127.0.0.1:1935")]
+    Worker(Worker),
+    /// Record templates: in which formats, cut how often, kept how long, named how.
+    Template {
+        #[command(subcommand)]
+        command: TemplateCommand,
+    },
+    /// Record rules: which streams a template is for. The most specific rule wins.
+    Rule {
+        #[command(subcommand)]
+        command: RuleCommand,
+    },
+    /// Streams that are live.
+    Stream {
+        #[command(subcommand)]
+        command: StreamCommand,
+    },
+    /// Recordings: one for each publish and cause.
+    Recording {
+        #[command(subcommand)]
+        command: RecordingCommand,
+    },
+    /// Finished media files.
+    File {
+        #[command(subcommand)]
+        command: FileCommand,
+    },
+    /// Print a journal, one of its segments or indexes, or a recorder's state, for people.
+    #[command(after_help = "Examples:
+  aircheck inspect ./data/journal
+  aircheck inspect ./data/journal/0198f3b2-… --json")]
+    Inspect {
+        /// A journal directory, a directory of journals, or a file within one.
+        path: PathBuf,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check settings and print those in force, without starting anything.
+    #[command(after_help = "Example:
+  aircheck check-config --config /etc/aircheck.toml")]
+    CheckConfig(Settings),
+}
+
+/// Where settings come from: flags over AIRCHECK_* environment over one TOML file over defaults.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// TOML file with settings.
+    #[arg(long, value_name = "FILE", env = "AIRCHECK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Any setting by its name, such as worker.journal.preroll=10s. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// Directory for everything that must outlive the process.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Listen beyond this machine although there are no credentials yet.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Standalone {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Record every stream that no rule matches, in these formats: flv, hls, mp4, aac, mp3.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) record: Option<String>,
+    /// Where publishers connect [default: 127.0.0.1:1935]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) rtmp: Option<SocketAddr>,
+    /// Health and metrics [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// API for client commands [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Where metadata lies: embedded: or etcd://HOST:2379/PREFIX [default: embedded:]
+    #[arg(long, value_name = "URL")]
+    pub(crate) metadata: Option<String>,
+    /// Where media goes: file:///DIR or s3://BUCKET/PREFIX [default: DATA-DIR/objects]
+    #[arg(long, value_name = "URL")]
+    pub(crate) objects: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Coordinator {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Record every stream that no rule matches, in these formats.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) record: Option<String>,
+    /// Health and metrics [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// API for workers and clients [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Where metadata lies: etcd://HOST:2379/PREFIX
+    #[arg(long, value_name = "URL")]
+    pub(crate) metadata: Option<String>,
+    /// Where media goes.
+    #[arg(long, value_name = "URL")]
+    pub(crate) objects: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Coordinators to speak to, separated by commas [default: http://127.0.0.1:7070]
+    #[arg(long, value_name = "URLS")]
+    pub(crate) coordinator: Option<String>,
+    /// Where publishers connect [default: 127.0.0.1:1935]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) rtmp: Option<SocketAddr>,
+    /// Where media goes [default: DATA-DIR/objects]
+    #[arg(long, value_name = "URL")]
+    pub(crate) objects: Option<String>,
+}
+
+/// How a client command reaches the coordinator and prints.
+#[derive(Debug, Args)]
+pub(crate) struct Client {
+    /// The coordinator's gRPC address.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "AIRCHECK_SERVER",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    pub(crate) server: String,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Tables for people.
+    Text,
+    /// One JSON document for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Make a template. Without a format it says: do not record.
+    #[command(after_help = "Examples:
+  aircheck template create archive --mp4 --mp4-interval 1h --storage 30d
+  aircheck template create watch --hls --hls-continue 30s --flv
+  aircheck template create never")]
+    Create(TemplateSpec),
+    /// Change a template as a whole: what is not said gets its default. Streams that are live keep what they began with.
+    #[command(after_help = "Example:\n  aircheck template update archive --mp4 --mp4-interval 30m")]
+    Update(TemplateSpec),
+    /// List all templates.
+    List {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show one template.
+    Get {
+        /// Name or id.
+        template: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Delete a template that no rule uses.
+    Delete {
+        /// Name or id.
+        template: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateSpec {
+    /// The template's name (for update also its id).
+    pub(crate) name: String,
+    /// A sentence about it.
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// Record FLV files.
+    #[arg(long)]
+    pub(crate) flv: bool,
+    /// Record HLS.
+    #[arg(long)]
+    pub(crate) hls: bool,
+    /// Record MP4 files.
+    #[arg(long)]
+    pub(crate) mp4: bool,
+    /// Record the sound as AAC files.
+    #[arg(long)]
+    pub(crate) aac: bool,
+    /// Record the sound as MP3 files, where it is MP3.
+    #[arg(long)]
+    pub(crate) mp3: bool,
+    /// Cut all files this often, 60s to 12h, at the next key picture [default: 30m]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) interval: Option<humantime::Duration>,
+    /// Cut FLV files this often.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) flv_interval: Option<humantime::Duration>,
+    /// Cut MP4 files this often.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) mp4_interval: Option<humantime::Duration>,
+    /// Cut AAC files this often.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) aac_interval: Option<humantime::Duration>,
+    /// Cut MP3 files this often.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) mp3_interval: Option<humantime::Duration>,
+    /// Keep one HLS recording over interruptions up to this long, 0s to 30m [default: 0s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) hls_continue: Option<humantime::Duration>,
+    /// Keep files this long, up to 1500d; 0s: for ever [default: 0s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) storage: Option<humantime::Duration>,
+    /// Pattern of file names, such as {StreamID}_{StartYear}-{StartMonth}-{StartDay}
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) file_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuleKey {
+    /// Push domain.
+    #[arg(long)]
+    pub(crate) domain: String,
+    /// Application; absent: any.
+    #[arg(long)]
+    pub(crate) app: Option<String>,
+    /// Stream name; absent: any.
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuleCommand {
+    /// Bind streams to a template.
+    #[command(after_help = "Examples:
+  aircheck rule create --domain push.example.com --template archive
+  aircheck rule create --domain push.example.com --app live --stream rehearsal --template never
+
+The most specific rule wins: domain+app+stream, then domain+stream, then domain+app, then domain.")]
+    Create {
+        #[command(flatten)]
+        key: RuleKey,
+        /// Name or id of the template.
+        #[arg(long)]
+        template: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List all rules.
+    List {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Delete a rule. Streams that are live are recorded to their end.
+    Delete {
+        #[command(flatten)]
+        key: RuleKey,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Of {
+    /// Only of this push domain.
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Only of this application.
+    #[arg(long)]
+    pub(crate) app: Option<String>,
+    /// Only of this stream name.
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamCommand {
+    /// List live streams.
+    List {
+        /// Only of this push domain.
+        #[arg(long)]
+        domain: Option<String>,
+        /// Only of this application.
+        #[arg(long)]
+        app: Option<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Say which rule would win for a stream, and why.
+    Explain {
+        /// DOMAIN/APP/STREAM
+        stream: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    /// Live, or being finished.
+    Recording,
+    /// Its worker is away.
+    Interrupted,
+    /// Complete.
+    Finished,
+    /// Ended without all it should hold.
+    Failed,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecordingCommand {
+    /// List recordings, the newest first.
+    #[command(after_help = "Examples:
+  aircheck recording list --state finished
+  aircheck recording list --stream show --output json")]
+    List {
+        #[command(flatten)]
+        of: Of,
+        /// Only in this state.
+        #[arg(long, value_enum)]
+        state: Option<State>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show one recording and its files.
+    Get {
+        /// The recording's id.
+        recording: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Say which rule would win for a stream and why, and what was recorded of it.
+    #[command(after_help = "Example:\n  aircheck recording explain push.example.com/live/show")]
+    Explain {
+        /// DOMAIN/APP/STREAM
+        stream: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Wait until every recording of a stream has ended.
+    #[command(after_help = "Example:\n  aircheck recording wait --stream show --timeout 1m")]
+    Wait {
+        #[command(flatten)]
+        of: Of,
+        /// Give up after this long.
+        #[arg(long, value_name = "TIME", default_value = "10m")]
+        timeout: humantime::Duration,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// List finished files, the newest first.
+    #[command(after_help = "Examples:
+  aircheck file list --stream show
+  aircheck file list --recording 0198f3b2-… --format mp4 --output json")]
+    List {
+        #[command(flatten)]
+        of: Of,
+        /// Only of this recording.
+        #[arg(long, value_name = "ID")]
+        recording: Option<String>,
+        /// Only of this format.
+        #[arg(long)]
+        format: Option<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show one file.
+    Get {
+        /// The file's id.
+        file: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}

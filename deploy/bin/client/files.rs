@@ -1,0 +1,126 @@
+//! `aircheck file …`
+
+use proto::v1::files_client::FilesClient;
+use proto::v1::{GetFileRequest, ListFilesRequest, MediaFile};
+use serde_json::{Value, json};
+use shared::template::Format;
+use tonic::transport::Channel;
+
+use super::{
+    Done, PAGE, bytes, connect, format_name, gaps_json, given, instant, length, print, said, stream_json, stream_name,
+    table, when,
+};
+use crate::cli::{FileCommand, Of};
+
+pub(crate) async fn run(command: FileCommand) -> Done {
+    match command {
+        FileCommand::List {
+            of,
+            recording,
+            format,
+            client,
+        } => {
+            let format = match format {
+                None => None,
+                Some(name) => Some(
+                    Format::ALL
+                        .into_iter()
+                        .find(|f| f.as_str() == name.to_ascii_lowercase())
+                        .ok_or_else(|| format!("--format {name:?} is none of flv, hls, mp4, aac, mp3"))?,
+                ),
+            };
+            let all = list(connect(&client).await?, &of, recording.as_ref(), format).await?;
+            let document = json!({ "files": all.iter().map(document).collect::<Vec<_>>() });
+            print(&client, &document, || listing(&all))
+        }
+        FileCommand::Get { file, client } => {
+            let answer = FilesClient::new(connect(&client).await?)
+                .get_file(GetFileRequest { file_id: file })
+                .await
+                .map_err(said)?;
+            let found = answer.into_inner().file.ok_or("the coordinator sent no file")?;
+            print(&client, &document(&found), || {
+                let mut text = listing(std::slice::from_ref(&found));
+                text += &format!("\nobject key  {}\nchecksum    {}\n", found.object_key, found.checksum);
+                text += &format!("units       {} video, {} audio\n", found.video_units, found.audio_units);
+                for gap in &found.gaps {
+                    text += &format!(
+                        "gap         {} units, {} to {} ms: {}\n",
+                        gap.units, gap.from_ms, gap.to_ms, gap.reason
+                    );
+                }
+                text
+            })
+        }
+    }
+}
+
+/// Reads every page.
+pub(crate) async fn list(
+    channel: Channel,
+    of: &Of,
+    recording: Option<&String>,
+    format: Option<Format>,
+) -> Result<Vec<MediaFile>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut service = FilesClient::new(channel);
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListFilesRequest {
+            page_size: PAGE,
+            page_token,
+            recording_id: given(recording),
+            domain: given(of.domain.as_ref()),
+            app: given(of.app.as_ref()),
+            stream: given(of.stream.as_ref()),
+            format: format.map_or(0, |f| proto::v1::Format::from(f).into()),
+        };
+        let page = service.list_files(request).await.map_err(said)?.into_inner();
+        all.extend(page.files);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Files as a table.
+pub(crate) fn listing(files: &[MediaFile]) -> String {
+    let rows: Vec<Vec<String>> = files
+        .iter()
+        .map(|f| {
+            vec![
+                stream_name(f.stream.as_ref()),
+                format_name(f.format),
+                f.name.clone(),
+                when(f.start_ms),
+                length(f.duration_ms),
+                bytes(f.size),
+                f.file_id.clone(),
+            ]
+        })
+        .collect();
+    table(&["stream", "format", "name", "start", "length", "size", "id"], &rows)
+}
+
+/// One file, for programs.
+pub(crate) fn document(file: &MediaFile) -> Value {
+    json!({
+        "file_id": file.file_id,
+        "recording_id": file.recording_id,
+        "stream": stream_json(file.stream.as_ref()),
+        "format": format_name(file.format),
+        "sequence": file.sequence,
+        "name": file.name,
+        "object_key": file.object_key,
+        "size": file.size,
+        "duration_ms": file.duration_ms,
+        "start": instant(file.start_ms),
+        "end": instant(file.end_ms),
+        "checksum": file.checksum,
+        "video_units": file.video_units,
+        "audio_units": file.audio_units,
+        "gaps": gaps_json(&file.gaps),
+        "epoch": file.epoch,
+        "committed": instant(file.committed_ms),
+    })
+}
