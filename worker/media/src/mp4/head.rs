@@ -18,10 +18,10 @@ use crate::access_unit::{Codec, Track, UnitInfo};
 const EPOCH_1904_S: i64 = 2_082_844_800;
 /// Scale 1, no turning: the matrix every track and movie carries. §6.2.2.
 const UNITY_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
-/// No sample takes more of `moov` than this: 8 each in `stts`, `ctts` and `co64`, 4 in `stsz` and `stss`, 12 in `stsc`.
-const MAX_TABLE_BYTES: u64 = 44;
-/// What `moov` holds besides sample tables and decoder configurations, generously.
-const FIXED_BYTES: u64 = 4096;
+/// What a head holds besides sample tables and decoder configurations, padding included, generously.
+const FIXED_BYTES: u64 = 2 * HEAD_ALIGNMENT as u64;
+/// What a sample entry holds besides its decoder configuration, generously.
+const ENTRY_BYTES: usize = 256;
 /// A longer distance between the last two decode times is taken for a pause, not for how long a sample lasts.
 const MAX_LAST_DURATION_MS: u32 = 1000;
 
@@ -101,19 +101,13 @@ impl HeadBuilder {
     pub fn finish(self) -> Result<Vec<u8>, Mp4Error> {
         let start_ms = self.start_ms().ok_or(Mp4Error::Empty)?;
         let body_len = self.body_len();
-        let samples: u64 = self.summaries().map(|summary| u64::from(summary.samples)).sum();
-        let configurations: usize = self
-            .tracks(start_ms)
-            .flat_map(|track| track.entries)
-            .map(|entry| entry.record.len() + 256)
-            .sum();
-        let most = samples * MAX_TABLE_BYTES + configurations as u64 + FIXED_BYTES;
+        let wide = body_len + self.len_bound(start_ms, false) > u64::from(u32::MAX);
+        let most = self.len_bound(start_ms, wide);
         if most > u64::from(u32::MAX) {
             return Err(Mp4Error::TooLarge(most));
         }
-        let wide = body_len + most + HEAD_ALIGNMENT as u64 > u64::from(u32::MAX);
 
-        let mut head = Vec::new();
+        let mut head = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
         put_ftyp(&mut head);
         let mut offsets = [None, None];
         boxed(&mut head, b"moov", |out| {
@@ -128,6 +122,14 @@ impl HeadBuilder {
             offsets.add(&mut head, len);
         }
         Ok(head)
+    }
+
+    /// Bytes that the head takes at most.
+    fn len_bound(&self, start_ms: i64, wide: bool) -> u64 {
+        let tables: u64 = self.summaries().map(|summary| tables::len_bound(summary, wide)).sum();
+        let entries = self.tracks(start_ms).flat_map(|track| track.entries);
+        let entries: usize = entries.map(|entry| entry.record.len() + ENTRY_BYTES).sum();
+        FIXED_BYTES + tables + entries as u64
     }
 
     fn summaries(&self) -> impl Iterator<Item = &Summary> {

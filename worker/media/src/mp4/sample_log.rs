@@ -46,10 +46,22 @@ pub(super) struct Summary {
     pub(super) last_pts_ms: i64,
     pub(super) min_cto_ms: i32,
     pub(super) max_cto_ms: i32,
-    pub(super) all_sync: bool,
+    pub(super) sync_samples: u32,
+    pub(super) chunks: u32,
+    /// Times that the distance between decode times changed, the composition offset, and what `stsc` says of a whole chunk.
+    pub(super) delta_changes: u32,
+    pub(super) cto_changes: u32,
+    pub(super) chunk_changes: u32,
     pub(super) bytes: u64,
     pub(super) max_size: u32,
     pub(super) min_size: u32,
+}
+
+impl Summary {
+    /// Every sample is one where decoding can start.
+    pub(super) fn all_sync(&self) -> bool {
+        self.sync_samples == self.samples
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,6 +75,9 @@ pub(super) struct SampleLog {
     /// End of the track's last sample, from the body's first byte.
     end: u64,
     chunk_dts_ms: i64,
+    chunk_samples: u32,
+    /// Samples and sample entry of the last whole chunk.
+    last_chunk: (u32, u8),
 }
 
 impl SampleLog {
@@ -95,12 +110,13 @@ impl SampleLog {
         if starts_chunk {
             put(block, unit.offset - self.end);
             put(block, u64::from(unit.entry));
-            self.chunk_dts_ms = unit.dts_ms;
+            self.end_chunk(unit.dts_ms);
         }
+        self.chunk_samples += 1;
         self.cto_ms = unit.cto_ms;
         self.entry = unit.entry;
         self.end = unit.offset + u64::from(unit.size);
-        self.summarize(unit, delta_ms);
+        self.summarize(unit, delta_ms, starts_chunk, offset_changes);
     }
 
     /// Bytes of memory the records take.
@@ -118,7 +134,17 @@ impl SampleLog {
         }
     }
 
-    fn summarize(&mut self, unit: &Placed, delta_ms: u32) {
+    fn end_chunk(&mut self, next_dts_ms: i64) {
+        let chunk = (self.chunk_samples, self.entry);
+        if let Some(summary) = &mut self.summary {
+            summary.chunk_changes += u32::from(chunk != self.last_chunk);
+        }
+        self.last_chunk = chunk;
+        self.chunk_samples = 0;
+        self.chunk_dts_ms = next_dts_ms;
+    }
+
+    fn summarize(&mut self, unit: &Placed, delta_ms: u32, starts_chunk: bool, offset_changes: bool) {
         let pts_ms = unit.dts_ms + i64::from(unit.cto_ms);
         let summary = self.summary.get_or_insert(Summary {
             samples: 0,
@@ -129,19 +155,26 @@ impl SampleLog {
             last_pts_ms: pts_ms,
             min_cto_ms: unit.cto_ms,
             max_cto_ms: unit.cto_ms,
-            all_sync: true,
+            sync_samples: 0,
+            chunks: 0,
+            delta_changes: 0,
+            cto_changes: 0,
+            chunk_changes: 0,
             bytes: 0,
             max_size: unit.size,
             min_size: unit.size,
         });
         summary.samples += 1;
+        summary.sync_samples += u32::from(unit.key);
+        summary.chunks += u32::from(starts_chunk);
+        summary.delta_changes += u32::from(summary.last_delta_ms != delta_ms);
+        summary.cto_changes += u32::from(offset_changes);
         summary.last_dts_ms = unit.dts_ms;
         summary.last_delta_ms = delta_ms;
         summary.first_pts_ms = summary.first_pts_ms.min(pts_ms);
         summary.last_pts_ms = summary.last_pts_ms.max(pts_ms);
         summary.min_cto_ms = summary.min_cto_ms.min(unit.cto_ms);
         summary.max_cto_ms = summary.max_cto_ms.max(unit.cto_ms);
-        summary.all_sync &= unit.key;
         summary.bytes += u64::from(unit.size);
         summary.max_size = summary.max_size.max(unit.size);
         summary.min_size = summary.min_size.min(unit.size);

@@ -37,6 +37,20 @@ impl ChunkOffsets {
     }
 }
 
+/// Bytes that the tables of a track take, give or take a few.
+pub(super) fn len_bound(summary: &Summary, wide: bool) -> u64 {
+    let entries: [(u64, u32); 6] = [
+        (8, summary.delta_changes), // stts
+        (8, summary.cto_changes),   // ctts
+        (4, if summary.all_sync() { 0 } else { summary.sync_samples }),
+        (12, summary.chunk_changes), // stsc
+        (4, summary.samples),        // stsz
+        (if wide { 8 } else { 4 }, summary.chunks),
+    ];
+    // Six headers of at most 20 bytes, and in three tables a first or last run that is no change.
+    256 + entries.iter().map(|&(len, count)| len * u64::from(count)).sum::<u64>()
+}
+
 /// How long each sample is decoded: until the next one is, and the last for `last`.
 fn durations(log: &SampleLog, last: u32) -> impl Iterator<Item = u32> {
     log.samples()
@@ -99,7 +113,7 @@ pub(super) fn put_ctts(out: &mut Vec<u8>, log: &SampleLog, summary: &Summary, sh
 
 /// `stss`: the samples where decoding can start, counted from 1; no box where all are.
 pub(super) fn put_stss(out: &mut Vec<u8>, log: &SampleLog, summary: &Summary) {
-    if summary.all_sync {
+    if summary.all_sync() {
         return;
     }
     counted_box(out, b"stss", 0, |out| {

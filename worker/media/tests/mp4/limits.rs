@@ -88,7 +88,7 @@ fn half_an_hour_of_100_units_a_second_costs_less_than_2_megabytes_while_composin
     assert!(memory < 2_000_000, "{memory} bytes");
     let head = builder.finish().unwrap();
     assert!(head.len() < 5_000_000, "{} bytes", head.len());
-    assert!(head.capacity() < 2 * head.len());
+    assert!(head.capacity() - head.len() < 3 * HEAD_ALIGNMENT);
     assert_eq!(
         reader::read(&head)
             .tracks
@@ -103,15 +103,14 @@ fn half_an_hour_of_100_units_a_second_costs_less_than_2_megabytes_while_composin
 fn a_day_is_composed() {
     let mut builder = HeadBuilder::new(&configs(&avcc(0)), 0);
     let mut bytes = 0;
-    for unit in stream(24 * 3600) {
+    // Every fourth unit, for the test's own time.
+    for unit in stream(24 * 3600).step_by(4) {
         bytes += u64::from(unit.data_len());
         assert_eq!(builder.push(&unit, None), Take::Yes);
     }
     assert_eq!(builder.body_len(), bytes);
-    assert!(builder.memory_len() < 90_000_000);
+    assert!(builder.memory_len() < 20_000_000);
     let head = builder.finish().unwrap();
     assert_eq!(head.len() % HEAD_ALIGNMENT, 0);
-    let mdat = head.last_chunk::<16>().unwrap();
-    assert_eq!(mdat[..8], *b"\0\0\0\x01mdat");
-    assert_eq!(mdat[8..], (bytes + 16).to_be_bytes());
+    assert_eq!(reader::read(&head).mdat_len, bytes);
 }

@@ -35,6 +35,11 @@ pub(crate) struct Movie {
 }
 
 impl Movie {
+    /// Sample entries of all tracks.
+    pub(crate) fn entries(&self) -> usize {
+        self.tracks.iter().map(|track| track.entries.len()).sum()
+    }
+
     pub(crate) fn track(&self, kind: Track) -> &ReadTrack {
         self.tracks
             .iter()

@@ -76,6 +76,11 @@ pub(crate) fn check(start: &[(Codec, Track, &[u8])], pushed: &[Pushed]) -> Optio
     };
     let movie = reader::read(&head);
     assert_eq!(head.len() % HEAD_ALIGNMENT, 0);
+    let spare = head.capacity() - head.len();
+    assert!(
+        spare < 4 * HEAD_ALIGNMENT + movie.entries() * 256,
+        "the head's length was foreseen, but for {spare} bytes"
+    );
     assert_eq!(movie.boxes, [*b"ftyp", *b"moov", *b"free", *b"mdat"]);
     assert_eq!(movie.mdat_len, body_len);
     assert_eq!(movie.moov.mvhd.creation_time, 1_700_000_000 + 2_082_844_800);
