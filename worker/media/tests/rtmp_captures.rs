@@ -1,6 +1,7 @@
 //! What real encoders sent, byte by byte, replayed in several splits. `examples/rtmp_capture.rs` made the captures of
 //! one clip of 2 s, 20 pictures and 88 audio frames, pushed by FFmpeg 5.1 and 9.0, GStreamer 1.22's `rtmp2sink` and
 //! librtmp 2.4.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use media::rtmp::{Handler, Limits, MediaTag, PublishRequest, ServerSession, Unpublish, Verdict};
 

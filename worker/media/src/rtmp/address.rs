@@ -36,6 +36,13 @@ impl Connect {
         }
     }
 
+    /// Bytes of memory held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        [&self.app, &self.tc_url, &self.flash_ver]
+            .into_iter()
+            .fold(0, |sum, text| sum.saturating_add(text.capacity()))
+    }
+
     /// The request that `publish` with this name and type makes.
     pub(super) fn publish_request(&self, name: &str, publish_type: Option<&str>) -> PublishRequest {
         let (app, app_query) = split_query(&self.app);

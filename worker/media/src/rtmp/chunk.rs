@@ -189,6 +189,18 @@ impl ChunkReader {
         self.partial
     }
 
+    /// Bytes of memory held besides the reader itself.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let table = self.streams.capacity().saturating_mul(size_of::<Stream>());
+        let buffers = self
+            .streams
+            .iter()
+            .map(|stream| stream.buf.capacity())
+            .fold(table, usize::saturating_add);
+        buffers.saturating_add(self.spare.capacity())
+    }
+
     /// Takes bytes off the front of `input` up to the end of the next message. `None`: all of `input` is taken.
     ///
     /// # Errors

@@ -97,16 +97,6 @@ pub(super) fn reply(s1: &Packet, random: [u8; 32], out: &mut Vec<u8>) {
     }
 }
 
-/// True if S2 or C2 is what the digest in the packet it answers demands.
-#[cfg(test)]
-pub(super) fn echo_is_signed(echo: &Packet, answered: &Packet, key: &[u8], answered_key: &[u8]) -> bool {
-    let Some((_, digest)) = find_digest(answered, answered_key) else {
-        return false;
-    };
-    let (body, signature) = echo.split_at(PACKET_LEN - DIGEST_LEN);
-    hmac(&echo_key(key, &digest), &[body]) == signature
-}
-
 /// The layout and the digest of a packet that is signed with this key; `None` for the plain form.
 fn find_digest(packet: &Packet, key: &[u8]) -> Option<(Scheme, Digest)> {
     Scheme::ALL.into_iter().find_map(|scheme| {
@@ -185,3 +175,7 @@ fn random_packet(seed: [u8; 32]) -> Packet {
     }
     packet
 }
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

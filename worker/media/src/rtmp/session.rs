@@ -136,6 +136,18 @@ impl ServerSession {
         self.reader.partial_bytes()
     }
 
+    /// Bytes of memory held besides the session itself: incomplete messages, unsent answers, names.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let gathered = match &self.stage {
+            Stage::Hello { gathered, .. } => gathered.capacity(),
+            _ => 0,
+        };
+        [self.reader.memory_bytes(), self.talk.memory_bytes(), gathered]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+
     /// Bytes fed so far.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
@@ -299,6 +311,14 @@ impl Talk {
             self.user_control(message::PING_RESPONSE, *time)?;
         }
         Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let names = [
+            self.connect.as_ref().map_or(0, Connect::memory_bytes),
+            self.publish.as_ref().map_or(0, |publish| publish.name.capacity()),
+        ];
+        names.into_iter().fold(self.output.capacity(), usize::saturating_add)
     }
 
     /// Writes a user control event.
