@@ -7,7 +7,11 @@
 use alloc::vec::Vec;
 use core::{mem, ops::Range};
 
-use super::{Limits, message};
+use super::{
+    Limits,
+    chunk_header::{Fields, MAX_HEADER, basic_header, message_header},
+    message,
+};
 
 /// Chunk size of both directions until `SetChunkSize` says otherwise. RTMP 1.0 §5.4.1.
 pub const DEFAULT_CHUNK_SIZE: u32 = 128;
@@ -17,12 +21,6 @@ pub const MAX_MESSAGE_LEN: u32 = 0xFF_FFFF;
 
 /// Chunk stream ids that a header can say. RTMP 1.0 §5.3.1.1.
 pub const CHUNK_STREAM_IDS: core::ops::RangeInclusive<u32> = 2..=65_599;
-
-/// Value of the 24-bit timestamp field that says: see the extended timestamp.
-const EXTENDED: u32 = 0xFF_FFFF;
-
-/// Longest header: 3 bytes of basic header, 11 of message header, 4 of extended timestamp.
-const MAX_HEADER: usize = 18;
 
 /// What a new assembly buffer holds at least, if the message is that long. Large enough that most inter pictures
 /// need one allocation, small enough that 64 chunk streams of a liar stay within 1 MiB.
@@ -429,17 +427,6 @@ impl ChunkReader {
     }
 }
 
-/// The fields of a header of type 0, 1 or 2.
-struct Fields {
-    /// Timestamp or delta, the extended one where the field says so.
-    time: u32,
-    extended: bool,
-    /// Type 0: `time` is absolute.
-    absolute: bool,
-    len_and_type: Option<(u32, u8)>,
-    stream_id: Option<u32>,
-}
-
 impl Stream {
     fn new(id: u32) -> Self {
         Self {
@@ -493,63 +480,6 @@ impl Stream {
             (false, _) => Some(0),
         }
     }
-}
-
-/// Format, chunk stream id and length of a basic header; `None` if it is incomplete. RTMP 1.0 §5.3.1.1.
-fn basic_header(bytes: &[u8]) -> Option<(u8, u32, usize)> {
-    let (&first, rest) = bytes.split_first()?;
-    let format = first >> 6;
-    match first & 0x3F {
-        0 => Some((format, u32::from(*rest.first()?).saturating_add(64), 2)),
-        1 => {
-            let &[low, high] = rest.first_chunk()?;
-            Some((format, u32::from(u16::from_le_bytes([low, high])).saturating_add(64), 3))
-        }
-        csid => Some((format, u32::from(csid), 1)),
-    }
-}
-
-/// Fields and length of a message header with its extended timestamp. Outer `None`: type 3 has no fields; inner
-/// `None`: incomplete. RTMP 1.0 §5.3.1.2, §5.3.1.3.
-fn message_header(format: u8, bytes: &[u8]) -> Option<(Option<Fields>, usize)> {
-    let len = match format {
-        0 => 11,
-        1 => 7,
-        2 => 3,
-        _ => return None,
-    };
-    let Some((header, rest)) = bytes.split_at_checked(len) else {
-        return Some((None, 0));
-    };
-    let u24 = |at: usize| {
-        header
-            .get(at..)?
-            .first_chunk()
-            .map(|&[a, b, c]| u32::from_be_bytes([0, a, b, c]))
-    };
-    let time = u24(0).unwrap_or(0);
-    let extended = time == EXTENDED;
-    let (time, len) = match (extended, rest.first_chunk()) {
-        (false, _) => (time, len),
-        (true, Some(&value)) => (u32::from_be_bytes(value), len.saturating_add(4)),
-        (true, None) => return Some((None, 0)),
-    };
-    let len_and_type = u24(3).zip(header.get(6).copied());
-    // The one little-endian number of the protocol.
-    let stream_id = header
-        .get(7..)
-        .and_then(|bytes| bytes.first_chunk())
-        .map(|&bytes| u32::from_le_bytes(bytes));
-    Some((
-        Some(Fields {
-            time,
-            extended,
-            absolute: format == 0,
-            len_and_type,
-            stream_id,
-        }),
-        len,
-    ))
 }
 
 /// Appends to a message of `whole` bytes, doubling its memory as it really grows.

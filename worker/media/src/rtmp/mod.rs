@@ -28,6 +28,7 @@
 
 mod address;
 mod chunk;
+mod chunk_header;
 mod chunk_writer;
 mod client;
 mod command;
