@@ -1,5 +1,5 @@
 use super::*;
-use alloc::{format, vec};
+use alloc::vec;
 use proptest::prelude::*;
 
 fn segment(uri: &str, duration_ms: u32) -> Segment {
@@ -192,7 +192,7 @@ proptest! {
 
     #[test]
     fn any_uri_stays_one_line_and_no_comment(uri in any::<String>().prop_filter("not empty", |uri| !uri.is_empty())) {
-        let mut text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n");
+        let mut text = String::from("#EXTM3U\n#EXT-X-TARGETDURATION:1\n");
         Segment { map: Some(uri.clone()), ..segment(&uri, 1) }.append(&mut text);
         let read = MediaPlaylist::parse(&text).unwrap();
         prop_assert_eq!(read.segments.len(), 1);

@@ -257,7 +257,8 @@ impl HeadBuilder {
             out.name(name);
             value.encode(&mut out.bytes);
         }
-        if has_key_frames {
+        // A list of one lets nobody seek anywhere, and FFmpeg calls it invalid.
+        if self.key_frames.entries.len() > 1 {
             self.append_key_frames(&mut out, head_len);
         }
         if filler > 0 {
