@@ -357,6 +357,24 @@ fn only_the_publish_meant_is_ended() {
 }
 
 #[test]
+fn a_publish_on_the_connections_own_stream_is_ended_too() {
+    let mut session = open();
+    let mut recorder = Recorder::default();
+    session
+        .feed(&command("connect", 1.0, &[Value::Object(vec![])]), &mut recorder)
+        .unwrap();
+    let publish = support::message_on(0, 8, 20, &command_payload("publish", 5.0, &[Value::Null, text("x")]));
+    session.feed(&publish, &mut recorder).unwrap();
+    session
+        .feed(
+            &command("deleteStream", 0.0, &[Value::Null, Value::Number(1.0)]),
+            &mut recorder,
+        )
+        .unwrap();
+    assert_eq!(recorder.events.last(), Some(&Event::Unpublish(Unpublish::DeleteStream)));
+}
+
+#[test]
 fn a_player_is_told_that_there_is_nothing_to_play() {
     let mut session = open();
     let result = session.feed(

@@ -40,7 +40,7 @@ const CAN_FORWARD: f64 = 4.0;
 
 impl Talk {
     /// Answers one command that came on this message stream.
-    pub(super) fn answer<H: Handler>(
+    pub(super) fn answer<H: Handler + ?Sized>(
         &mut self,
         stream_id: u32,
         command: &Command,
@@ -56,7 +56,10 @@ impl Talk {
             "publish" => self.on_publish(stream_id, command, handler),
             "deleteStream" => {
                 let named = command.argument(0).and_then(Value::as_number);
-                let ends = |publish: &Publish| named.is_none_or(|id| id == f64::from(publish.stream_id));
+                // Who publishes on stream 0, the connection's own, still deletes the one it created.
+                let ends = |publish: &Publish| {
+                    publish.stream_id == 0 || named.is_none_or(|id| id == f64::from(publish.stream_id))
+                };
                 self.unpublish(Unpublish::DeleteStream, ends, handler)
             }
             "closeStream" => self.unpublish(Unpublish::CloseStream, |_| true, handler),
@@ -120,7 +123,7 @@ impl Talk {
         self.send(COMMAND_CSID, message::COMMAND_AMF0, 0, &answer)
     }
 
-    fn on_publish<H: Handler>(
+    fn on_publish<H: Handler + ?Sized>(
         &mut self,
         stream_id: u32,
         command: &Command,
@@ -153,7 +156,7 @@ impl Talk {
     }
 
     /// Ends the publish, if there is one that the command means.
-    fn unpublish<H: Handler>(
+    fn unpublish<H: Handler + ?Sized>(
         &mut self,
         why: Unpublish,
         ends: impl Fn(&Publish) -> bool,

@@ -91,7 +91,7 @@ impl ServerSession {
     ///
     /// # Errors
     /// Says why the connection must be closed once [`Self::output`] is sent; every later call says so again.
-    pub fn feed<H: Handler>(&mut self, input: &[u8], handler: &mut H) -> Result<(), SessionError> {
+    pub fn feed<H: Handler + ?Sized>(&mut self, input: &[u8], handler: &mut H) -> Result<(), SessionError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -160,7 +160,7 @@ impl ServerSession {
         self.talk.stray
     }
 
-    fn advance<H: Handler>(&mut self, mut input: &[u8], handler: &mut H) -> Result<(), SessionError> {
+    fn advance<H: Handler + ?Sized>(&mut self, mut input: &[u8], handler: &mut H) -> Result<(), SessionError> {
         if !matches!(self.stage, Stage::Open) {
             input = self.shake_hands(input)?;
         }
@@ -222,7 +222,7 @@ fn check_version(version: u8) -> Result<(), SessionError> {
 }
 
 impl Talk {
-    fn on_message<H: Handler>(&mut self, message: Message<'_>, handler: &mut H) -> Result<(), SessionError> {
+    fn on_message<H: Handler + ?Sized>(&mut self, message: Message<'_>, handler: &mut H) -> Result<(), SessionError> {
         let Message { type_id, payload, .. } = message;
         match type_id {
             message::AUDIO | message::VIDEO | message::DATA_AMF0 | message::DATA_AMF3 => {
@@ -257,7 +257,7 @@ impl Talk {
     }
 
     /// Hands on one audio, video or data message; what an aggregate holds besides is ignored.
-    fn on_media<H: Handler>(&mut self, type_id: u8, timestamp_ms: u32, payload: &[u8], handler: &mut H) {
+    fn on_media<H: Handler + ?Sized>(&mut self, type_id: u8, timestamp_ms: u32, payload: &[u8], handler: &mut H) {
         if self.publish.is_none() {
             self.stray = self.stray.saturating_add(1);
             return;
@@ -290,7 +290,12 @@ impl Talk {
         }
     }
 
-    fn on_command<H: Handler>(&mut self, stream_id: u32, payload: &[u8], handler: &mut H) -> Result<(), SessionError> {
+    fn on_command<H: Handler + ?Sized>(
+        &mut self,
+        stream_id: u32,
+        payload: &[u8],
+        handler: &mut H,
+    ) -> Result<(), SessionError> {
         if payload.len() > self.limits.command_len {
             return Err(SessionError::CommandLen {
                 len: payload.len(),

@@ -183,6 +183,13 @@ pub fn message(csid: u8, time: u32, type_id: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A whole message in one chunk, as type 0, on this message stream.
+pub fn message_on(stream_id: u8, csid: u8, type_id: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = message(csid, 0, type_id, payload);
+    bytes[8] = stream_id;
+    bytes
+}
+
 /// An AMF0 command on message stream 1; at most 128 bytes.
 pub fn command(name: &str, transaction: f64, arguments: &[Value]) -> Vec<u8> {
     message(8, 0, 20, &command_payload(name, transaction, arguments))
