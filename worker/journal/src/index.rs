@@ -196,7 +196,7 @@ impl Walk {
         Some((entry, body))
     }
 
-    fn is_done(&self, groups: &[u8]) -> bool {
+    pub(crate) fn is_done(&self, groups: &[u8]) -> bool {
         self.at >= groups.len()
     }
 
@@ -407,7 +407,8 @@ pub(crate) fn segment_index(
     if let Some(index) = on_disk {
         let path = files::segment_path(dir, first);
         match fs::metadata(&path) {
-            Ok(meta) if first.saturating_add(meta.len()) != index.head.totals.end.0 => {}
+            // Longer bodies: the index is that of a roll that failed. Shorter ones are lost, and the index knows them.
+            Ok(meta) if first.saturating_add(meta.len()) > index.head.totals.end.0 => {}
             Ok(_) => return Ok(index),
             // Retention deleted the bodies meanwhile: it does so only where the index is whole.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(index),

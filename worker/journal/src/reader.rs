@@ -357,15 +357,15 @@ impl Reader {
             .segments
             .range(first + 1..)
             .find(|(_, present)| present.bodies || present.index);
-        let Some((&next, present)) = next else {
-            // Below its limit a journal is whole: what is missing there is lost.
-            return Ok(match self.limit {
-                Some(limit) if limit > place => {
-                    scanner.seek(limit);
-                    self.gap("missing", place, limit)
-                }
-                _ => Step::End,
-            });
+        let Some((&next, &present)) = next else {
+            // Below its limit, and below the end that an index states, a journal is whole: what is missing there is lost.
+            let written = index::load(&self.dir, first)?.map(|index| index.head.totals.end.0);
+            let end = self.limit.unwrap_or(u64::MAX).min(written.or(self.limit).unwrap_or(0));
+            if end <= place.max(self.at) {
+                return Ok(Step::End);
+            }
+            scanner.seek(end);
+            return Ok(self.gap("missing", place, end));
         };
         if !present.bodies {
             let oldest = listing.segments.range(next..).find(|(_, present)| present.bodies);
@@ -392,7 +392,7 @@ impl Reader {
             return Ok(self.gap("missing", place, limit));
         }
         let head_len = self.open_segment(next)?;
-        if head_len.is_none() && self.limit.is_none() && self.is_last(next)? {
+        if head_len.is_none() && self.limit.is_none() && !present.index && self.is_empty(next)? {
             // Its head is being written: look again later.
             self.scanner_back(first, place)?;
             return Ok(Step::End);
@@ -404,9 +404,16 @@ impl Reader {
         }
     }
 
-    fn is_last(&self, first: u64) -> Result<bool, JournalError> {
+    /// True if the segment just opened is the last one and has no whole batch.
+    fn is_empty(&mut self, first: u64) -> Result<bool, JournalError> {
         let listing = files::list(&self.dir).map_err(self.failed("list"))?;
-        Ok(listing.segments.range(first + 1..).next().is_none())
+        let Some(scanner) = &mut self.scanner else {
+            return Ok(true);
+        };
+        let found = scanner.find(None);
+        let found = found.map_err(self.failed("read"))?;
+        let last = listing.segments.range(first + 1..).next().is_none();
+        Ok(last && matches!(found, Found::End | Found::Torn))
     }
 
     fn scanner_back(&mut self, first: u64, place: u64) -> Result<(), JournalError> {

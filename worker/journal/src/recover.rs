@@ -151,20 +151,27 @@ impl State<'_> {
         before: Option<&FileHead>,
     ) -> Result<Option<SegmentIndex>, JournalError> {
         let path = files::segment_path(self.dir, first);
-        let on_disk = index::load(self.dir, first)?;
+        let mut on_disk = index::load(self.dir, first)?;
         if !present.bodies {
             if on_disk.is_none() {
                 self.lost_indexes.push(Position(first));
             }
             return Ok(on_disk);
         }
-        if let Some(index) = on_disk {
-            let len = fs::metadata(&path).map_err(JournalError::io("look at", &path))?.len();
-            if first.saturating_add(len) == index.head.totals.end.0 {
-                return Ok(Some(index));
-            }
+        let len = fs::metadata(&path).map_err(JournalError::io("look at", &path))?.len();
+        let file_end = first.saturating_add(len);
+        let written_end = on_disk.as_ref().map(|index| index.head.totals.end.0);
+        if let Some(index) = on_disk.take_if(|_| written_end == Some(file_end)) {
+            return Ok(Some(index));
         }
         let rebuilt = rebuild::segment(self.dir, first, before, None)?;
+        if let Some(index) = on_disk.take_if(|_| written_end > Some(file_end)) {
+            // The index became durable and some bodies did not: it alone says what is missing.
+            let end = rebuilt.index.head.totals.end.0;
+            self.cut(&path, first, &rebuilt)?;
+            self.damaged.push((Position(end), index.head.totals.end));
+            return Ok(Some(index));
+        }
         if !rebuilt.head_is_whole && rebuilt.batches == 0 {
             self.torn_bytes += rebuilt.file_end - first;
             fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
@@ -174,19 +181,25 @@ impl State<'_> {
             }
             return Ok(None);
         }
+        self.cut(&path, first, &rebuilt)?;
+        index::write(self.dir, &rebuilt.index.head, &rebuilt.index.groups)?;
+        self.rebuilt_indexes += 1;
+        Ok(Some(rebuilt.index))
+    }
+
+    /// Cuts off what is behind the last whole batch, and notes what was found.
+    fn cut(&mut self, path: &Path, first: u64, rebuilt: &rebuild::Rebuilt) -> Result<(), JournalError> {
         let end = rebuilt.index.head.totals.end.0;
         if rebuilt.file_end > end {
             let file = OpenOptions::new()
                 .write(true)
-                .open(&path)
-                .map_err(JournalError::io("open", &path))?;
-            file.set_len(end - first).map_err(JournalError::io("truncate", &path))?;
+                .open(path)
+                .map_err(JournalError::io("open", path))?;
+            file.set_len(end - first).map_err(JournalError::io("truncate", path))?;
             self.torn_bytes += rebuilt.file_end - end;
         }
         self.damaged
             .extend(rebuilt.damaged.iter().map(|&(from, to)| (Position(from), Position(to))));
-        index::write(self.dir, &rebuilt.index.head, &rebuilt.index.groups)?;
-        self.rebuilt_indexes += 1;
-        Ok(Some(rebuilt.index))
+        Ok(())
     }
 }

@@ -175,13 +175,15 @@ impl Scanner {
         if have >= need {
             return Ok(true);
         }
-        if self.start > 0 {
-            self.buf.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, have);
-        }
         if self.buf.len() < need.max(BLOCK_LEN) {
-            self.buf.resize(need.max(BLOCK_LEN), 0);
+            // A new zeroed buffer, not a longer one: the system gives zero pages for nothing, and only when they are touched.
+            let mut buf = vec![0; need.max(BLOCK_LEN)];
+            buf[..have].copy_from_slice(&self.buf[self.start..self.end]);
+            self.buf = buf;
+        } else if self.start > 0 {
+            self.buf.copy_within(self.start..self.end, 0);
         }
+        (self.start, self.end) = (0, have);
         while have < need {
             let from = self.at.saturating_add(have as u64);
             let allowed = limit.map_or(u64::MAX, |limit| limit.saturating_sub(from));
@@ -201,13 +203,12 @@ impl Scanner {
     /// The first whole batch at `from` or later: by its magic, its salt, its own idea of where it stands, its checksum.
     fn next_whole(&self, from: u64, limit: Option<u64>) -> io::Result<Option<u64>> {
         let end = self.file_end()?.min(limit.unwrap_or(u64::MAX));
-        let mut window = Vec::new();
-        let mut batch = Vec::new();
+        let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
+        let mut window = vec![0; left.min(BLOCK_LEN)];
         let mut from = from;
         while from.saturating_add(BATCH_HEADER_LEN as u64) <= end {
-            let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(BLOCK_LEN);
-            window.resize(len, 0);
-            let len = read_up_to(&self.file, &mut window, from - self.first)?;
+            let len = usize::try_from(end - from).unwrap_or(usize::MAX).min(window.len());
+            let len = read_up_to(&self.file, &mut window[..len], from - self.first)?;
             let window = &window[..len];
             if len < BATCH_HEADER_LEN {
                 return Ok(None);
@@ -220,7 +221,7 @@ impl Scanner {
                 if at.saturating_add(header.len() as u64) > end {
                     continue;
                 }
-                batch.resize(header.len(), 0);
+                let mut batch = vec![0; header.len()];
                 if read_up_to(&self.file, &mut batch, at - self.first)? == batch.len() && is_good(&batch, &header) {
                     return Ok(Some(at));
                 }

@@ -164,7 +164,7 @@ fn encode(sequence: u64, place_len: usize, payload: &[u8]) -> Vec<u8> {
 /// Length of a place, and both places as far as they are whole.
 pub(crate) fn decode(file: &[u8]) -> (usize, [Option<Place>; 2]) {
     let place_len = file.len() / 2;
-    if place_len == 0 || !place_len.is_multiple_of(ALIGN) || file.len() % 2 != 0 {
+    if place_len == 0 || !place_len.is_multiple_of(ALIGN) || !file.len().is_multiple_of(2) {
         return (0, [None, None]);
     }
     let (first, second) = file.split_at(place_len);

@@ -1,5 +1,6 @@
 //! What the journal's tests share: tags to write, a way to read everything back.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
@@ -12,6 +13,39 @@ pub(crate) const SMALL: Options = Options {
     segment_bytes: 64 << 10,
     segment_index_bytes: 4 << 10,
 };
+
+/// A directory in memory where there is one: for tests that make thousands of files.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
+/// Makes `to` the same as `from`, a directory of files.
+pub(crate) fn copy_files(from: &Path, to: &Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// The directory's files with this ending, oldest segment first.
+pub(crate) fn files(dir: &Path, ending: &str) -> Vec<std::path::PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == ending));
+    paths.sort();
+    paths
+}
 
 /// A tag that was written, or read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +93,10 @@ impl Tag {
     }
 
     /// Bytes as in an FLV file.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Bytes {
         let mut out = Vec::new();
         assert!(flv::append_tag(&mut out, self.tag_type, self.raw_ms, &self.body));
-        out
+        Bytes(out)
     }
 }
 
@@ -106,6 +140,31 @@ pub(crate) fn write(writer: &mut Writer, tags: &[Tag], group: usize) {
     }
 }
 
+/// A tag's bytes; printed short.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes {:08x}", self.0.len(), journal::format::checksum(&self.0))
+    }
+}
+
+/// Says where two readings differ.
+#[track_caller]
+pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(left: &[T], right: &[T]) {
+    let differs = left.iter().zip(right).position(|(left, right)| left != right);
+    let at = differs.unwrap_or(left.len().min(right.len()));
+    assert!(
+        differs.is_none() && left.len() == right.len(),
+        "{} and {} entries; first difference at {at}:\n{:?}\n{:?}",
+        left.len(),
+        right.len(),
+        left.get(at),
+        right.get(at)
+    );
+}
+
 /// An entry with its bytes copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -113,7 +172,7 @@ pub(crate) enum Read {
         at: Position,
         next: Position,
         info: UnitInfo,
-        tag: Vec<u8>,
+        tag: Bytes,
     },
     Control {
         at: Position,
@@ -129,7 +188,7 @@ impl Read {
                 at,
                 next,
                 info,
-                tag: tag.to_vec(),
+                tag: Bytes(tag.to_vec()),
             },
             Entry::Control { at, next, control, .. } => Self::Control { at, next, control },
         }
@@ -183,7 +242,7 @@ pub(crate) fn read_all(dir: &Path) -> Vec<Read> {
 }
 
 /// The tags among what was read, as bytes.
-pub(crate) fn tags_of(all: &[Read]) -> Vec<Vec<u8>> {
+pub(crate) fn tags_of(all: &[Read]) -> Vec<Bytes> {
     let tag = |read: &Read| match read {
         Read::Tag { tag, .. } => Some(tag.clone()),
         Read::Control { .. } => None,
@@ -209,6 +268,7 @@ pub(crate) fn assert_index_agrees(dir: &Path, all: &[Read]) {
         };
         let indexed = index.next().unwrap().expect("the index ends early");
         assert_eq!((indexed.at, indexed.next, indexed.info), (*at, *next, *info));
+        let tag = &tag.0;
         assert_eq!(indexed.tag_type, tag[0]);
         if let Some(body) = indexed.body {
             assert_eq!(body, tag[11..tag.len() - 4]);
