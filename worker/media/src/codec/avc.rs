@@ -200,3 +200,103 @@ fn skip_scaling_list(bits: &mut Bits<'_>, size: u32) -> Result<(), CodecError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1920x1080: rows cropped from 1088.
+    const CROPPED: [u8; 27] = [
+        0x67, 0x64, 0x00, 0x28, 0xAC, 0xD9, 0x40, 0x78, 0x02, 0x27, 0xE5, 0xC0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04,
+        0x00, 0x00, 0x03, 0x00, 0x50, 0x3C, 0x60, 0xC6, 0x58,
+    ];
+
+    #[test]
+    fn picture_sizes_are_those_that_were_encoded() {
+        let cases: [(&[u8], u16, u16); 6] = [
+            (&CROPPED, 1920, 1080),
+            // Interlaced: rows count twice.
+            (
+                &[
+                    0x67, 0x64, 0x00, 0x28, 0xAC, 0xD9, 0x40, 0x78, 0x04, 0x4F, 0xDE, 0x02, 0x20, 0x00,
+                ],
+                1920,
+                1080,
+            ),
+            // 4:2:2 with scaling lists.
+            (
+                &[
+                    0x67, 0x7A, 0x00, 0x0C, 0xBC, 0xD9, 0x41, 0x51, 0x9E, 0x22, 0x2F, 0x01, 0x10, 0x00,
+                ],
+                322,
+                182,
+            ),
+            // 4:4:4, odd sides.
+            (
+                &[
+                    0x67, 0xF4, 0x00, 0x0A, 0x91, 0x9B, 0x28, 0x58, 0x8F, 0x08, 0x44, 0x7F, 0xE0, 0x3C, 0x80,
+                ],
+                161,
+                121,
+            ),
+            // Monochrome.
+            (
+                &[
+                    0x67, 0x64, 0x00, 0x0A, 0xF3, 0x65, 0x11, 0xEC, 0x05, 0xB2, 0x00, 0x00, 0x03, 0x00,
+                ],
+                64,
+                48,
+            ),
+            // Baseline.
+            (
+                &[
+                    0x67, 0x42, 0xC0, 0x16, 0xD9, 0x00, 0xA0, 0x2F, 0xF9, 0x70, 0x11, 0x00, 0x00, 0x03,
+                ],
+                640,
+                360,
+            ),
+        ];
+        for (sps, width, height) in cases {
+            assert_eq!(picture_size(sps), Ok(PictureSize { width, height }));
+        }
+        for len in 0..10 {
+            assert!(picture_size(&CROPPED[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_whole_or_refused() {
+        let sets = [
+            &[1, 0x64, 0, 0x28, 0xFF, 0xE1, 0, 27][..],
+            &CROPPED,
+            &[2, 0, 2, 0x68, 1, 0, 2, 0x68, 2],
+        ]
+        .concat();
+        let config = Config::parse(&sets).unwrap();
+        assert_eq!((config.sps.len(), config.pps.len(), config.length_size), (1, 2, 4));
+        assert_eq!(config.pps[1], [0x68, 2]);
+        assert_eq!(config.codec_name(), "avc1.640028");
+        assert_eq!(
+            config.picture_size(),
+            Ok(PictureSize {
+                width: 1920,
+                height: 1080
+            })
+        );
+        for len in 0..sets.len() {
+            assert_eq!(Config::parse(&sets[..len]), Err(CodecError::Truncated("avcC")), "{len}");
+        }
+        let with = |at: usize, byte| {
+            let mut changed = sets.clone();
+            changed[at] = byte;
+            Config::parse(&changed).map(|config| config.length_size)
+        };
+        assert_eq!(with(0, 2), Err(CodecError::Invalid("avcC version")));
+        assert_eq!(with(4, 0xFE), Err(CodecError::Invalid("avcC length size")));
+        assert_eq!(with(4, 0xFC), Ok(1));
+        assert_eq!(
+            Config::parse(&[1, 0x64, 0, 0x28, 0xFF, 0xE0, 0]),
+            Err(CodecError::Invalid("avcC without parameter sets"))
+        );
+    }
+}

@@ -202,3 +202,106 @@ fn skip_profile_tier_level(bits: &mut Bits<'_>, sub_layers: u32) -> Result<(), C
     let padding = 8usize.saturating_sub(sub_layers as usize).saturating_mul(2);
     bits.skip(padding.saturating_add(skip))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1920x1080, Main, level 4.
+    const MAIN: [u8; 42] = [
+        0x42, 0x01, 0x01, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x78,
+        0xA0, 0x03, 0xC0, 0x80, 0x10, 0xE5, 0x96, 0x56, 0x69, 0x24, 0xCA, 0xF0, 0x16, 0x80, 0x80, 0x00, 0x00, 0x03,
+        0x00, 0x80, 0x00, 0x00, 0x05, 0x04,
+    ];
+
+    fn record() -> Vec<u8> {
+        let mut record = alloc::vec![1, 0x01, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 120];
+        record.extend([0xF0, 0, 0xFC, 0xFD, 0xF8, 0xF8, 0, 0, 0x0F, 2]);
+        record.extend([0xA1, 0, 1, 0, 42]);
+        record.extend(MAIN);
+        record.extend([0xA0, 0, 1, 0, 2, 0x40, 1]);
+        record
+    }
+
+    #[test]
+    fn picture_sizes_are_those_that_were_encoded() {
+        let cases: [(&[u8], u16, u16); 3] = [
+            (&MAIN, 1920, 1080),
+            // 4:2:2.
+            (
+                &[
+                    0x42, 0x01, 0x01, 0x04, 0x08, 0x00, 0x00, 0x03, 0x00, 0x9D, 0x08, 0x00, 0x00, 0x03, 0x00, 0x00,
+                    0x1E, 0xB0, 0x15, 0x20, 0x20, 0x72, 0x4F, 0x96, 0x56, 0x69, 0x24, 0xCA, 0xF0, 0x16, 0x80, 0x80,
+                ],
+                162,
+                122,
+            ),
+            // 4:4:4 with 10 bits.
+            (
+                &[
+                    0x42, 0x01, 0x01, 0x04, 0x08, 0x00, 0x00, 0x03, 0x00, 0x9C, 0x08, 0x00, 0x00, 0x03, 0x00, 0x00,
+                    0x1E, 0x90, 0x04, 0x90, 0x73, 0x9E, 0x76, 0xCB, 0x2B, 0x35, 0xC9, 0x95, 0xE0, 0x2D, 0x01, 0x00,
+                ],
+                66,
+                50,
+            ),
+        ];
+        for (sps, width, height) in cases {
+            assert_eq!(picture_size(sps), Ok(PictureSize { width, height }));
+        }
+        for len in 0..20 {
+            assert!(picture_size(&MAIN[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_whole_or_refused() {
+        let record = record();
+        let config = Config::parse(&record).unwrap();
+        assert_eq!((config.nals.len(), config.length_size, config.level), (2, 4, 120));
+        assert_eq!(
+            config.picture_size(),
+            Ok(PictureSize {
+                width: 1920,
+                height: 1080
+            })
+        );
+        assert_eq!(config.codec_name(), "hvc1.1.6.L120.90");
+        for len in 0..record.len() {
+            assert_eq!(
+                Config::parse(&record[..len]),
+                Err(CodecError::Truncated("hvcC")),
+                "{len}"
+            );
+        }
+        let with = |at: usize, byte| {
+            let mut changed = record.clone();
+            changed[at] = byte;
+            Config::parse(&changed).map(|config| config.length_size)
+        };
+        assert_eq!(with(0, 2), Err(CodecError::Invalid("hvcC version")));
+        assert_eq!(with(0, 0), Ok(4));
+        assert_eq!(with(21, 0x0E), Err(CodecError::Invalid("hvcC length size")));
+        assert_eq!(with(22, 0), Err(CodecError::Invalid("hvcC without parameter sets")));
+    }
+
+    #[test]
+    fn the_name_says_space_tier_and_constraints() {
+        let record = record();
+        let config = Config::parse(&record).unwrap();
+        let config = Config {
+            profile_space: 1,
+            high_tier: true,
+            profile: 2,
+            constraints: [0xB0, 0, 0x20, 0, 0, 0],
+            ..config
+        };
+        assert_eq!(config.codec_name(), "hvc1.A2.6.H120.B0.0.20");
+        let config = Config {
+            constraints: [0; 6],
+            profile_space: 0,
+            ..config
+        };
+        assert_eq!(config.codec_name(), "hvc1.2.6.H120");
+    }
+}

@@ -242,3 +242,142 @@ fn with_header(class: Class, header_len: usize) -> Class {
 fn si24(b0: u8, b1: u8, b2: u8) -> i32 {
     i32::from_be_bytes([b0, b1, b2, 0]) >> 8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AUDIO, SCRIPT, VIDEO};
+    use super::*;
+
+    fn class(kind: UnitKind, codec: Codec, key: bool, cto_ms: i32, header_len: u8) -> Option<Class> {
+        Some(Class {
+            kind,
+            codec,
+            key,
+            cto_ms,
+            header_len,
+        })
+    }
+
+    #[test]
+    fn every_packaging_of_pictures_is_known() {
+        use UnitKind::{Video, VideoConfig};
+        let cases: [(&[u8], Option<Class>); 16] = [
+            (b"\x17\x00\x00\x00\x00\x01", class(VideoConfig, Codec::Avc, false, 0, 5)),
+            (b"\x17\x01\x00\x00\x50\x00", class(Video, Codec::Avc, true, 80, 5)),
+            (b"\x27\x01\xFF\xFF\xFF\x00", class(Video, Codec::Avc, false, -1, 5)),
+            (
+                b"\x37\x01\x80\x00\x00\x00",
+                class(Video, Codec::Avc, false, -8_388_608, 5),
+            ),
+            (
+                b"\x1C\x00\x00\x00\x00\x01",
+                class(VideoConfig, Codec::Hevc, false, 0, 5),
+            ),
+            (
+                b"\x2C\x01\x7F\xFF\xFF\x00",
+                class(Video, Codec::Hevc, false, 8_388_607, 5),
+            ),
+            (b"\x12\x00", class(Video, Codec::Other, true, 0, 1)),
+            (b"\x90hvc1\x01", class(VideoConfig, Codec::Hevc, false, 0, 5)),
+            (b"\x91hvc1\x00\x00\x28\x00", class(Video, Codec::Hevc, true, 40, 8)),
+            (b"\xA1hvc1\xFF\xFF\xD8\x00", class(Video, Codec::Hevc, false, -40, 8)),
+            (b"\xA3hvc1\x00", class(Video, Codec::Hevc, false, 0, 5)),
+            (b"\x91avc1\x00\x00\x28\x00", class(Video, Codec::Avc, true, 40, 8)),
+            (b"\x91av01\x00", class(Video, Codec::Other, true, 0, 5)),
+            (b"\x90vp09\x01", class(VideoConfig, Codec::Other, false, 0, 5)),
+            (b"\x97\x00\xAA\x03hvc1\x00", class(Video, Codec::Hevc, true, 0, 8)),
+            (
+                b"\x97\x01\xAA\xBB\x17\x00\xCC\x01hvc1\x00\x00\x01\x00",
+                class(Video, Codec::Hevc, true, 1, 15),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(classify(VIDEO, body), expected, "{body:02x?}");
+        }
+    }
+
+    #[test]
+    fn every_packaging_of_sound_is_known() {
+        use UnitKind::{Audio, AudioConfig};
+        let cases: [(&[u8], Option<Class>); 8] = [
+            (b"\xAF\x00\x12\x10", class(AudioConfig, Codec::Aac, false, 0, 2)),
+            (b"\xAF\x01\x21", class(Audio, Codec::Aac, true, 0, 2)),
+            (b"\x2F\xFF", class(Audio, Codec::Mp3, true, 0, 1)),
+            (b"\xE2\xFF", class(Audio, Codec::Mp3, true, 0, 1)),
+            (b"\x72\x00", class(Audio, Codec::Other, true, 0, 1)),
+            (b"\x90mp4a\x12", class(AudioConfig, Codec::Aac, false, 0, 5)),
+            (b"\x91.mp3\xFF", class(Audio, Codec::Mp3, true, 0, 5)),
+            (b"\x91Opus\x00", class(Audio, Codec::Other, true, 0, 5)),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(classify(AUDIO, body), expected, "{body:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_coded_bytes_is_no_unit() {
+        let pictures: [&[u8]; 14] = [
+            b"\x17",                         // cut short
+            b"\x17\x01\x00\x00",             // cut short
+            b"\x17\x01\x00\x00\x00",         // only a header
+            b"\x17\x00\x00\x00\x00",         // an empty configuration
+            b"\x17\x02\x00\x00\x00",         // end of sequence
+            b"\x17\x09\x00\x00\x00\x01",     // no such packet
+            b"\x57\x00",                     // command frame
+            b"\x92hvc1",                     // end of sequence
+            b"\xD1hvc1\x00\x00\x00\x00",     // command frame
+            b"\x94hvc1\x00",                 // HDR metadata
+            b"\x96\x01hvc1\x00",             // multitrack
+            b"\x91hvc1\x00\x00",             // cut short
+            b"\x97\x05\x00",                 // a prefix that ends nowhere
+            b"\x97\xFF\xFF\xFF\x00\x00\x00", // likewise
+        ];
+        for body in pictures {
+            assert_eq!(classify(VIDEO, body), Some(Class::OTHER), "{body:02x?}");
+        }
+        let sounds: [&[u8]; 7] = [
+            b"\xAF",
+            b"\xAF\x00",
+            b"\xAF\x01",
+            b"\xAF\x02\x00",
+            b"\x2F",
+            b"\x92mp4a",
+            b"\x95\x00mp4a\x00",
+        ];
+        for body in sounds {
+            assert_eq!(classify(AUDIO, body), Some(Class::OTHER), "{body:02x?}");
+        }
+        for tag_type in [AUDIO, VIDEO, SCRIPT] {
+            assert_eq!(classify(tag_type, b""), None);
+        }
+    }
+
+    #[test]
+    fn a_header_too_long_to_say_leaves_the_tag_to_flv() {
+        let mut body = alloc::vec![0x97, 249];
+        body.extend([0; 250]);
+        body.extend(b"\x03hvc1\x00");
+        assert_eq!(classify(VIDEO, &body), Some(Class::OTHER));
+        body.remove(2);
+        body[1] = 247;
+        body.remove(2);
+        assert_eq!(
+            classify(VIDEO, &body),
+            class(UnitKind::Video, Codec::Hevc, true, 0, 255)
+        );
+    }
+
+    #[test]
+    fn script_data_is_metadata_or_text() {
+        assert_eq!(
+            classify(SCRIPT, b"\x02\x00\x0aonMetaData\x05"),
+            Some(Class::script(UnitKind::Metadata))
+        );
+        assert_eq!(
+            classify(SCRIPT, b"\x02\x00\x0aonTextData\x05"),
+            Some(Class::script(UnitKind::Text))
+        );
+        assert_eq!(classify(SCRIPT, b"\x05"), Some(Class::script(UnitKind::Text)));
+        assert_eq!(classify(15, b"\x05"), Some(Class::OTHER));
+    }
+}

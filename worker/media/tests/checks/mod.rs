@@ -3,13 +3,22 @@
 #![allow(dead_code, unreachable_pub, reason = "each fuzz target uses one of them")]
 
 mod amf;
+mod codec_config;
+mod flv_tag;
 mod rtmp_session;
 
 pub use amf::amf;
+pub use codec_config::codec_config;
+pub use flv_tag::flv_tag;
 pub use rtmp_session::rtmp_session;
 
 /// Panics if what must hold does not.
 pub type Check = fn(&[u8]);
 
 /// Each target's name, which is also that of its corpus, and its check.
-pub const ALL: &[(&str, Check)] = &[("amf", amf), ("rtmp_session", rtmp_session)];
+pub const ALL: &[(&str, Check)] = &[
+    ("amf", amf),
+    ("codec_config", codec_config),
+    ("flv_tag", flv_tag),
+    ("rtmp_session", rtmp_session),
+];
