@@ -1,6 +1,6 @@
 //! Streams of real encoders, muxed here: ffprobe must read back every packet, and ffmpeg decode without a word.
 //!
-//! `ffmpeg` and `ffprobe` are looked for on the path.
+//! `ffmpeg`, `ffprobe` and `python3` are looked for on the path.
 
 use std::{
     collections::BTreeMap,
@@ -117,6 +117,7 @@ fn mux(path: &Path, tags: &[Tag]) -> Packets {
     reader::read(&file);
     file.extend_from_slice(&body);
     fs::write(path, file).unwrap();
+    check_boxes(path);
     packets
 }
 
@@ -205,6 +206,18 @@ fn decode(path: &Path) {
         path.display()
     );
     assert!(output.status.success());
+}
+
+/// Checks the boxes against the standard, byte by byte.
+fn check_boxes(path: &Path) {
+    let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/bmff_check.py");
+    let output = Command::new("python3")
+        .arg("-B")
+        .arg(checker)
+        .arg(path)
+        .output()
+        .expect("python3 is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Muxes, and compares what ffprobe reads with what was muxed.
