@@ -22,7 +22,7 @@ fn sigterm_finishes_the_recordings_of_live_streams() -> Result<()> {
         let streams = server.streams()?;
         let units = streams
             .first()
-            .and_then(|stream| stream["counters"]["video_units"].as_u64());
+            .and_then(|stream| stream["video_units"].as_u64());
         Ok(Seen::some(units.filter(|units| *units > 30), format!("{streams:?}")))
     })?;
     server.signal("TERM")?;
