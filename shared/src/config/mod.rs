@@ -94,6 +94,9 @@ pub struct CoordinatorConfig {
     /// Silence after which a worker's streams are taken for interrupted; at least 2 heartbeats.
     #[serde(with = "humantime_serde")]
     pub worker_timeout: Duration,
+    /// Silence after which a worker's interrupted streams are taken for offline; at least `worker_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub offline_timeout: Duration,
     /// Time for which an ended publish is remembered, so that a repeated request for it is not taken for a new one; at least 1 h.
     #[serde(with = "humantime_serde")]
     pub publish_retention: Duration,
@@ -112,6 +115,7 @@ impl Default for CoordinatorConfig {
             max_rules: 50,
             heartbeat: Duration::from_secs(2),
             worker_timeout: Duration::from_secs(10),
+            offline_timeout: Duration::from_secs(600),
             publish_retention: Duration::from_secs(7 * 86_400),
             data_dir: PathBuf::new(),
         }

@@ -78,6 +78,12 @@ impl Config {
                 c.worker_timeout, c.heartbeat
             ));
         }
+        if c.offline_timeout < c.worker_timeout {
+            return invalid(format!(
+                "coordinator.offline_timeout ({:?}) is less than coordinator.worker_timeout ({:?}): a stream is interrupted before it is offline",
+                c.offline_timeout, c.worker_timeout
+            ));
+        }
         if c.publish_retention < Duration::from_secs(3_600) {
             return invalid("coordinator.publish_retention is less than 1 h");
         }

@@ -31,7 +31,7 @@ use thiserror::Error;
 #[cfg(any(test, feature = "test-support"))]
 pub use self::model::Model;
 pub use self::{
-    embedded::Embedded,
+    embedded::{Embedded, OpenError},
     kv::{Kv, LeaseTtl},
     repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
     url::{MetadataUrl, MetadataUrlError},

@@ -482,6 +482,39 @@ impl Repo {
         Err(StoreError::Stale { key }.into())
     }
 
+    /// Forgets publishes that ended before `until`, and tells how many.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn forget_publishes(&self, until: Timestamp) -> Result<usize, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let scanned = self
+                .store
+                .scan(Scan::prefix(keys::PUBLISHES).after(after).limit(100))
+                .await?;
+            let mut txn = Txn::new();
+            for entry in &scanned.entries {
+                let record: PublishRecord = decode(entry)?;
+                if record.started > until {
+                    // Keys sort by the time of their making: what follows began later still.
+                    return self.store.commit(txn).await.map(|_| count);
+                }
+                if record.ended.is_some_and(|ended| ended < until) {
+                    txn = txn
+                        .guard(Guard::AtRevision(entry.key.clone(), entry.revision))
+                        .delete(entry.key.clone());
+                    count += 1;
+                }
+            }
+            self.store.commit(txn).await?;
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more {
+                return Ok(count);
+            }
+        }
+    }
+
     /// Moves a running recording between recording and interrupted, whatever its epoch: for the coordinator, when a
     /// worker goes or comes back. A recording that is not there or has ended is left alone.
     ///

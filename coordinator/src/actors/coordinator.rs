@@ -1,0 +1,473 @@
+//! [`CoordinatorActor`]: owns catalog, leases and fleet; every decision is made here, one after the other.
+
+use std::{collections::BTreeMap, error::Error as StdError, sync::Arc, time::Duration};
+
+use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseFuture};
+use shared::{
+    config::CoordinatorConfig,
+    ids::{IdGen, PublishId, StreamKey, WorkerId},
+    lease::{Epoch, LeaseOutcome, RefusalKind},
+    recording::Recording,
+    store::{PublishRecord, Repo, StoreError, StreamRecord, Txn, keys},
+    supervise::ExitGuard,
+    telemetry::{CoordinatorMetrics, Reason},
+    time::{Clock, Timestamp},
+};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::{committer::Committer, marker::Marker};
+use crate::{
+    catalog::{Catalog, CatalogError},
+    fleet::{About, Counters, Fleet, SessionId},
+    leases::{self, Known, Leases, Request},
+};
+
+/// Directives that wait for one worker. A worker that does not read them loses its session and comes back.
+const DOWN_QUEUE: usize = 256;
+/// Time between two looks for what may be forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// What goes down a worker's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// The session stands.
+    Welcome {
+        /// Time between heartbeats.
+        heartbeat: Duration,
+        /// Silence after which its streams are interrupted.
+        timeout: Duration,
+    },
+    /// A publish must end.
+    Drop {
+        /// Which.
+        publish: PublishId,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// What is decided upon. Loaded from the store; the store is written by nobody else.
+pub(crate) struct State {
+    pub(crate) catalog: Catalog,
+    pub(crate) leases: Leases,
+    pub(crate) fleet: Fleet,
+}
+
+impl State {
+    /// Reads everything from the store.
+    pub(crate) async fn load(repo: &Repo, config: &CoordinatorConfig, clock: &dyn Clock) -> Result<State, StoreError> {
+        let catalog = Catalog::new(config, repo.all(keys::TEMPLATES).await?, repo.all(keys::RULES).await?);
+        let streams: Vec<StreamRecord> = repo.all(keys::STREAMS).await?;
+        let mut live = Vec::new();
+        let mut fleet = Fleet::new(config.worker_timeout);
+        let mono = clock.monotonic();
+        for publish in streams.iter().filter_map(|stream| stream.publish) {
+            if let Some(known) = load_known(repo, publish).await? {
+                fleet.expect(known.record.worker, mono);
+                live.push(known);
+            }
+        }
+        Ok(State {
+            catalog,
+            leases: Leases::new(streams, live, mono),
+            fleet,
+        })
+    }
+}
+
+/// What the store has of a publish.
+pub(crate) async fn load_known(repo: &Repo, publish: PublishId) -> Result<Option<Known>, StoreError> {
+    let Some((record, _)) = repo.get::<PublishRecord>(&keys::publish(publish)).await? else {
+        return Ok(None);
+    };
+    let mut recordings = Vec::with_capacity(record.recordings.len());
+    for id in &record.recordings {
+        let recording: Option<Recording> = repo.recording(*id).await?;
+        recordings.extend(recording.map(leases::granted_of));
+    }
+    Ok(Some(Known { record, recordings }))
+}
+
+/// What the actor works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    pub(crate) config: Arc<CoordinatorConfig>,
+    pub(crate) repo: Repo,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdGen>,
+    pub(crate) metrics: CoordinatorMetrics,
+    pub(crate) tasks: tokio_util::task::TaskTracker,
+}
+
+/// The one that decides.
+pub(crate) struct CoordinatorActor {
+    state: State,
+    tools: Tools,
+    committer: Committer,
+    marker: Marker,
+    sessions: BTreeMap<WorkerId, (SessionId, mpsc::Sender<Down>)>,
+    last_session: u64,
+    _guard: ExitGuard,
+}
+
+impl CoordinatorActor {
+    pub(crate) fn new(state: State, tools: Tools, committer: Committer, guard: ExitGuard) -> Self {
+        let marker = Marker::start(tools.repo.clone(), &tools.tasks);
+        // Session numbers of an earlier incarnation must not fit those of this one.
+        let last_session = u64::try_from(tools.clock.monotonic().as_millis()).unwrap_or(0) << 20;
+        CoordinatorActor {
+            state,
+            tools,
+            committer,
+            marker,
+            sessions: BTreeMap::new(),
+            last_session,
+            _guard: guard,
+        }
+    }
+
+    fn tick(&mut self) {
+        let (now, mono) = (self.tools.clock.now(), self.tools.clock.monotonic());
+        for worker in self.state.fleet.tick(mono) {
+            let recordings = self.state.leases.recordings_of(worker);
+            warn!(%worker, name = self.state.fleet.name(worker), recordings = recordings.len(), "worker lost, its streams are interrupted");
+            self.marker.mark(recordings, true);
+        }
+        for worker in self.state.fleet.silent_for(self.tools.config.offline_timeout, mono) {
+            if self.state.leases.holds_a_stream(worker) {
+                warn!(%worker, "worker silent for too long, its streams are offline");
+                let ended = self
+                    .state
+                    .leases
+                    .end_all_of(worker, "its worker was not heard from for too long", now);
+                self.submit_all(ended);
+            }
+        }
+        let timeout = self.tools.config.worker_timeout;
+        match self.state.leases.end_unnamed(&self.state.fleet, timeout, now, mono) {
+            Ok(ended) => {
+                for (publish, txn) in ended {
+                    warn!(%publish, "publish ended: its worker no longer knows it");
+                    self.submit_all(Ok(vec![txn]));
+                }
+            }
+            Err(error) => warn!(error = &error as &dyn StdError, "publishes not ended"),
+        }
+        let leases = &self.state.leases;
+        self.state.fleet.forget(|worker| leases.holds_a_stream(worker));
+        self.tools
+            .metrics
+            .workers
+            .set(i64::try_from(self.state.fleet.alive()).unwrap_or(i64::MAX));
+        self.tools
+            .metrics
+            .streams
+            .set(i64::try_from(self.state.leases.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Hands in decisions that nobody waits for. A failure is the committer's to report.
+    fn submit_all(&self, txns: Result<Vec<Txn>, StoreError>) {
+        match txns {
+            Ok(txns) => txns.into_iter().for_each(|txn| drop(self.committer.submit(txn))),
+            Err(error) => warn!(error = &error as &dyn StdError, "decision has no stored form"),
+        }
+    }
+
+    fn sweep(&mut self) {
+        let retention = i64::try_from(self.tools.config.publish_retention.as_millis()).unwrap_or(i64::MAX);
+        let until = Timestamp::from_millis(self.tools.clock.now().as_millis().saturating_sub(retention));
+        let forgotten = self.state.leases.forget_streams(until);
+        self.submit_all(Ok(forgotten));
+        let repo = self.tools.repo.clone();
+        self.tools.tasks.spawn(async move {
+            match repo.forget_publishes(until).await {
+                Ok(count) => debug!(count, "publishes forgotten"),
+                Err(error) => warn!(error = &error as &dyn StdError, "publishes not forgotten"),
+            }
+        });
+    }
+}
+
+impl Actor for CoordinatorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let every = (self.tools.config.heartbeat / 2).max(Duration::from_millis(50));
+        ctx.run_interval(every, |actor, _| actor.tick());
+        ctx.run_interval(SWEEP_EVERY, |actor, _| actor.sweep());
+    }
+}
+
+/// A change of templates or rules: what the closure decides is answered when it is durable.
+pub(crate) struct Change<T>(pub(crate) ChangeFn<T>);
+
+type ChangeFn<T> = Box<dyn FnOnce(&mut Catalog, Moment<'_>) -> Result<(T, Txn), CatalogError> + Send>;
+
+/// Time and ids for a decision.
+pub(crate) struct Moment<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) ids: &'a dyn IdGen,
+}
+
+impl<T: Send + 'static> Message for Change<T> {
+    type Result = Result<T, CatalogError>;
+}
+
+impl<T: Send + 'static> Handler<Change<T>> for CoordinatorActor {
+    type Result = ResponseFuture<Result<T, CatalogError>>;
+
+    fn handle(&mut self, change: Change<T>, _: &mut Context<Self>) -> Self::Result {
+        let moment = Moment {
+            now: self.tools.clock.now(),
+            ids: self.tools.ids.as_ref(),
+        };
+        let decided = (change.0)(&mut self.state.catalog, moment);
+        let durable = decided.map(|(value, txn)| (value, self.committer.submit(txn)));
+        Box::pin(async move {
+            let (value, durable) = durable?;
+            durable.await?;
+            Ok(value)
+        })
+    }
+}
+
+/// A look at the state.
+pub(crate) struct Look<T>(pub(crate) LookFn<T>);
+
+type LookFn<T> = Box<dyn FnOnce(&State) -> T + Send>;
+
+impl<T: Send + 'static> Message for Look<T> {
+    type Result = T;
+}
+
+impl<T: Send + 'static> Handler<Look<T>> for CoordinatorActor {
+    type Result = MessageResult<Look<T>>;
+
+    fn handle(&mut self, look: Look<T>, _: &mut Context<Self>) -> Self::Result {
+        MessageResult((look.0)(&self.state))
+    }
+}
+
+/// A worker asks for a stream.
+#[derive(Message)]
+#[rtype(result = "Result<LeaseOutcome, StoreError>")]
+pub(crate) struct Acquire {
+    pub(crate) request: Request,
+    pub(crate) known: Option<Known>,
+}
+
+impl Handler<Acquire> for CoordinatorActor {
+    type Result = ResponseFuture<Result<LeaseOutcome, StoreError>>;
+
+    fn handle(&mut self, Acquire { request, known }: Acquire, _: &mut Context<Self>) -> Self::Result {
+        let cx = leases::Context {
+            catalog: &self.state.catalog,
+            fleet: &self.state.fleet,
+            ids: self.tools.ids.as_ref(),
+            now: self.tools.clock.now(),
+            mono: self.tools.clock.monotonic(),
+        };
+        let (publish, stream, worker) = (request.publish, request.stream.clone(), request.worker);
+        // A worker that asks before its session stands gets the whole time-out to open one.
+        let decided = self.state.leases.acquire(&cx, request, known);
+        self.state.fleet.expect(worker, self.tools.clock.monotonic());
+        let metrics = self.tools.metrics.clone();
+        let decided = decided.map(|decided| (decided.outcome, self.committer.submit(decided.txn)));
+        Box::pin(async move {
+            let (outcome, durable) = decided?;
+            durable.await?;
+            match &outcome {
+                LeaseOutcome::Granted(grant) => {
+                    metrics.leases_granted.inc();
+                    info!(%publish, %stream, %worker, epoch = %grant.epoch, recordings = grant.recordings.len(), "lease granted");
+                }
+                LeaseOutcome::Refused(refusal) => {
+                    metrics
+                        .leases_refused
+                        .get_or_create(&Reason {
+                            reason: refusal_name(refusal.kind),
+                        })
+                        .inc();
+                    info!(%publish, %stream, %worker, reason = refusal.reason, "lease refused");
+                }
+            }
+            Ok(outcome)
+        })
+    }
+}
+
+const fn refusal_name(kind: RefusalKind) -> &'static str {
+    match kind {
+        RefusalKind::AlreadyLive => "already_live",
+        RefusalKind::NotYours => "not_yours",
+        RefusalKind::Forbidden => "forbidden",
+    }
+}
+
+/// A publish is over.
+#[derive(Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub(crate) struct Release {
+    pub(crate) publish: PublishId,
+    pub(crate) epoch: Epoch,
+    pub(crate) reason: String,
+    pub(crate) ended: Timestamp,
+}
+
+impl Handler<Release> for CoordinatorActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, release: Release, _: &mut Context<Self>) -> Self::Result {
+        let Release {
+            publish,
+            epoch,
+            reason,
+            ended,
+        } = release;
+        info!(%publish, %epoch, reason, "publish released");
+        let txn = self.state.leases.release(publish, epoch, reason, ended);
+        // Also when there is nothing to do: the answer must not come before earlier decisions are durable.
+        let durable = txn.map(|txn| self.committer.submit(txn.unwrap_or_default()));
+        Box::pin(async move { durable?.await })
+    }
+}
+
+/// A worker opens its session.
+#[derive(Message)]
+#[rtype(result = "Session")]
+pub(crate) struct Open {
+    pub(crate) worker: WorkerId,
+    pub(crate) about: About,
+}
+
+/// An open session: its number, and what goes down it.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) down: mpsc::Receiver<Down>,
+}
+
+impl Handler<Open> for CoordinatorActor {
+    type Result = MessageResult<Open>;
+
+    fn handle(&mut self, Open { worker, about }: Open, _: &mut Context<Self>) -> Self::Result {
+        self.last_session += 1;
+        let id = SessionId(self.last_session);
+        let (sender, down) = mpsc::channel(DOWN_QUEUE);
+        let (heartbeat, timeout) = (self.tools.config.heartbeat, self.tools.config.worker_timeout);
+        // An empty queue has room for the first word.
+        drop(sender.try_send(Down::Welcome { heartbeat, timeout }));
+        info!(%worker, name = about.name, rtmp = about.rtmp_addr, version = about.version, "worker session opened");
+        self.state.fleet.opened(worker, id, about, self.tools.clock.monotonic());
+        // Dropping the older session's sender ends it.
+        self.sessions.insert(worker, (id, sender));
+        self.marker.mark(self.state.leases.recordings_of(worker), false);
+        MessageResult(Session { id, down })
+    }
+}
+
+/// A worker says what it is doing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Beat {
+    pub(crate) worker: WorkerId,
+    pub(crate) session: SessionId,
+    pub(crate) counters: BTreeMap<PublishId, Counters>,
+}
+
+impl Handler<Beat> for CoordinatorActor {
+    type Result = ();
+
+    fn handle(
+        &mut self,
+        Beat {
+            worker,
+            session,
+            counters,
+        }: Beat,
+        _: &mut Context<Self>,
+    ) {
+        let mono = self.tools.clock.monotonic();
+        let named: Vec<PublishId> = counters.keys().copied().collect();
+        if self.state.fleet.heartbeat(worker, session, counters, mono) {
+            info!(%worker, "worker is back, its streams go on");
+            self.marker.mark(self.state.leases.recordings_of(worker), false);
+        }
+        let Some((_, down)) = self.sessions.get(&worker).filter(|(id, _)| *id == session) else {
+            return;
+        };
+        for (publish, reason) in self.state.leases.named(worker, &named, mono) {
+            info!(%publish, %worker, reason, "worker told to drop a publish");
+            if down.try_send(Down::Drop { publish, reason }).is_err() {
+                warn!(%worker, "worker does not read its session, which is closed");
+                self.sessions.remove(&worker);
+                return;
+            }
+        }
+    }
+}
+
+/// A session ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Closed {
+    pub(crate) worker: WorkerId,
+    pub(crate) session: SessionId,
+}
+
+impl Handler<Closed> for CoordinatorActor {
+    type Result = ();
+
+    fn handle(&mut self, Closed { worker, session }: Closed, _: &mut Context<Self>) {
+        if self.sessions.get(&worker).is_some_and(|(id, _)| *id == session) {
+            self.sessions.remove(&worker);
+            info!(%worker, "worker session closed");
+        }
+        self.state.fleet.closed(worker, session);
+    }
+}
+
+/// The coordinator leaves: sessions end, and with the answer everything decided is durable.
+#[derive(Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub(crate) struct Drain;
+
+impl Handler<Drain> for CoordinatorActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) -> Self::Result {
+        self.sessions.clear();
+        Box::pin(self.committer.submit(Txn::new()))
+    }
+}
+
+/// A live stream as lists show it.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamView {
+    pub(crate) record: PublishRecord,
+    pub(crate) interrupted: bool,
+    pub(crate) worker_name: String,
+    pub(crate) counters: Counters,
+}
+
+impl State {
+    /// Live streams after `after` in the order of their keys, at most `limit` and one more.
+    pub(crate) fn streams(
+        &self,
+        after: Option<&StreamKey>,
+        limit: usize,
+        fits: impl Fn(&StreamKey) -> bool,
+    ) -> Vec<StreamView> {
+        self.leases
+            .streams()
+            .filter(|live| after.is_none_or(|after| live.record.stream > *after) && fits(&live.record.stream))
+            .take(limit.saturating_add(1))
+            .map(|live| StreamView {
+                record: live.record.clone(),
+                interrupted: !self.fleet.is_alive(live.record.worker),
+                worker_name: self.fleet.name(live.record.worker),
+                counters: self.fleet.counters(live.record.worker, live.record.id),
+            })
+            .collect()
+    }
+}

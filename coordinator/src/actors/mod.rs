@@ -1,0 +1,6 @@
+//! The coordinator's actor and the tasks around it: thin shells over the pure cores.
+
+pub(crate) mod committer;
+pub(crate) mod coordinator;
+pub(crate) mod marker;
+pub(crate) mod supervisor;

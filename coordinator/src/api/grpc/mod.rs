@@ -1,0 +1,86 @@
+//! gRPC: thin services that read a request into domain types, ask, and write the answer. What is decided is decided in
+//! the actor or the library.
+
+mod files;
+mod recordings;
+mod rules;
+mod status;
+mod streams;
+mod templates;
+mod workers;
+
+use std::{future::Future, net::SocketAddr};
+
+use proto::v1;
+use shared::{
+    shutdown::{Phase, Shutdown},
+    store::Page,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::actors::{coordinator::Tools, supervisor::Handle};
+
+/// What every service works with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) handle: Handle,
+    pub(crate) tools: Tools,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Longest message that is taken, bytes: a commit with many gaps is the largest there is.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// HTTP/2 keep-alive: a peer that is gone without a word is noticed after at most twice this.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Serves on a bound socket until `shutdown` drains. The future ends when every call has.
+pub(crate) fn serve(
+    listener: tokio::net::TcpListener,
+    api: Api,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send, tonic_reflection::server::Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let shutdown = api.shutdown.clone();
+    Ok(async move {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<v1::workers_server::WorkersServer<Api>>().await;
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .tcp_nodelay(true)
+            .add_service(health)
+            .add_service(reflection)
+            .add_service(
+                v1::templates_server::TemplatesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(v1::rules_server::RulesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(
+                v1::streams_server::StreamsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                v1::recordings_server::RecordingsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(v1::workers_server::WorkersServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                shutdown.reached(Phase::Draining).await;
+            })
+            .await
+    })
+}
+
+/// Where the peer of a request is, for logs.
+pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<SocketAddr> {
+    request.remote_addr()
+}
+
+/// Cuts a list that is at hand to a page: at most `page.entries()`, and the token of the last if there are more.
+fn cut<T>(mut list: Vec<T>, page: &Page, token: impl Fn(&T) -> String) -> (Vec<T>, String) {
+    let more = list.len() > page.entries();
+    list.truncate(page.entries());
+    let next = list.last().filter(|_| more).map(token).unwrap_or_default();
+    (list, next)
+}

@@ -1,0 +1,271 @@
+//! Service `Workers`: sessions, leases, commits.
+
+use std::{collections::BTreeMap, pin::Pin};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use proto::v1;
+use shared::{
+    ids::{PublishId, RecordingId, StreamKey, WorkerId},
+    lease::{Epoch, FencingToken},
+    recording::MediaFile,
+    shutdown::Phase,
+    store::{CommitError, RecordingUpdate},
+    time::Timestamp,
+    wire::{self, WireError},
+};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::{Api, peer, status::Failure};
+use crate::{
+    actors::coordinator::{Acquire, Beat, Closed, Down, Open, Release, Session, load_known},
+    fleet::{About, Counters, SessionId},
+    leases::Request as LeaseRequest,
+};
+
+/// Most publishes in one heartbeat.
+const MAX_PUBLISHES: usize = 100_000;
+/// Longest text that a worker says of itself or of a publish, bytes.
+const MAX_TEXT: usize = 4_096;
+
+fn short(field: &str, text: String) -> Result<String, WireError> {
+    if text.len() > MAX_TEXT {
+        return Err(WireError::new(
+            field,
+            format!("has {} bytes, at most {MAX_TEXT} are allowed", text.len()),
+        ));
+    }
+    Ok(text)
+}
+
+fn down(message: Down) -> v1::CoordinatorDown {
+    use v1::coordinator_down::Message;
+    let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let message = match message {
+        Down::Welcome { heartbeat, timeout } => Message::Welcome(v1::Welcome {
+            heartbeat_ms: millis(heartbeat),
+            timeout_ms: millis(timeout),
+        }),
+        Down::Drop { publish, reason } => Message::DropStream(v1::DropStream {
+            publish_id: publish.to_string(),
+            reason,
+        }),
+    };
+    v1::CoordinatorDown { message: Some(message) }
+}
+
+fn counters(beat: v1::Heartbeat) -> Result<BTreeMap<PublishId, Counters>, WireError> {
+    if beat.publishes.len() > MAX_PUBLISHES {
+        return Err(WireError::new(
+            "publishes",
+            format!("has more than {MAX_PUBLISHES} entries"),
+        ));
+    }
+    let read = |publish: v1::LivePublish| {
+        let said = publish.counters.unwrap_or_default();
+        let counted = Counters {
+            bits_per_second: said.bits_per_second,
+            video_units: said.video_units,
+            audio_units: said.audio_units,
+            bytes: said.bytes,
+        };
+        Ok((wire::id("publishes.publish_id", &publish.publish_id)?, counted))
+    };
+    beat.publishes.into_iter().map(read).collect()
+}
+
+/// The first message of a session.
+fn hello(up: v1::WorkerUp) -> Result<(WorkerId, About), WireError> {
+    let Some(v1::worker_up::Message::Hello(hello)) = up.message else {
+        return Err(WireError::new("message", "must be hello in a session's first message"));
+    };
+    let about = About {
+        name: short("name", hello.name)?,
+        rtmp_addr: short("rtmp_addr", hello.rtmp_addr)?,
+        version: short("version", hello.version)?,
+    };
+    Ok((wire::id("worker_id", &hello.worker_id)?, about))
+}
+
+/// Reads what a worker says until it stops, and tells the actor.
+async fn listen(
+    api: Api,
+    mut up: Streaming<v1::WorkerUp>,
+    worker: WorkerId,
+    session: SessionId,
+    refuse: mpsc::Sender<Status>,
+) {
+    let refused = loop {
+        let beat = match up.next().await {
+            None => break None,
+            Some(Err(status)) => {
+                debug!(%worker, %status, "worker session broken");
+                break None;
+            }
+            Some(Ok(v1::WorkerUp {
+                message: Some(v1::worker_up::Message::Heartbeat(beat)),
+            })) => beat,
+            Some(Ok(_)) => break Some(Failure::invalid("after hello a worker sends heartbeats").into()),
+        };
+        match counters(beat) {
+            Err(error) => break Some(Status::invalid_argument(error.to_string())),
+            Ok(counters) => {
+                if let Err(error) = api
+                    .handle
+                    .ask(Beat {
+                        worker,
+                        session,
+                        counters,
+                    })
+                    .await
+                {
+                    break Some(Status::unavailable(error.to_string()));
+                }
+            }
+        }
+    };
+    if let Some(status) = refused {
+        drop(refuse.send(status).await);
+    }
+    // Without an actor there is no session to close.
+    let _ = api.handle.ask(Closed { worker, session }).await;
+}
+
+type Directives = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorDown, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::workers_server::Workers for Api {
+    type SessionStream = Directives;
+
+    async fn session(&self, request: Request<Streaming<v1::WorkerUp>>) -> Result<Response<Directives>, Status> {
+        let from = peer(&request);
+        let mut up = request.into_inner();
+        let first = up
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("a session begins with hello"))?;
+        let (worker, about) = hello(first).map_err(Failure::from)?;
+        debug!(%worker, ?from, "worker says hello");
+        if self.shutdown.phase() >= Phase::Draining {
+            return Err(Status::unavailable(
+                "this coordinator is leaving: try another, or again in a moment",
+            ));
+        }
+        let Session { id, down: directives } = self.handle.ask(Open { worker, about }).await.map_err(Failure::from)?;
+        let (refuse, refused) = mpsc::channel(1);
+        self.tools.tasks.spawn(listen(self.clone(), up, worker, id, refuse));
+        // Ends when the actor drops its end of the queue, or with the status that the reader found.
+        let directives = tokio_stream::wrappers::ReceiverStream::new(directives).map(|message| Ok(down(message)));
+        let ends = directives.map(Some).chain(stream::once(async { None }));
+        let refusals = tokio_stream::wrappers::ReceiverStream::new(refused).map(|status| Some(Err(status)));
+        let both = stream::select(ends, refusals).take_while(|item| std::future::ready(item.is_some()));
+        Ok(Response::new(Box::pin(both.filter_map(std::future::ready))))
+    }
+
+    async fn acquire_lease(
+        &self,
+        request: Request<v1::AcquireLeaseRequest>,
+    ) -> Result<Response<v1::AcquireLeaseResponse>, Status> {
+        let request = lease_request(request.into_inner()).map_err(Failure::from)?;
+        let known = load_known(&self.tools.repo, request.publish)
+            .await
+            .map_err(Failure::from)?;
+        let asked = self
+            .handle
+            .ask(Acquire { request, known })
+            .await
+            .map_err(Failure::from)?;
+        Ok(Response::new(asked.map_err(Failure::from)?.into()))
+    }
+
+    async fn release_lease(
+        &self,
+        request: Request<v1::ReleaseLeaseRequest>,
+    ) -> Result<Response<v1::ReleaseLeaseResponse>, Status> {
+        let request = request.into_inner();
+        let release = Release {
+            publish: wire::id("publish_id", &request.publish_id).map_err(Failure::from)?,
+            epoch: Epoch::new(request.epoch),
+            reason: short("reason", request.reason).map_err(Failure::from)?,
+            ended: Timestamp::from_millis(request.ended_ms),
+        };
+        self.handle
+            .ask(release)
+            .await
+            .map_err(Failure::from)?
+            .map_err(Failure::from)?;
+        Ok(Response::new(v1::ReleaseLeaseResponse {}))
+    }
+
+    async fn commit_file(
+        &self,
+        request: Request<v1::CommitFileRequest>,
+    ) -> Result<Response<v1::CommitFileResponse>, Status> {
+        let request = request.into_inner();
+        let recording: RecordingId = wire::id("recording_id", &request.recording_id).map_err(Failure::from)?;
+        let token = FencingToken {
+            recording,
+            epoch: Epoch::new(request.epoch),
+        };
+        let mut file = wire::required("file", request.file).map_err(Failure::from)?;
+        // What the coordinator fills in need not be sent.
+        file.recording_id.clone_from(&request.recording_id);
+        if file.stream.is_none() {
+            let known = self.tools.repo.recording(recording).await.map_err(Failure::from)?;
+            file.stream = known.as_ref().map(|known| (&known.stream).into());
+        }
+        if file.stream.is_none() {
+            return Err(Failure::from(CommitError::NoRecording(recording)).into());
+        }
+        let file: MediaFile = file
+            .try_into()
+            .map_err(|error: WireError| Failure::from(error.within("file")))?;
+        let now = self.tools.clock.now();
+        self.committed(self.tools.repo.commit_file(token, file, now).await)?;
+        Ok(Response::new(v1::CommitFileResponse {}))
+    }
+
+    async fn commit_recording(
+        &self,
+        request: Request<v1::CommitRecordingRequest>,
+    ) -> Result<Response<v1::CommitRecordingResponse>, Status> {
+        let request = request.into_inner();
+        let recording: RecordingId = wire::id("recording_id", &request.recording_id).map_err(Failure::from)?;
+        let token = FencingToken {
+            recording,
+            epoch: Epoch::new(request.epoch),
+        };
+        let state = wire::recording_state(request.state).map_err(Failure::from)?;
+        let update = RecordingUpdate {
+            state: wire::required("state", state).map_err(Failure::from)?,
+            reason: short("reason", request.reason).map_err(Failure::from)?,
+            ended: (request.ended_ms != 0).then(|| Timestamp::from_millis(request.ended_ms)),
+            gaps: wire::gaps(request.gaps).map_err(Failure::from)?,
+            files: (request.files != 0).then_some(request.files),
+        };
+        self.committed(self.tools.repo.commit_recording(token, &update).await)?;
+        Ok(Response::new(v1::CommitRecordingResponse {}))
+    }
+}
+
+impl Api {
+    fn committed(&self, result: Result<(), CommitError>) -> Result<(), Failure> {
+        if matches!(result, Err(CommitError::Fenced(_))) {
+            self.tools.metrics.fenced.inc();
+        }
+        Ok(result?)
+    }
+}
+
+fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireError> {
+    Ok(LeaseRequest {
+        worker: wire::id("worker_id", &request.worker_id)?,
+        publish: wire::id("publish_id", &request.publish_id)?,
+        stream: StreamKey::try_from(wire::required("stream", request.stream)?)?,
+        params: short("params", request.params)?,
+        client_addr: short("client_addr", request.client_addr)?,
+        started: Timestamp::from_millis(request.started_ms),
+        adopted: request.adopted,
+    })
+}

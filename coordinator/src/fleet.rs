@@ -1,0 +1,213 @@
+//! [`Fleet`]: what is believed of each worker, and when it is no longer believed. Pure: time is an argument.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use shared::{
+    ids::{PublishId, WorkerId},
+    time::Monotonic,
+};
+
+/// Number of a session; a later one of the same worker is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct About {
+    /// Name for people.
+    pub(crate) name: String,
+    /// Where it takes RTMP, host:port.
+    pub(crate) rtmp_addr: String,
+    /// Version of its program.
+    pub(crate) version: String,
+}
+
+/// What was counted for a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counters {
+    /// Media bits a second over the last interval.
+    pub(crate) bits_per_second: u64,
+    /// Video access units so far.
+    pub(crate) video_units: u64,
+    /// Audio access units so far.
+    pub(crate) audio_units: u64,
+    /// Media bytes so far.
+    pub(crate) bytes: u64,
+}
+
+/// What is believed of one worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence {
+    pub(crate) about: About,
+    session: Option<SessionId>,
+    heard: Monotonic,
+    lost: bool,
+    counters: BTreeMap<PublishId, Counters>,
+}
+
+/// All workers that were heard from or hold a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Fleet {
+    timeout: Duration,
+    workers: BTreeMap<WorkerId, Presence>,
+}
+
+impl Fleet {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Fleet {
+            timeout,
+            workers: BTreeMap::new(),
+        }
+    }
+
+    fn presence(&mut self, worker: WorkerId, now: Monotonic) -> &mut Presence {
+        self.workers.entry(worker).or_insert_with(|| Presence {
+            about: About::default(),
+            session: None,
+            heard: now,
+            lost: false,
+            counters: BTreeMap::new(),
+        })
+    }
+
+    /// Gives a worker that holds a stream the whole time-out to be heard from.
+    pub(crate) fn expect(&mut self, worker: WorkerId, now: Monotonic) {
+        self.presence(worker, now);
+    }
+
+    /// A session begins; it replaces an older one of the same worker. True if the worker was lost before.
+    pub(crate) fn opened(&mut self, worker: WorkerId, session: SessionId, about: About, now: Monotonic) -> bool {
+        let presence = self.presence(worker, now);
+        presence.about = about;
+        presence.session = Some(session);
+        presence.heard = now;
+        std::mem::take(&mut presence.lost)
+    }
+
+    /// A worker is heard. Heartbeats of replaced sessions do not count. True if the worker was lost before.
+    pub(crate) fn heartbeat(
+        &mut self,
+        worker: WorkerId,
+        session: SessionId,
+        counters: BTreeMap<PublishId, Counters>,
+        now: Monotonic,
+    ) -> bool {
+        match self
+            .workers
+            .get_mut(&worker)
+            .filter(|presence| presence.session == Some(session))
+        {
+            Some(presence) => {
+                presence.heard = now;
+                presence.counters = counters;
+                std::mem::take(&mut presence.lost)
+            }
+            None => false,
+        }
+    }
+
+    /// A session ended. The worker keeps what is left of its time-out to come back.
+    pub(crate) fn closed(&mut self, worker: WorkerId, session: SessionId) {
+        if let Some(presence) = self
+            .workers
+            .get_mut(&worker)
+            .filter(|presence| presence.session == Some(session))
+        {
+            presence.session = None;
+        }
+    }
+
+    /// Workers whose silence has just become longer than the time-out.
+    pub(crate) fn tick(&mut self, now: Monotonic) -> Vec<WorkerId> {
+        let mut lost = Vec::new();
+        for (id, presence) in &mut self.workers {
+            if !presence.lost && now.since(presence.heard) > self.timeout {
+                presence.lost = true;
+                presence.counters.clear();
+                lost.push(*id);
+            }
+        }
+        lost
+    }
+
+    /// Workers that have been silent for longer than `limit`.
+    pub(crate) fn silent_for(&self, limit: Duration, now: Monotonic) -> Vec<WorkerId> {
+        let silent = self
+            .workers
+            .iter()
+            .filter(|(_, presence)| presence.lost && now.since(presence.heard) > limit);
+        silent.map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets lost workers that hold nothing.
+    pub(crate) fn forget(&mut self, holds_a_stream: impl Fn(WorkerId) -> bool) {
+        self.workers
+            .retain(|id, presence| !presence.lost || holds_a_stream(*id));
+    }
+
+    /// True if the worker was heard from within the time-out.
+    pub(crate) fn is_alive(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|presence| !presence.lost)
+    }
+
+    /// True if the worker has a session now.
+    pub(crate) fn has_session(&self, worker: WorkerId) -> bool {
+        self.workers
+            .get(&worker)
+            .is_some_and(|presence| presence.session.is_some())
+    }
+
+    /// Its name for people; its id where it has not said hello.
+    pub(crate) fn name(&self, worker: WorkerId) -> String {
+        match self.workers.get(&worker).map(|presence| presence.about.name.as_str()) {
+            None | Some("") => worker.to_string(),
+            Some(name) => name.to_owned(),
+        }
+    }
+
+    /// What was last counted for a publish.
+    pub(crate) fn counters(&self, worker: WorkerId, publish: PublishId) -> Counters {
+        self.workers
+            .get(&worker)
+            .and_then(|presence| presence.counters.get(&publish))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Workers that are alive.
+    pub(crate) fn alive(&self) -> usize {
+        self.workers.values().filter(|presence| !presence.lost).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{ids::Seeded, time::Timestamp};
+
+    use super::*;
+
+    fn at(s: i64) -> Monotonic {
+        Monotonic::from_millis(s * 1_000)
+    }
+
+    #[test]
+    fn a_worker_is_lost_after_the_time_out_and_found_again_by_a_word() {
+        let worker = WorkerId::generate(&Seeded::new(1), Timestamp::default());
+        let mut fleet = Fleet::new(Duration::from_secs(10));
+        assert!(!fleet.opened(worker, SessionId(1), About::default(), at(0)));
+        fleet.closed(worker, SessionId(1));
+        assert!(fleet.tick(at(10)).is_empty());
+        assert_eq!(fleet.tick(at(11)), [worker]);
+        assert!(fleet.tick(at(12)).is_empty(), "lost once");
+        assert!(!fleet.is_alive(worker));
+        assert!(fleet.opened(worker, SessionId(2), About::default(), at(13)));
+        assert!(fleet.is_alive(worker));
+        fleet.closed(worker, SessionId(1));
+        assert!(fleet.has_session(worker), "the end of a replaced session is no news");
+        assert!(!fleet.heartbeat(worker, SessionId(1), BTreeMap::new(), at(20)));
+        assert_eq!(fleet.tick(at(24)), [worker], "nor is its heartbeat");
+        assert!(fleet.heartbeat(worker, SessionId(2), BTreeMap::new(), at(25)));
+        fleet.forget(|_| false);
+        assert_eq!(fleet.alive(), 1);
+    }
+}

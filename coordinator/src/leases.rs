@@ -1,0 +1,468 @@
+//! [`Leases`]: which publish holds which stream. Pure: each decision gives the transaction that makes it durable.
+
+use std::collections::BTreeMap;
+
+use shared::{
+    ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
+    lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind},
+    recording::{Recording, RecordingState},
+    store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
+    time::{Monotonic, Timestamp},
+};
+
+use crate::{catalog::Catalog, fleet::Fleet};
+
+/// What a worker asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) worker: WorkerId,
+    pub(crate) publish: PublishId,
+    pub(crate) stream: StreamKey,
+    pub(crate) params: String,
+    pub(crate) client_addr: String,
+    pub(crate) started: Timestamp,
+    /// The publisher is gone; what is left is to finish its recordings.
+    pub(crate) adopted: bool,
+}
+
+/// What the store has of a publish that is asked about again.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) record: PublishRecord,
+    pub(crate) recordings: Vec<GrantedRecording>,
+}
+
+/// A publish that holds its stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) record: PublishRecord,
+    pub(crate) recordings: Vec<GrantedRecording>,
+    /// When its worker last named it, or it was granted.
+    named: Monotonic,
+}
+
+/// A decision, already in force here; the transaction makes it durable.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) outcome: LeaseOutcome,
+    pub(crate) txn: Txn,
+}
+
+/// Time, ids, rules and workers: what a decision rests on.
+pub(crate) struct Context<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) ids: &'a dyn IdGen,
+    pub(crate) now: Timestamp,
+    pub(crate) mono: Monotonic,
+}
+
+/// Streams and the publishes that hold them.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    streams: BTreeMap<StreamKey, StreamRecord>,
+    live: BTreeMap<PublishId, Live>,
+    /// Publishes that lost their stream to another worker while theirs was away: they are told when it is back.
+    evicted: BTreeMap<WorkerId, BTreeMap<PublishId, String>>,
+}
+
+impl Leases {
+    pub(crate) fn new(streams: Vec<StreamRecord>, live: Vec<Known>, mono: Monotonic) -> Self {
+        Leases {
+            streams: streams
+                .into_iter()
+                .map(|record| (record.stream.clone(), record))
+                .collect(),
+            live: live
+                .into_iter()
+                .map(|known| {
+                    (
+                        known.record.id,
+                        Live {
+                            record: known.record,
+                            recordings: known.recordings,
+                            named: mono,
+                        },
+                    )
+                })
+                .collect(),
+            evicted: BTreeMap::new(),
+        }
+    }
+
+    /// The live publishes in the order of their streams.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &Live> {
+        self.streams
+            .values()
+            .filter_map(|stream| self.live.get(&stream.publish?))
+    }
+
+    pub(crate) fn holder(&self, stream: &StreamKey) -> Option<&Live> {
+        self.live.get(&self.streams.get(stream)?.publish?)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(crate) fn holds_a_stream(&self, worker: WorkerId) -> bool {
+        self.live.values().any(|live| live.record.worker == worker)
+    }
+
+    /// The recordings of a worker's live publishes.
+    pub(crate) fn recordings_of(&self, worker: WorkerId) -> Vec<RecordingId> {
+        self.live
+            .values()
+            .filter(|live| live.record.worker == worker)
+            .flat_map(|live| live.record.recordings.iter().copied())
+            .collect()
+    }
+
+    /// Decides about a stream. `known` is what the store has of this publish.
+    pub(crate) fn acquire(
+        &mut self,
+        cx: &Context<'_>,
+        request: Request,
+        known: Option<Known>,
+    ) -> Result<Decided, StoreError> {
+        if let Some(live) = self.live.get_mut(&request.publish) {
+            if live.record.worker != request.worker {
+                return Ok(refused(RefusalKind::NotYours, not_yours(cx, live.record.worker)));
+            }
+            live.named = cx.mono;
+            let grant = Grant {
+                epoch: live.record.epoch,
+                recordings: live.recordings.clone(),
+            };
+            // While it is live the library may have gone on; what was read from it is later than what is kept here.
+            let recordings = known.map_or(grant.recordings, |known| known.recordings);
+            return Ok(granted(
+                Grant {
+                    epoch: grant.epoch,
+                    recordings,
+                },
+                Txn::new(),
+            ));
+        }
+        if let Some(known) = known {
+            return self.acquire_known(cx, &request, known);
+        }
+        let mut txn = Txn::new();
+        if !request.adopted {
+            match self.make_way(cx, &request.stream, request.worker, request.publish, txn)? {
+                Ok(on) => txn = on,
+                Err(refusal) => {
+                    return Ok(Decided {
+                        outcome: LeaseOutcome::Refused(refusal),
+                        txn: Txn::new(),
+                    });
+                }
+            }
+        }
+        self.grant_new(cx, request, txn)
+    }
+
+    /// A publish that was granted before and has ended since, at least as far as is known here.
+    fn acquire_known(&mut self, cx: &Context<'_>, request: &Request, known: Known) -> Result<Decided, StoreError> {
+        let Known { mut record, recordings } = known;
+        if record.worker != request.worker {
+            return Ok(refused(RefusalKind::NotYours, not_yours(cx, record.worker)));
+        }
+        let grant = Grant {
+            epoch: record.epoch,
+            recordings: recordings.clone(),
+        };
+        if request.adopted {
+            return Ok(granted(grant, Txn::new()));
+        }
+        // Its worker was away and is back with the publisher still connected: it gets its stream again if it is free.
+        let txn = match self.make_way(cx, &record.stream, record.worker, record.id, Txn::new())? {
+            Ok(txn) => txn,
+            Err(refusal) => {
+                return Ok(Decided {
+                    outcome: LeaseOutcome::Refused(refusal),
+                    txn: Txn::new(),
+                });
+            }
+        };
+        record.ended = None;
+        record.reason.clear();
+        let epoch = self
+            .streams
+            .get(&record.stream)
+            .map_or(record.epoch, |stream| stream.epoch)
+            .max(record.epoch);
+        let txn = self.hold(record.stream.clone(), epoch, Some(record.id), cx.now, txn)?;
+        let txn = txn.put_json(keys::publish(record.id), &record)?;
+        self.live.insert(
+            record.id,
+            Live {
+                record,
+                recordings,
+                named: cx.mono,
+            },
+        );
+        Ok(granted(grant, txn))
+    }
+
+    /// Ends the publish that holds `stream`, if it may be: one of the same worker, or of a worker that is lost.
+    fn make_way(
+        &mut self,
+        cx: &Context<'_>,
+        stream: &StreamKey,
+        worker: WorkerId,
+        publish: PublishId,
+        txn: Txn,
+    ) -> Result<Result<Txn, Refusal>, StoreError> {
+        let Some(holder) = self.holder(stream) else {
+            return Ok(Ok(txn));
+        };
+        let (old, old_worker) = (holder.record.id, holder.record.worker);
+        if old_worker == worker {
+            // The worker has arbitrated: it takes a second publisher only when the first is gone or silent.
+            return self
+                .end(old, format!("superseded by publish {publish}"), cx.now, txn)
+                .map(Ok);
+        }
+        if cx.fleet.is_alive(old_worker) {
+            let reason = format!("stream {stream} is live on worker {}", cx.fleet.name(old_worker));
+            return Ok(Err(Refusal {
+                kind: RefusalKind::AlreadyLive,
+                reason,
+            }));
+        }
+        let reason = format!("taken over by worker {}", cx.fleet.name(worker));
+        self.evicted.entry(old_worker).or_default().insert(old, reason.clone());
+        self.end(old, reason, cx.now, txn).map(Ok)
+    }
+
+    /// A publish that nobody has heard of: new recordings under a new epoch.
+    fn grant_new(&mut self, cx: &Context<'_>, request: Request, txn: Txn) -> Result<Decided, StoreError> {
+        let before = self.streams.get(&request.stream);
+        let epoch = before.map_or(Epoch::default(), |stream| stream.epoch).next();
+        let holder = if request.adopted {
+            before.and_then(|stream| stream.publish)
+        } else {
+            Some(request.publish)
+        };
+        let mut txn = self.hold(request.stream.clone(), epoch, holder, cx.now, txn)?;
+        let mut recordings = Vec::new();
+        if let Some(decision) = cx
+            .catalog
+            .decide(&request.stream)
+            .filter(|decision| !decision.template.is_no_record())
+        {
+            let recording = Recording {
+                id: RecordingId::generate(cx.ids, cx.now),
+                stream: request.stream.clone(),
+                cause: decision.cause,
+                state: RecordingState::Recording,
+                reason: String::new(),
+                epoch,
+                template: decision.template,
+                publishes: vec![request.publish],
+                worker: request.worker,
+                params: request.params.clone(),
+                started: request.started,
+                ended: None,
+                gaps: Vec::new(),
+            };
+            txn = txn
+                .put_json(keys::recording(recording.id), &recording)?
+                .put(keys::stream_recording(&recording.stream, recording.id), "");
+            recordings.push(granted_of(recording));
+        }
+        let record = PublishRecord {
+            id: request.publish,
+            stream: request.stream,
+            worker: request.worker,
+            epoch,
+            params: request.params,
+            client_addr: request.client_addr,
+            started: request.started,
+            ended: request.adopted.then_some(cx.now),
+            reason: if request.adopted {
+                "found by its worker after a restart".to_owned()
+            } else {
+                String::new()
+            },
+            recordings: recordings.iter().map(|recording| recording.id).collect(),
+        };
+        txn = txn.put_json(keys::publish(record.id), &record)?;
+        if !request.adopted {
+            self.live.insert(
+                record.id,
+                Live {
+                    record,
+                    recordings: recordings.clone(),
+                    named: cx.mono,
+                },
+            );
+        }
+        Ok(granted(Grant { epoch, recordings }, txn))
+    }
+
+    fn hold(
+        &mut self,
+        stream: StreamKey,
+        epoch: Epoch,
+        publish: Option<PublishId>,
+        now: Timestamp,
+        txn: Txn,
+    ) -> Result<Txn, StoreError> {
+        let record = StreamRecord {
+            stream: stream.clone(),
+            epoch,
+            publish,
+            changed: now,
+        };
+        // A transaction changes each key once: what an earlier step of this decision put there is replaced.
+        let key = keys::stream(&stream);
+        let mut txn = txn;
+        txn.ops.retain(|op| op.key() != key);
+        let txn = txn.put_json(key, &record)?;
+        self.streams.insert(stream, record);
+        Ok(txn)
+    }
+
+    /// A publish no longer holds its stream. Without effect when it does not hold it, or under another epoch.
+    pub(crate) fn release(
+        &mut self,
+        publish: PublishId,
+        epoch: Epoch,
+        reason: String,
+        ended: Timestamp,
+    ) -> Result<Option<Txn>, StoreError> {
+        if self.live.get(&publish).is_none_or(|live| live.record.epoch != epoch) {
+            return Ok(None);
+        }
+        self.end(publish, reason, ended, Txn::new()).map(Some)
+    }
+
+    fn end(&mut self, publish: PublishId, reason: String, ended: Timestamp, txn: Txn) -> Result<Txn, StoreError> {
+        let Some(Live { mut record, .. }) = self.live.remove(&publish) else {
+            return Ok(txn);
+        };
+        record.ended = Some(ended);
+        record.reason = reason;
+        let mut txn = txn.put_json(keys::publish(publish), &record)?;
+        if let Some(stream) = self
+            .streams
+            .get(&record.stream)
+            .filter(|stream| stream.publish == Some(publish))
+        {
+            let epoch = stream.epoch;
+            txn = self.hold(record.stream, epoch, None, ended, txn)?;
+        }
+        Ok(txn)
+    }
+
+    /// What a worker says it has. Gives the publishes that must be dropped, with reasons.
+    pub(crate) fn named(
+        &mut self,
+        worker: WorkerId,
+        publishes: &[PublishId],
+        mono: Monotonic,
+    ) -> Vec<(PublishId, String)> {
+        for publish in publishes {
+            if let Some(live) = self.live.get_mut(publish).filter(|live| live.record.worker == worker) {
+                live.named = mono;
+            }
+        }
+        let evicted = self.evicted.remove(&worker).unwrap_or_default();
+        evicted
+            .into_iter()
+            .filter(|(publish, _)| publishes.contains(publish) && !self.live.contains_key(publish))
+            .collect()
+    }
+
+    /// Ends publishes that their worker, which is heard from, no longer names for longer than the time-out: it has lost
+    /// its data and will never release them.
+    pub(crate) fn end_unnamed(
+        &mut self,
+        fleet: &Fleet,
+        timeout: std::time::Duration,
+        now: Timestamp,
+        mono: Monotonic,
+    ) -> Result<Vec<(PublishId, Txn)>, StoreError> {
+        let forgotten: Vec<PublishId> = self
+            .live
+            .values()
+            .filter(|live| mono.since(live.named) > timeout && fleet.has_session(live.record.worker))
+            .map(|live| live.record.id)
+            .collect();
+        let reason = "its worker no longer knows it";
+        forgotten
+            .into_iter()
+            .map(|id| Ok((id, self.end(id, reason.to_owned(), now, Txn::new())?)))
+            .collect()
+    }
+
+    /// Ends everything that a worker holds: it has been away for too long.
+    pub(crate) fn end_all_of(
+        &mut self,
+        worker: WorkerId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Txn>, StoreError> {
+        let held: Vec<PublishId> = self
+            .live
+            .values()
+            .filter(|live| live.record.worker == worker)
+            .map(|live| live.record.id)
+            .collect();
+        held.into_iter()
+            .map(|id| self.end(id, reason.to_owned(), now, Txn::new()))
+            .collect()
+    }
+
+    /// Streams that were offline since before `until`: what is kept of them may go.
+    pub(crate) fn forget_streams(&mut self, until: Timestamp) -> Vec<Txn> {
+        let old: Vec<StreamKey> = self
+            .streams
+            .values()
+            .filter(|stream| stream.publish.is_none() && stream.changed < until)
+            .map(|stream| stream.stream.clone())
+            .collect();
+        old.iter().for_each(|stream| drop(self.streams.remove(stream)));
+        old.chunks(100)
+            .map(|chunk| {
+                chunk
+                    .iter()
+                    .fold(Txn::new(), |txn, stream| txn.delete(keys::stream(stream)))
+            })
+            .collect()
+    }
+}
+
+/// What a worker is told of a recording.
+pub(crate) fn granted_of(recording: Recording) -> GrantedRecording {
+    GrantedRecording {
+        id: recording.id,
+        cause: recording.cause,
+        template: recording.template,
+        state: recording.state,
+    }
+}
+
+fn granted(grant: Grant, txn: Txn) -> Decided {
+    Decided {
+        outcome: LeaseOutcome::Granted(grant),
+        txn,
+    }
+}
+
+fn refused(kind: RefusalKind, reason: String) -> Decided {
+    Decided {
+        outcome: LeaseOutcome::Refused(Refusal { kind, reason }),
+        txn: Txn::new(),
+    }
+}
+
+fn not_yours(cx: &Context<'_>, worker: WorkerId) -> String {
+    format!("the publish belongs to worker {}", cx.fleet.name(worker))
+}
+
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;

@@ -1,0 +1,280 @@
+use std::time::Duration;
+
+use shared::{config::CoordinatorConfig, ids::Seeded, store::Kv, template::Format};
+
+use super::*;
+use crate::fleet::{About, SessionId};
+
+struct World {
+    catalog: Catalog,
+    fleet: Fleet,
+    leases: Leases,
+    ids: Seeded,
+    kv: Kv,
+    second: i64,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = CoordinatorConfig {
+            record: vec![Format::Flv],
+            ..Default::default()
+        };
+        World {
+            catalog: Catalog::new(&config, vec![], vec![]),
+            fleet: Fleet::new(Duration::from_secs(10)),
+            leases: Leases::default(),
+            ids: Seeded::new(1),
+            kv: Kv::new(),
+            second: 0,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + self.second * 1_000)
+    }
+
+    fn mono(&self) -> Monotonic {
+        Monotonic::from_millis(self.second * 1_000)
+    }
+
+    fn worker(&mut self) -> WorkerId {
+        let worker = WorkerId::generate(&self.ids, self.now());
+        let (now, about) = (
+            self.mono(),
+            About {
+                name: format!("w{}", self.fleet.alive()),
+                ..About::default()
+            },
+        );
+        self.fleet.opened(worker, SessionId(1), about, now);
+        worker
+    }
+
+    fn request(&self, worker: WorkerId) -> Request {
+        Request {
+            worker,
+            publish: PublishId::generate(&self.ids, self.now()),
+            stream: "d/a/s".parse().unwrap(),
+            params: String::new(),
+            client_addr: "127.0.0.1:5".to_owned(),
+            started: self.now(),
+            adopted: false,
+        }
+    }
+
+    /// What the store has, as the service reads it before it asks.
+    fn known(&self, publish: PublishId) -> Option<Known> {
+        let entry = self.kv.get(&keys::publish(publish))?;
+        let record: PublishRecord = serde_json::from_slice(&entry.value).unwrap();
+        let recordings = record.recordings.iter().map(|id| {
+            let entry = self.kv.get(&keys::recording(*id)).unwrap();
+            granted_of(serde_json::from_slice(&entry.value).unwrap())
+        });
+        Some(Known {
+            recordings: recordings.collect(),
+            record,
+        })
+    }
+
+    fn acquire(&mut self, request: &Request) -> LeaseOutcome {
+        let known = self.known(request.publish);
+        let (now, mono) = (self.now(), self.mono());
+        let cx = Context {
+            catalog: &self.catalog,
+            fleet: &self.fleet,
+            ids: &self.ids,
+            now,
+            mono,
+        };
+        let decided = self.leases.acquire(&cx, request.clone(), known).unwrap();
+        self.kv.commit(decided.txn).unwrap();
+        decided.outcome
+    }
+
+    fn grant(&mut self, request: &Request) -> Grant {
+        match self.acquire(request) {
+            LeaseOutcome::Granted(grant) => grant,
+            LeaseOutcome::Refused(refusal) => panic!("{refusal}"),
+        }
+    }
+
+    fn refusal(&mut self, request: &Request) -> Refusal {
+        match self.acquire(request) {
+            LeaseOutcome::Refused(refusal) => refusal,
+            LeaseOutcome::Granted(grant) => panic!("{grant:?}"),
+        }
+    }
+
+    fn release(&mut self, request: &Request, epoch: Epoch) -> bool {
+        let now = self.now();
+        let txn = self
+            .leases
+            .release(request.publish, epoch, "unpublish".to_owned(), now)
+            .unwrap();
+        let some = txn.is_some();
+        self.kv.commit(txn.unwrap_or_default()).unwrap();
+        some
+    }
+
+    fn lose_silent_workers(&mut self) {
+        self.second += 11;
+        let now = self.mono();
+        self.fleet.tick(now);
+    }
+}
+
+#[test]
+fn the_same_publish_gets_the_same_grant_however_often_it_asks() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let first = world.grant(&request);
+    assert_eq!((first.epoch, first.recordings.len()), (Epoch::new(1), 1));
+    assert_eq!(world.grant(&request), first);
+    assert!(world.release(&request, first.epoch));
+    assert!(
+        !world.release(&request, first.epoch),
+        "releasing what is not held is no news"
+    );
+    let adopted = Request {
+        adopted: true,
+        ..request
+    };
+    assert_eq!(world.grant(&adopted), first, "also after its end");
+    assert_eq!(world.leases.len(), 0, "and it does not hold the stream again");
+}
+
+#[test]
+fn a_second_publish_on_the_same_worker_takes_over_under_the_next_epoch() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let (one, two) = (world.request(worker), world.request(worker));
+    let first = world.grant(&one);
+    let second = world.grant(&two);
+    assert_eq!(second.epoch, first.epoch.next());
+    assert_ne!(second.recordings, first.recordings);
+    assert!(!world.release(&one, first.epoch), "the first holds nothing any more");
+    assert_eq!(world.leases.holder(&two.stream).unwrap().record.id, two.publish);
+    assert!(
+        !world.release(&two, first.epoch),
+        "under another epoch it is not a release"
+    );
+    assert!(world.release(&two, second.epoch));
+    assert!(world.leases.holder(&two.stream).is_none());
+}
+
+#[test]
+fn a_live_stream_on_another_worker_is_refused_until_that_worker_is_lost() {
+    let mut world = World::new();
+    let (a, b) = (world.worker(), world.worker());
+    let (on_a, on_b) = (world.request(a), world.request(b));
+    world.grant(&on_a);
+    let refusal = world.refusal(&on_b);
+    assert_eq!(refusal.kind, RefusalKind::AlreadyLive);
+    assert_eq!(refusal.reason, "stream d/a/s is live on worker w0");
+    world.lose_silent_workers();
+    assert_eq!(world.grant(&on_b).epoch, Epoch::new(2));
+    assert_eq!(world.leases.recordings_of(a), []);
+
+    // The first worker comes back: it is told to drop the publish, and gets no lease for it, but may finish it.
+    let (now, about) = (world.mono(), About::default());
+    world.fleet.opened(b, SessionId(2), about.clone(), now);
+    world.fleet.opened(a, SessionId(2), about, now);
+    let drop = world.leases.named(a, &[on_a.publish], now);
+    assert_eq!(drop.len(), 1);
+    assert!(drop.first().unwrap().1.starts_with("taken over by worker"));
+    assert!(world.leases.named(a, &[on_a.publish], now).is_empty(), "told once");
+    assert_eq!(world.refusal(&on_a).kind, RefusalKind::AlreadyLive);
+    assert_eq!(world.grant(&Request { adopted: true, ..on_a }).epoch, Epoch::new(1));
+}
+
+#[test]
+fn a_worker_that_comes_back_before_anybody_took_its_stream_keeps_it() {
+    let mut world = World::new();
+    let (a, b) = (world.worker(), world.worker());
+    let request = world.request(a);
+    let grant = world.grant(&request);
+    world.lose_silent_workers();
+    assert_eq!(world.grant(&request), grant);
+    let now = world.mono();
+    world.fleet.opened(a, SessionId(2), About::default(), now);
+    let other = world.request(b);
+    assert_eq!(world.refusal(&other).kind, RefusalKind::AlreadyLive);
+    let stolen = Request { worker: b, ..request };
+    assert_eq!(world.refusal(&stolen).kind, RefusalKind::NotYours);
+}
+
+#[test]
+fn an_adopted_publish_that_was_never_asked_about_gets_recordings_but_not_the_stream() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let live = world.request(worker);
+    world.grant(&live);
+    let adopted = Request {
+        adopted: true,
+        ..world.request(worker)
+    };
+    let grant = world.grant(&adopted);
+    assert_eq!((grant.epoch, grant.recordings.len()), (Epoch::new(2), 1));
+    assert_eq!(world.grant(&adopted), grant);
+    assert_eq!(world.leases.holder(&live.stream).unwrap().record.id, live.publish);
+    let next = world.request(worker);
+    assert_eq!(world.grant(&next).epoch, Epoch::new(3), "epochs only grow");
+}
+
+#[test]
+fn what_its_worker_no_longer_names_ends_after_the_time_out() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let (kept, lost) = (
+        world.request(worker),
+        Request {
+            stream: "d/a/t".parse().unwrap(),
+            ..world.request(worker)
+        },
+    );
+    world.grant(&kept);
+    world.grant(&lost);
+    world.second = 11;
+    let (now, mono) = (world.now(), world.mono());
+    world.leases.named(worker, &[kept.publish], mono);
+    let ended = world
+        .leases
+        .end_unnamed(&world.fleet, Duration::from_secs(10), now, mono)
+        .unwrap();
+    assert_eq!(ended.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [lost.publish]);
+    assert!(world.leases.holder(&kept.stream).is_some());
+}
+
+#[test]
+fn streams_that_are_long_offline_are_forgotten() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let grant = world.grant(&request);
+    assert!(
+        world.leases.forget_streams(Timestamp::from_millis(i64::MAX)).is_empty(),
+        "not while it is live"
+    );
+    world.release(&request, grant.epoch);
+    assert!(world.leases.forget_streams(world.now()).is_empty());
+    let later = Timestamp::from_millis(world.now().as_millis() + 1);
+    for txn in world.leases.forget_streams(later) {
+        world.kv.commit(txn).unwrap();
+    }
+    assert!(world.kv.get(&keys::stream(&request.stream)).is_none());
+}
+
+#[test]
+fn a_reload_from_the_store_knows_what_was_live() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let grant = world.grant(&request);
+    let stream: StreamRecord =
+        serde_json::from_slice(&world.kv.get(&keys::stream(&request.stream)).unwrap().value).unwrap();
+    let known = world.known(request.publish).unwrap();
+    world.leases = Leases::new(vec![stream], vec![known], world.mono());
+    assert_eq!(world.grant(&request), grant);
+}

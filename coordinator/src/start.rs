@@ -1,0 +1,229 @@
+//! [`start`]: from configuration and dependencies to a running coordinator.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::dev::ServerHandle;
+use shared::{
+    config::{CoordinatorConfig, StoreConfig},
+    ids::IdGen,
+    shutdown::{Phase, Shutdown},
+    store::{Embedded, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
+    telemetry::Metrics,
+    time::Clock,
+};
+use thiserror::Error;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::{
+    actors::{
+        coordinator::{Drain, State, Tools},
+        supervisor::{self, Handle, Supervisor},
+    },
+    api::{grpc, ops},
+};
+
+/// Name of the embedded store's file within the data folder.
+const STORE_FILE: &str = "metadata.redb";
+/// Time for running calls to finish when the coordinator stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a coordinator does not make itself.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Both times.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn IdGen>,
+    /// The process's counters.
+    pub metrics: Metrics,
+}
+
+/// Why a coordinator did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A socket cannot be listened on.
+    #[error("cannot listen on {addr} for {what}")]
+    Bind {
+        /// `gRPC` or `HTTP`.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The embedded store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// This program cannot speak to the store that is configured.
+    #[error("store.url {0} cannot be used by this version yet: use embedded:")]
+    Unsupported(MetadataUrl),
+    /// The store cannot be read.
+    #[error("cannot load the coordinator's state")]
+    Load(#[from] StoreError),
+    /// The descriptors for reflection are not whole.
+    #[error("cannot set up gRPC reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running coordinator.
+pub struct Running {
+    grpc_addr: SocketAddr,
+    http_addr: SocketAddr,
+    shutdown: Shutdown,
+    tasks: TaskTracker,
+    grpc: tokio::task::JoinHandle<()>,
+    http: ServerHandle,
+    handle: Handle,
+    supervisor: Supervisor,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("grpc_addr", &self.grpc_addr)
+            .field("http_addr", &self.http_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = TcpListener::bind(addr).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    });
+    bound.map_err(|source| StartError::Bind { what, addr, source })
+}
+
+/// Opens the store, loads the state, binds both sockets and serves. Must be called on an actix system's thread over a
+/// tokio runtime.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub async fn start(config: CoordinatorConfig, store: StoreConfig, deps: Deps) -> Result<Running, StartError> {
+    let store: Arc<dyn MetaStore> = match store.url {
+        MetadataUrl::Embedded => Arc::new(Embedded::open(
+            &config.data_dir.join(STORE_FILE),
+            Arc::clone(&deps.clock),
+        )?),
+        other @ MetadataUrl::Etcd { .. } => return Err(StartError::Unsupported(other)),
+    };
+    start_over(config, store, deps).await
+}
+
+/// [`start`] over a store that is open.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub async fn start_over(
+    config: CoordinatorConfig,
+    store: Arc<dyn MetaStore>,
+    deps: Deps,
+) -> Result<Running, StartError> {
+    let (grpc_listener, grpc_addr) = bind("gRPC", config.grpc)?;
+    let (http_listener, http_addr) = bind("HTTP", config.http)?;
+    let grpc_listener = tokio::net::TcpListener::from_std(grpc_listener).map_err(|source| StartError::Bind {
+        what: "gRPC",
+        addr: config.grpc,
+        source,
+    })?;
+    let tasks = TaskTracker::new();
+    let tools = Tools {
+        config: Arc::new(config),
+        repo: Repo::new(store),
+        clock: deps.clock,
+        ids: deps.ids,
+        metrics: deps.metrics.coordinator.clone(),
+        tasks: tasks.clone(),
+    };
+    let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await?;
+    let shutdown = Shutdown::new();
+    let (handle, supervisor) = supervisor::start(state, tools.clone());
+    let server = grpc::serve(
+        grpc_listener,
+        grpc::Api {
+            handle: handle.clone(),
+            tools,
+            shutdown: shutdown.clone(),
+        },
+    )?;
+    let ops = ops::Ops {
+        handle: handle.clone(),
+        metrics: deps.metrics,
+        shutdown: shutdown.clone(),
+    };
+    let http = ops::serve(http_listener, ops).map_err(|source| StartError::Bind {
+        what: "HTTP",
+        addr: http_addr,
+        source,
+    })?;
+    let http_handle = http.handle();
+    tasks.spawn(async move {
+        if let Err(error) = http.await {
+            error!(error = &error as &dyn std::error::Error, "HTTP server ended");
+        }
+    });
+    let grpc = tasks.spawn(async move {
+        if let Err(error) = server.await {
+            error!(error = &error as &dyn std::error::Error, "gRPC server ended");
+        }
+    });
+    shutdown.enter(Phase::Running);
+    info!(grpc = %grpc_addr, http = %http_addr, "coordinator running");
+    Ok(Running {
+        grpc_addr,
+        http_addr,
+        shutdown,
+        tasks,
+        grpc,
+        http: http_handle,
+        handle,
+        supervisor,
+    })
+}
+
+impl Running {
+    /// Where gRPC is served.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Takes no new calls, ends the workers' sessions, lets running calls finish for at most 5 s, and leaves nothing
+    /// undecided that was handed in. The store is closed when this returns, unless calls had to be left behind.
+    pub async fn stop(self) {
+        self.shutdown.enter(Phase::Draining);
+        let finish = async {
+            if let Err(error) = self.handle.ask(Drain).await {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "coordinator stops without its actor"
+                );
+            }
+            self.http.stop(true).await;
+            drop(self.grpc.await);
+            drop(self.handle);
+            self.supervisor.stop().await;
+            self.tasks.close();
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_LIMIT, finish).await.is_err() {
+            warn!(limit = ?STOP_LIMIT, "coordinator left calls behind");
+        }
+        self.shutdown.enter(Phase::Stopped);
+        info!("coordinator stopped");
+    }
+}
