@@ -164,8 +164,14 @@ pub(crate) fn same(a: &[Packet], b: &[Packet], what: &str) -> i64 {
     shift
 }
 
-/// HEVC as no FLV muxer of FFmpeg 5 writes it: encoded to a transport stream, its access units put into tags by `wrap`.
-pub(crate) fn hevc(seconds: u32, options: &str, wrap: impl Fn(Packaging<'_>) -> Vec<u8>) -> Vec<Tag> {
+/// HEVC as no FLV muxer of FFmpeg 5 writes it: encoded to a transport stream, its access units put into tags by `wrap`;
+/// with the packets of that stream, through `filter`.
+pub(crate) fn hevc(
+    seconds: u32,
+    options: &str,
+    filter: &str,
+    wrap: impl Fn(Packaging<'_>) -> Vec<u8>,
+) -> (Vec<Tag>, Vec<Packet>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hevc.ts");
     let picture = format!("testsrc2=size=162x122:rate=25:duration={seconds}");
@@ -235,7 +241,7 @@ pub(crate) fn hevc(seconds: u32, options: &str, wrap: impl Fn(Packaging<'_>) -> 
             dts,
         ));
     }
-    tags
+    (tags, packets(&path, "v", filter))
 }
 
 /// What a tag's header must say.
