@@ -170,7 +170,7 @@ fn objects_below(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn killed_at_any_step_a_recorder_gives_the_same_bytes() {
     let mut world = World::new();
     world.stream(30);
-    for format in Format::ALL {
+    for format in [Format::Flv, Format::Hls, Format::Mp4, Format::Aac] {
         let interval_ms = if format == Format::Hls { 6_000 } else { 8_000 };
         let smooth = world.setting("smooth", format, interval_ms);
         let files = world.render(&smooth, |_| false);
