@@ -442,6 +442,10 @@ fn amf3_data_is_converted_and_amf3_commands_are_read() {
         .feed(&message(8, 0, 17, &[&[0], delete.as_slice()].concat()), &mut recorder)
         .unwrap();
     assert!(!session.publishing());
+
+    let (mut session, mut recorder) = publishing();
+    session.feed(&message(8, 0, 17, &delete), &mut recorder).unwrap();
+    assert!(!session.publishing(), "the format selector may be missing");
 }
 
 #[test]
