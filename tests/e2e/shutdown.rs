@@ -20,9 +20,7 @@ fn sigterm_finishes_the_recordings_of_live_streams() -> Result<()> {
     let pacer = Pacer::start(server.rtmp(), "live", Shape::default())?;
     until(Duration::from_secs(10), "the stream's media", || {
         let streams = server.streams()?;
-        let units = streams
-            .first()
-            .and_then(|stream| stream["video_units"].as_u64());
+        let units = streams.first().and_then(|stream| stream["video_units"].as_u64());
         Ok(Seen::some(units.filter(|units| *units > 30), format!("{streams:?}")))
     })?;
     server.signal("TERM")?;

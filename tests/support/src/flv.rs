@@ -124,3 +124,20 @@ pub fn follow(first: &[Tag], next: &[Tag]) -> Vec<Tag> {
 fn is_end(tag: &Tag) -> bool {
     tag.tag_type == 9 && tag.body.len() > 1 && tag.body[0] & 0x8F == 7 && tag.body[1] == 2
 }
+
+/// A file of these tags.
+#[must_use]
+pub fn file(tags: &[Tag]) -> Vec<u8> {
+    let mut out = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
+    for tag in tags {
+        let len = u32::try_from(tag.body.len()).unwrap_or(u32::MAX);
+        let [top, time @ ..] = tag.timestamp_ms.to_be_bytes();
+        out.push(tag.tag_type);
+        out.extend_from_slice(&len.to_be_bytes()[1..]);
+        out.extend_from_slice(&time);
+        out.extend_from_slice(&[top, 0, 0, 0]);
+        out.extend_from_slice(&tag.body);
+        out.extend_from_slice(&(len + 11).to_be_bytes());
+    }
+    out
+}

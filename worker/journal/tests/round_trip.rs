@@ -31,7 +31,10 @@ fn an_ordinary_stream_comes_back_as_it_was() {
     assert!(now.closed);
     assert_eq!((now.video_units, now.audio_units), (2_000, 2_000));
     assert_eq!((now.first_dts_ms, now.end_dts_ms), (Some(0), Some(1_999 * 40 + 7)));
-    assert_eq!(now.bytes, tags.iter().map(|tag| tag.bytes().0.len() as u64).sum::<u64>());
+    assert_eq!(
+        now.bytes,
+        tags.iter().map(|tag| tag.bytes().0.len() as u64).sum::<u64>()
+    );
     assert_eq!(now.last_random_access.unwrap().1, 1_975 * 40);
     assert_eq!(all.last().unwrap().next(), now.end);
 }
