@@ -22,8 +22,12 @@ fn ensure_decodes(program: &Path, file: &Path) -> Result<()> {
         .arg(file);
     let said = output(command.args(["-map", "0", "-f", "null", "-"]))?;
     let words = String::from_utf8_lossy(&said.stderr);
+    // Raw ADTS and MP3 have no place for a duration; that is no fault of the file.
+    let faults = words
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.contains("Estimating duration from bitrate"));
     ensure!(
-        words.trim().is_empty(),
+        faults.count() == 0,
         "{} decoding {}:\n{words}",
         program.display(),
         file.display()
@@ -100,7 +104,12 @@ fn ensure_plays(clip: &Clip, player: &str) -> Result<()> {
         .to_string_lossy();
     let said = support::browser::play(folder, &format!("playlist={name}&rate=4&with={player}"))?;
     ensure!(said["how"] == "ended", "{said:#}");
-    ensure!(said["errors"].as_array().is_some_and(Vec::is_empty), "{said:#}");
+    // A busy machine decodes four times real time with pauses; that is no fault of the stream.
+    let faults = said["errors"].as_array().context("no list of errors")?.iter();
+    let faults: Vec<_> = faults
+        .filter(|error| error["details"] != "bufferStalledError")
+        .collect();
+    ensure!(faults.is_empty(), "{faults:#?}");
     let seconds = f64::from(clip.seconds);
     let duration = said["duration"].as_f64().context("no duration")?;
     ensure!((duration - seconds).abs() < 0.5, "{duration} s of {seconds}: {said:#}");
