@@ -25,6 +25,10 @@ const ENTRY_BYTES: usize = 256;
 /// A longer distance between the last two decode times is taken for a pause, not for how long a sample lasts.
 const MAX_LAST_DURATION_MS: u32 = 1000;
 
+/// A track with leading pictures that begins no later than this has no edit list. Longer, and its presentation times would
+/// stand too far from its decode times.
+const MAX_COMPOSED_START_MS: u64 = 10_000;
+
 /// Composes the head of a file from the units that were offered to it, in the same order as to [`Layout`].
 ///
 /// Memory: some seven bytes a unit until [`Self::finish`], which adds the head itself (some 20 bytes a unit).
@@ -81,7 +85,7 @@ impl HeadBuilder {
         self.summaries().map(|summary| summary.first_pts_ms).min()
     }
 
-    /// How long the movie is, milliseconds: from the earliest presentation time to the end of the last.
+    /// How long the movie says it is, milliseconds.
     #[must_use]
     pub fn duration_ms(&self) -> u64 {
         self.start_ms().map_or(0, |start_ms| {
@@ -185,14 +189,40 @@ struct TrackHead<'a> {
     summary: &'a Summary,
     entries: &'a [Configuration],
     last_duration: u32,
-    /// From the movie's beginning to the track's first presentation time.
-    empty_edit: u64,
-    /// Added to each composition offset, so that none is presented before media time 0.
-    shift: i64,
-    /// Media time of the earliest presentation time.
-    media_time: u64,
     /// From the earliest presentation time to the end of the last.
     presented: u64,
+    start: Start,
+}
+
+/// How a track says when its presentation begins.
+struct Start {
+    /// Added to each composition offset.
+    shift: i64,
+    /// Duration of an empty edit, then media time at which the track begins; `None`: no edit list, media time is movie time.
+    edit: Option<(u64, u64)>,
+}
+
+impl Start {
+    /// For a track whose earliest presentation time is `delay` after the movie's.
+    ///
+    /// FFmpeg looks for a sync sample at or before the beginning of an edit, and complains where there is none. So it is with a
+    /// file cut in front of an open group of pictures, whose leading pictures are presented before the sync sample.
+    /// There, the composition offsets say when to begin; they may go below 0 for it.
+    fn new(summary: &Summary, delay: u64) -> Self {
+        let lead = summary.first_pts_ms - summary.first_dts_ms;
+        if !summary.starts_clean && delay <= MAX_COMPOSED_START_MS {
+            return Self {
+                shift: delay.cast_signed() - lead,
+                edit: None,
+            };
+        }
+        // An edit can begin at media time 0 at the earliest, where the first decode time stands.
+        let shift = (-lead).max(0);
+        Self {
+            shift,
+            edit: Some((delay, (lead + shift).unsigned_abs())),
+        }
+    }
 }
 
 impl<'a> TrackHead<'a> {
@@ -202,24 +232,28 @@ impl<'a> TrackHead<'a> {
             known @ 1..=MAX_LAST_DURATION_MS => known,
             _ => nominal,
         };
-        // An edit can begin at media time 0 at the earliest, where the first decode time stands.
-        let lead = summary.first_pts_ms - summary.first_dts_ms;
-        let shift = (-lead).max(0);
+        let presented = distance(summary.first_pts_ms, summary.last_pts_ms) + u64::from(last_duration);
+        let mut start = Start::new(summary, distance(start_ms, summary.first_pts_ms));
+        let media_duration = distance(summary.first_dts_ms, summary.last_dts_ms) + u64::from(last_duration);
+        if start.edit == Some((0, 0)) && presented == media_duration {
+            start.edit = None;
+        }
         Self {
             kind,
             log,
             summary,
             entries,
             last_duration,
-            empty_edit: distance(start_ms, summary.first_pts_ms),
-            shift,
-            media_time: u64::try_from(lead + shift).unwrap_or(0),
-            presented: distance(summary.first_pts_ms, summary.last_pts_ms) + u64::from(last_duration),
+            presented,
+            start,
         }
     }
 
+    /// The sum of the edits; of the samples, where there is no edit list. §8.3.2.3.
     fn movie_duration(&self) -> u64 {
-        self.empty_edit + self.presented
+        self.start
+            .edit
+            .map_or(self.media_duration(), |(empty, _)| empty + self.presented)
     }
 
     fn media_duration(&self) -> u64 {
@@ -272,34 +306,26 @@ impl<'a> TrackHead<'a> {
         });
     }
 
-    /// An empty edit up to the track's beginning, then the track from its earliest presentation time. §8.6.6. No box where
-    /// that says nothing.
+    /// An empty edit up to the track's beginning, then the track from its earliest presentation time. §8.6.6.
     fn put_edts(&self, out: &mut Vec<u8>) {
-        if self.empty_edit == 0 && self.media_time == 0 && self.presented == self.media_duration() {
+        let Some((empty, media_time)) = self.start.edit else {
             return;
-        }
-        let fits = self.media_time <= u64::from(i32::MAX.unsigned_abs());
-        let version = if fits {
-            version_for(&[self.empty_edit, self.presented])
-        } else {
-            1
         };
-        let put_edit = |out: &mut Vec<u8>, duration: u64, media_time: i64| {
+        let fits = media_time <= u64::from(i32::MAX.unsigned_abs());
+        let version = if fits { version_for(&[empty, self.presented]) } else { 1 };
+        let put_edit = |out: &mut Vec<u8>, duration: u64, media_time: u64| {
             put_time(out, version, duration);
-            put_time(
-                out,
-                version,
-                media_time.cast_unsigned() & if version == 0 { u64::from(u32::MAX) } else { u64::MAX },
-            );
+            put_time(out, version, media_time);
             out.put_u32(0x1_0000); // at normal speed
         };
+        let none = if version == 0 { u64::from(u32::MAX) } else { u64::MAX };
         boxed(out, b"edts", |out| {
             counted_box(out, b"elst", version, |out| {
-                if self.empty_edit > 0 {
-                    put_edit(out, self.empty_edit, -1);
+                if empty > 0 {
+                    put_edit(out, empty, none);
                 }
-                put_edit(out, self.presented, i64::try_from(self.media_time).unwrap_or(0));
-                1 + u32::from(self.empty_edit > 0)
+                put_edit(out, self.presented, media_time);
+                1 + u32::from(empty > 0)
             });
         });
     }
@@ -339,7 +365,7 @@ impl<'a> TrackHead<'a> {
                 .fold(0, |n, ()| n + 1)
         });
         tables::put_stts(out, self.log, self.last_duration);
-        tables::put_ctts(out, self.log, self.summary, self.shift);
+        tables::put_ctts(out, self.log, self.summary, self.start.shift);
         tables::put_stss(out, self.log, self.summary);
         tables::put_stsc(out, self.log);
         tables::put_stsz(out, self.log, self.summary);

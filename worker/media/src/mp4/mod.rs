@@ -17,7 +17,9 @@
 //! Movie and media run at 1000 ticks a second, as FLV and RTMP do: each distance between two decode times or two
 //! presentation times comes out exactly. A timescale equal to the sampling rate would have to round them. The earliest
 //! presentation time of all tracks is the movie's time 0; an edit list takes each track there, with an empty edit in front of
-//! the one that starts later (ISO/IEC 14496-12 §8.6.6).
+//! the one that starts later (ISO/IEC 14496-12 §8.6.6), or, where a file begins with leading pictures, its composition
+//! offsets do. Decode times keep their distance to presentation times, unless that would put the first of them behind the
+//! earliest presentation time: then they all come earlier by as much.
 //!
 //! # Invariants
 //!

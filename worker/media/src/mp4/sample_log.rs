@@ -42,8 +42,11 @@ pub(super) struct Summary {
     pub(super) last_dts_ms: i64,
     /// Between the last two decode times.
     pub(super) last_delta_ms: u32,
+    /// Earliest and latest presentation time.
     pub(super) first_pts_ms: i64,
     pub(super) last_pts_ms: i64,
+    /// The first sample is one where decoding can start, and none is presented before it.
+    pub(super) starts_clean: bool,
     pub(super) min_cto_ms: i32,
     pub(super) max_cto_ms: i32,
     pub(super) sync_samples: u32,
@@ -153,6 +156,7 @@ impl SampleLog {
             last_delta_ms: 0,
             first_pts_ms: pts_ms,
             last_pts_ms: pts_ms,
+            starts_clean: unit.key,
             min_cto_ms: unit.cto_ms,
             max_cto_ms: unit.cto_ms,
             sync_samples: 0,
@@ -171,6 +175,7 @@ impl SampleLog {
         summary.cto_changes += u32::from(offset_changes);
         summary.last_dts_ms = unit.dts_ms;
         summary.last_delta_ms = delta_ms;
+        summary.starts_clean &= pts_ms >= summary.first_pts_ms;
         summary.first_pts_ms = summary.first_pts_ms.min(pts_ms);
         summary.last_pts_ms = summary.last_pts_ms.max(pts_ms);
         summary.min_cto_ms = summary.min_cto_ms.min(unit.cto_ms);

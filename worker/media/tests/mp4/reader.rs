@@ -144,12 +144,13 @@ fn read_track(trak: &Trak) -> ReadTrack {
     let presented = edits
         .iter()
         .find(|edit| edit.media_time.is_some())
-        .map_or(total, |edit| edit.segment_duration);
+        .map(|edit| edit.segment_duration);
     for sample in &samples {
-        let within = empty.cast_signed()..(empty + presented).cast_signed();
+        assert!(sample.pts_ms >= 0, "{sample:?} is presented before the movie begins");
+        let end = presented.map_or(i64::MAX, |presented| (empty + presented).cast_signed());
         assert!(
-            within.contains(&sample.pts_ms),
-            "{sample:?} is outside of the edit {within:?}"
+            sample.pts_ms < end,
+            "{sample:?} is presented after the edit's end, {end}"
         );
     }
     let kind = if trak.mdia.hdlr.handler == mp4_atom::FourCC::new(b"vide") {

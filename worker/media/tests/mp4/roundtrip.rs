@@ -113,14 +113,16 @@ pub(crate) fn check(start: &[(Codec, Track, &[u8])], pushed: &[Pushed]) -> Optio
             assert_eq!(sample.dts_ms - track.samples[0].dts_ms, one.dts_ms - of_track[0].dts_ms);
             assert_eq!(track.entries[sample.entry], (one.unit.codec, one.record.clone()));
         }
-        // Decode times stand where they stood beside presentation times, unless these would begin before the first of them.
-        let first_of_track = of_track
-            .iter()
-            .map(|one| one.unit.dts_ms + i64::from(one.unit.cto_ms))
-            .min()
-            .unwrap();
-        let shift = (of_track[0].dts_ms - first_of_track).max(0);
-        assert_eq!(track.samples[0].dts_ms, lead - shift);
+        let first = of_track[0];
+        let pts_ms = |one: &Expected| one.unit.dts_ms + i64::from(one.unit.cto_ms);
+        let first_of_track = of_track.iter().map(|one| pts_ms(one)).min().unwrap();
+        let clean = first.unit.key && pts_ms(first) == first_of_track;
+        let edited = clean || first_of_track - first_pts_ms.unwrap() > 10_000;
+        // Decode times stand where they stood beside presentation times, unless these would begin before the first of
+        // them. Without an edit list, they begin at 0.
+        let shift = (first.dts_ms - first_of_track).max(0);
+        assert_eq!(track.samples[0].dts_ms, if edited { lead - shift } else { 0 });
+        assert!(edited || track.trak.edts.is_none());
     }
     Some(movie)
 }

@@ -280,6 +280,27 @@ fn reordered_pictures_are_taken_to_where_they_are_presented() {
 }
 
 #[test]
+fn leading_pictures_begin_by_their_offsets_alone() {
+    // A file cut in front of an open group: the first picture is presented third, and the sound begins first.
+    let video = [(0, 120), (40, 0), (80, 0), (120, 80)];
+    let video = |later: i64| video.map(|(dts, cto)| avc(dts + later, cto, dts == 0, 10)).into_iter();
+    let soon = movie(video(0).chain([aac(13, 5), aac(34, 5)]));
+    let samples = &soon.track(Track::Video).samples;
+    assert_eq!(edits(&soon, Track::Video), []);
+    assert_eq!(
+        samples.iter().map(|sample| sample.pts_ms).collect::<Vec<_>>(),
+        [107, 27, 67, 187]
+    );
+    assert_eq!(edits(&soon, Track::Audio), []);
+    let ctts = soon.track(Track::Video).trak.mdia.minf.stbl.ctts.as_ref().unwrap();
+    assert_eq!(ctts.entries.iter().map(|run| run.sample_offset).min(), Some(-13));
+
+    // Too late for that: an empty edit, as for any other track.
+    let late = movie(video(20_000).chain([aac(13, 5)]));
+    assert_eq!(edits(&late, Track::Video), [(20_027, None), (200, Some(40))]);
+}
+
+#[test]
 fn audio_may_begin_minutes_before_or_after_video() {
     for (audio_ms, first_ms) in [(-180_000, -180_000), (180_000, 0)] {
         let movie = movie([
@@ -406,10 +427,10 @@ fn decode_times_that_go_back_are_held_up_and_presentation_times_kept() {
             .map(|sample| (sample.dts_ms, sample.pts_ms))
             .collect::<Vec<_>>()
     };
-    // The movie begins at the earliest presentation time, 60; the media of each track at its first decode time, which
-    // therefore comes as late as its earliest presentation time.
+    // The movie begins at the earliest presentation time, 60; what is presented before a track's first sample is as a
+    // leading picture is.
     assert_eq!(times(Track::Video), [(0, 40), (0, 0), (40, 80)]);
-    assert_eq!(times(Track::Audio), [(30, 40), (30, 30), (51, 61)]);
+    assert_eq!(times(Track::Audio), [(0, 40), (0, 30), (21, 61)]);
 }
 
 #[test]
