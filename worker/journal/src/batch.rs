@@ -3,7 +3,7 @@
 use media::flv;
 
 use crate::Control;
-use crate::format::{BATCH_HEADER_LEN, BatchKind, IndexEntry};
+use crate::format::{BATCH_HEADER_LEN, BatchKind, ENTRY_LEN, GROUP_HEADER_LEN, IndexEntry};
 
 /// A batch holds no more than this, unless a single tag is longer: a reader verifies and returns a batch as a whole.
 pub(crate) const SECTION_LEN: usize = 256 << 10;
@@ -21,6 +21,8 @@ pub(crate) struct Section {
     pub(crate) base_ms: i64,
     pub(crate) wall_ms: i64,
     pub(crate) units: u32,
+    /// Bytes that it adds to the index.
+    pub(crate) index_len: usize,
 }
 
 /// What an abandoned batch held, for the [`Control::Gap`] that names it.
@@ -122,6 +124,7 @@ impl Batch {
         if let Some(section) = self.sections.last_mut() {
             section.end = self.bytes.len();
             section.units += 1;
+            section.index_len += ENTRY_LEN + if entry.inline { entry.body_len as usize } else { 0 };
         }
     }
 
@@ -132,6 +135,7 @@ impl Batch {
         debug_assert!(written.is_ok(), "a control record is always JSON");
         if let Some(section) = self.sections.last_mut() {
             section.end = self.bytes.len();
+            section.index_len += section.end - section.start - BATCH_HEADER_LEN;
         }
     }
 
@@ -145,6 +149,7 @@ impl Batch {
             base_ms,
             wall_ms,
             units: 0,
+            index_len: GROUP_HEADER_LEN,
         });
     }
 

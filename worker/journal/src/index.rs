@@ -5,6 +5,7 @@
 //! made from: configurations and script data.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use media::access_unit::UnitInfo;
@@ -16,6 +17,8 @@ use crate::{Control, JournalError, Position, Snapshot};
 
 /// Memory is taken in steps of this many bytes: doubling would waste half of it, a thousandfold.
 const GROWTH_LEN: usize = 8 << 10;
+/// An index file that is longer was not written by a writer, whose options end at half of this.
+const MAX_FILE_LEN: u64 = 32 << 20;
 
 /// Gathers the open segment's index.
 #[derive(Debug, Default)]
@@ -118,12 +121,26 @@ pub(crate) struct SegmentIndex {
 /// Reads the index file of the segment at `first`. `None`: not there, torn, or damaged.
 pub(crate) fn load(dir: &Path, first: u64) -> Result<Option<SegmentIndex>, JournalError> {
     let path = files::index_path(dir, first);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+    let bytes = match read_bounded(&path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(JournalError::io("read", &path)(error)),
     };
     Ok(decode(bytes).filter(|index| index.head.first == first))
+}
+
+/// The file's bytes; `None` if it is longer than any index.
+fn read_bounded(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    let len = file.metadata()?.len();
+    if len > MAX_FILE_LEN {
+        return Ok(None);
+    }
+    bytes.reserve_exact(usize::try_from(len).unwrap_or(0));
+    file.take(MAX_FILE_LEN).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// A whole index file's bytes, checked through: whatever this lets pass can be walked without surprise.

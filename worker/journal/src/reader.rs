@@ -86,8 +86,8 @@ enum Step {
 }
 
 impl Reader {
-    /// Begins at `from`: 0, or a position that an entry or a snapshot gave. `buf` becomes the read buffer, of 1 MiB unless it is
-    /// longer; [`Reader::into_buffer`] gives it back.
+    /// Begins at `from`: 0, or a position that an entry or a snapshot gave. `buf` becomes the read buffer: its length is what is
+    /// read at once, an empty one is replaced by one of 1 MiB. [`Reader::into_buffer`] gives it back.
     ///
     /// # Errors
     ///
@@ -364,6 +364,13 @@ impl Reader {
             if end <= place.max(self.at) {
                 return Ok(Step::End);
             }
+            // The writer may have appended between our look at the segment and its closing it.
+            if self.has_more_now()? {
+                return Ok(Step::Again);
+            }
+            let Some(scanner) = &mut self.scanner else {
+                return Ok(Step::End);
+            };
             scanner.seek(end);
             return Ok(self.gap("missing", place, end));
         };
@@ -375,20 +382,18 @@ impl Reader {
                 first,
             });
         }
-        // The writer may have appended between our look at the segment and its opening the next one.
-        if next != place {
-            match scanner.find(self.limit) {
-                Ok(Found::End | Found::Torn) => {}
-                Ok(_) => return Ok(Step::Again),
-                Err(error) => return Err(self.failed("read")(error)),
-            }
+        // The same, had it gone on in the next segment.
+        if next != place && self.has_more_now()? {
+            return Ok(Step::Again);
         }
         let beyond = self.limit.filter(|&limit| limit <= next);
         if let Some(limit) = beyond {
             if limit <= place {
                 return Ok(Step::End);
             }
-            scanner.seek(limit);
+            if let Some(scanner) = &mut self.scanner {
+                scanner.seek(limit);
+            }
             return Ok(self.gap("missing", place, limit));
         }
         let head_len = self.open_segment(next)?;
@@ -402,6 +407,16 @@ impl Reader {
         } else {
             Ok(Step::Again)
         }
+    }
+
+    /// True if there is more in the open segment than there was at the last look.
+    fn has_more_now(&mut self) -> Result<bool, JournalError> {
+        let limit = self.limit;
+        let Some(scanner) = &mut self.scanner else {
+            return Ok(false);
+        };
+        let found = scanner.find(limit);
+        Ok(!matches!(found.map_err(self.failed("read"))?, Found::End | Found::Torn))
     }
 
     /// True if the segment just opened is the last one and has no whole batch.

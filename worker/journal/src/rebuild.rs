@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::files;
 use crate::format::{self, BATCH_HEADER_LEN, BatchHeader, BatchKind, FileHead, IndexEntry};
 use crate::index::{self, IndexBuilder, SegmentIndex};
-use crate::scan::{Found, Scanner};
+use crate::scan::{BLOCK_LEN, Found, Scanner};
 use crate::{JournalError, Position, Snapshot};
 
 /// What a segment file turned out to hold.
@@ -35,6 +35,8 @@ pub(crate) fn segment(
     let failed = |error| JournalError::io("read", &path)(error);
     let mut scanner = Scanner::open(&path, first, before.map(|head| head.salt), Vec::new())
         .map_err(JournalError::io("open", &path))?;
+    let len = usize::try_from(scanner.file_end().map_err(failed)? - first).unwrap_or(usize::MAX);
+    scanner.set_buffer(vec![0; len.clamp(4 << 10, BLOCK_LEN)]);
     let head = scanner.head().map_err(failed)?;
     let head_is_whole = head.is_some();
     let mut head = head.unwrap_or_else(|| made_up(first, before));
@@ -98,7 +100,7 @@ fn made_up(first: u64, before: Option<&FileHead>) -> FileHead {
 }
 
 fn push(builder: &mut IndexBuilder, totals: &mut Snapshot, first: u64, header: &BatchHeader, payload: &[u8]) {
-    let mut entries: Vec<IndexEntry> = Vec::with_capacity(header.units as usize);
+    let mut entries: Vec<IndexEntry> = Vec::new();
     if header.kind == BatchKind::Media {
         let mut rest = payload;
         while let Some(entry) = format::read_entry(rest) {

@@ -39,7 +39,8 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Opens the segment file at `path`; `buf` is taken over as the buffer.
+    /// Opens the segment file at `path`; `buf` is taken over as the buffer, its length is what is read at once. An empty one is
+    /// replaced by one of [`BLOCK_LEN`].
     pub(crate) fn open(path: &Path, first: u64, salt: Option<u32>, buf: Vec<u8>) -> io::Result<Self> {
         let file = File::open(path)?;
         Ok(Self {
@@ -175,9 +176,16 @@ impl Scanner {
         if have >= need {
             return Ok(true);
         }
-        if self.buf.len() < need.max(BLOCK_LEN) {
+        if self.buf.len() < need {
             // A new zeroed buffer, not a longer one: the system gives zero pages for nothing, and only when they are touched.
-            let mut buf = vec![0; need.max(BLOCK_LEN)];
+            let mut buf = vec![
+                0;
+                if self.buf.is_empty() {
+                    need.max(BLOCK_LEN)
+                } else {
+                    need.next_power_of_two()
+                }
+            ];
             buf[..have].copy_from_slice(&self.buf[self.start..self.end]);
             self.buf = buf;
         } else if self.start > 0 {

@@ -19,11 +19,12 @@ use crate::{Control, JournalError, Position, Progress, Publish, Snapshot};
 /// Bounds of a journal's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// A segment that has reached this many bytes is followed by the next. 64 KiB to 1 GiB; taken to the nearer end where
-    /// it lies outside. A segment is at most this long, plus one batch (17 MiB) where a single tag is longer than it.
+    /// Longest segment. 64 KiB to 1 GiB; taken to the nearer end where it lies outside. Only a segment of a single batch (one
+    /// tag of up to 16 MiB, or tags of up to 256 KiB) may be longer.
     pub segment_bytes: u64,
-    /// The same by the bytes of its index, all of which are held in memory until then. 4 KiB to 16 MiB. A tag takes 16
-    /// bytes, a batch 32, configurations and script data (up to 64 KiB each) their own length.
+    /// Longest index of a segment, which is held in memory while the segment is open. 4 KiB to 16 MiB. A tag takes 16
+    /// bytes, a batch 32, configurations and script data (up to 64 KiB each) their own length. Only a segment of a single
+    /// batch may have a longer one, of up to 288 KiB.
     pub segment_index_bytes: usize,
 }
 
@@ -299,14 +300,15 @@ impl Writer {
 
     /// How many of the batch's sections fit into the open segment.
     fn sections_that_fit(&self, batch: &Batch) -> usize {
-        if self.index.len() >= self.options.segment_index_bytes {
-            return 0;
-        }
         let room = self.options.segment_bytes.saturating_sub(self.segment.len);
+        let mut index_len = self.index.len();
         let count = batch
             .sections
             .iter()
-            .take_while(|section| section.end as u64 <= room)
+            .take_while(|section| {
+                index_len += section.index_len;
+                section.end as u64 <= room && index_len <= self.options.segment_index_bytes
+            })
             .count();
         // A segment takes one batch in any case: the one that is longer than a segment.
         if count == 0 && self.segment.len == self.segment.head_len {

@@ -1,5 +1,7 @@
 //! A full disk, or a file that may not grow, costs nothing but what could not be written, and says so.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

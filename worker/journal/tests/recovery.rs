@@ -1,5 +1,7 @@
 //! Torn tails at every byte, bits flipped anywhere, files gone: what was whole is kept, what is not is named.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;
@@ -49,7 +51,7 @@ fn tag_len(read: &Read) -> u64 {
 fn a_tail_torn_at_any_byte_is_cut_back_to_the_last_whole_batch() {
     let dir = scratch();
     let (source, copy) = (dir.path().join("source"), dir.path().join("copy"));
-    let tags: Vec<_> = stream(30)
+    let tags: Vec<_> = stream(24)
         .into_iter()
         .map(|mut tag| {
             tag.body.truncate(150);
@@ -212,14 +214,14 @@ fn a_bit_flipped_anywhere_costs_its_batch_and_is_named() {
     copy_files(&source, &copy);
     let segments = files(&copy, "seg");
     let mut seed = 1u64;
-    for round in 0..1_500u64 {
+    for round in 0..700u64 {
         seed = seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let path = &segments[(seed >> 33) as usize % segments.len()];
         let original = fs::read(path).unwrap();
         // Each byte of the heads and of the first batches, then anywhere.
-        let at = if round < 400 {
+        let at = if round < 300 {
             round as usize
         } else {
             (seed >> 17) as usize % original.len()

@@ -1,5 +1,7 @@
 //! What is appended is what is read, in any grouping, from any place.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use journal::{Batch, Control, Entry, IndexReader, JournalError, Options, Position, Reader, Writer};
@@ -269,5 +271,12 @@ proptest! {
         let now = progress.snapshot();
         prop_assert_eq!(now.video_units + now.audio_units, units);
         prop_assert!(!all.iter().any(Read::is_gap));
+        for (ending, limit) in [("seg", segment_bytes), ("idx", segment_index_bytes as u64)] {
+            for path in support::files(dir.path(), ending) {
+                // The head is not counted in an index, and a single batch may be longer than both.
+                let len = std::fs::metadata(path).unwrap().len();
+                prop_assert!(len <= limit + 512 || len <= 300 << 10, "{ending} of {len} bytes");
+            }
+        }
     }
 }
