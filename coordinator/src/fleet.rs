@@ -41,6 +41,8 @@ pub(crate) struct Presence {
     pub(crate) about: About,
     session: Option<SessionId>,
     heard: Monotonic,
+    /// Its last heartbeat.
+    beat: Option<Monotonic>,
     lost: bool,
     counters: BTreeMap<PublishId, Counters>,
 }
@@ -65,6 +67,7 @@ impl Fleet {
             about: About::default(),
             session: None,
             heard: now,
+            beat: None,
             lost: false,
             counters: BTreeMap::new(),
         })
@@ -99,6 +102,7 @@ impl Fleet {
         {
             Some(presence) => {
                 presence.heard = now;
+                presence.beat = Some(now);
                 presence.counters = counters;
                 std::mem::take(&mut presence.lost)
             }
@@ -150,11 +154,9 @@ impl Fleet {
         self.workers.get(&worker).is_some_and(|presence| !presence.lost)
     }
 
-    /// True if the worker has a session now.
-    pub(crate) fn has_session(&self, worker: WorkerId) -> bool {
-        self.workers
-            .get(&worker)
-            .is_some_and(|presence| presence.session.is_some())
+    /// When the worker last said what it has.
+    pub(crate) fn last_beat(&self, worker: WorkerId) -> Option<Monotonic> {
+        self.workers.get(&worker).and_then(|presence| presence.beat)
     }
 
     /// Its name for people; its id where it has not said hello.
@@ -203,7 +205,7 @@ mod tests {
         assert!(fleet.opened(worker, SessionId(2), About::default(), at(13)));
         assert!(fleet.is_alive(worker));
         fleet.closed(worker, SessionId(1));
-        assert!(fleet.has_session(worker), "the end of a replaced session is no news");
+        assert_eq!(fleet.last_beat(worker), None);
         assert!(!fleet.heartbeat(worker, SessionId(1), BTreeMap::new(), at(20)));
         assert_eq!(fleet.tick(at(24)), [worker], "nor is its heartbeat");
         assert!(fleet.heartbeat(worker, SessionId(2), BTreeMap::new(), at(25)));

@@ -376,21 +376,20 @@ impl Leases {
             .collect()
     }
 
-    /// Ends publishes that their worker, which is heard from, no longer names for longer than the time-out: it has lost
-    /// its data and will never release them.
+    /// Ends publishes that their worker has left out of its heartbeats for longer than the time-out: it has lost its
+    /// data and will never release them. Silence is another matter: who says nothing leaves nothing out.
     pub(crate) fn end_unnamed(
         &mut self,
         fleet: &Fleet,
         timeout: std::time::Duration,
         now: Timestamp,
-        mono: Monotonic,
     ) -> Result<Vec<(PublishId, Txn)>, StoreError> {
-        let forgotten: Vec<PublishId> = self
-            .live
-            .values()
-            .filter(|live| mono.since(live.named) > timeout && fleet.has_session(live.record.worker))
-            .map(|live| live.record.id)
-            .collect();
+        let left_out = |live: &&Live| {
+            fleet
+                .last_beat(live.record.worker)
+                .is_some_and(|beat| beat.since(live.named) > timeout)
+        };
+        let forgotten: Vec<PublishId> = self.live.values().filter(left_out).map(|live| live.record.id).collect();
         let reason = "its worker no longer knows it";
         forgotten
             .into_iter()

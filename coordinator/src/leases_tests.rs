@@ -237,12 +237,14 @@ fn what_its_worker_no_longer_names_ends_after_the_time_out() {
     world.grant(&kept);
     world.grant(&lost);
     world.second = 11;
-    let (now, mono) = (world.now(), world.mono());
+    let (now, mono, limit) = (world.now(), world.mono(), Duration::from_secs(10));
+    assert!(
+        world.leases.end_unnamed(&world.fleet, limit, now).unwrap().is_empty(),
+        "silence leaves nothing out"
+    );
+    world.fleet.heartbeat(worker, SessionId(1), BTreeMap::new(), mono);
     world.leases.named(worker, &[kept.publish], mono);
-    let ended = world
-        .leases
-        .end_unnamed(&world.fleet, Duration::from_secs(10), now, mono)
-        .unwrap();
+    let ended = world.leases.end_unnamed(&world.fleet, limit, now).unwrap();
     assert_eq!(ended.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [lost.publish]);
     assert!(world.leases.holder(&kept.stream).is_some());
 }

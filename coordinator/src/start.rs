@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     actors::{
-        coordinator::{Drain, State, Tools},
+        coordinator::{Leave, State, Tools},
         supervisor::{self, Handle, Supervisor},
     },
     api::{grpc, ops},
@@ -207,7 +207,9 @@ impl Running {
     pub async fn stop(self) {
         self.shutdown.enter(Phase::Draining);
         let finish = async {
-            if let Err(error) = self.handle.ask(Drain).await {
+            // First the one that would start a new actor.
+            self.supervisor.stop().await;
+            if let Err(error) = self.handle.ask(Leave).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "coordinator stops without its actor"
@@ -216,7 +218,6 @@ impl Running {
             self.http.stop(true).await;
             drop(self.grpc.await);
             drop(self.handle);
-            self.supervisor.stop().await;
             self.tasks.close();
             self.tasks.wait().await;
         };

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, error::Error as StdError, sync::Arc, time::Duration};
 
-use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult,
+    ResponseActFuture, ResponseFuture, WrapFuture as _,
+};
 use shared::{
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, StreamKey, WorkerId},
@@ -145,7 +148,7 @@ impl CoordinatorActor {
             }
         }
         let timeout = self.tools.config.worker_timeout;
-        match self.state.leases.end_unnamed(&self.state.fleet, timeout, now, mono) {
+        match self.state.leases.end_unnamed(&self.state.fleet, timeout, now) {
             Ok(ended) => {
                 for (publish, txn) in ended {
                     warn!(%publish, "publish ended: its worker no longer knows it");
@@ -427,17 +430,22 @@ impl Handler<Closed> for CoordinatorActor {
     }
 }
 
-/// The coordinator leaves: sessions end, and with the answer everything decided is durable.
+/// The actor leaves: sessions end, and with the answer everything decided is durable. It stops by itself: its timers
+/// would keep it alive when nobody has a way to it any more.
 #[derive(Message)]
 #[rtype(result = "Result<(), StoreError>")]
-pub(crate) struct Drain;
+pub(crate) struct Leave;
 
-impl Handler<Drain> for CoordinatorActor {
-    type Result = ResponseFuture<Result<(), StoreError>>;
+impl Handler<Leave> for CoordinatorActor {
+    type Result = ResponseActFuture<Self, Result<(), StoreError>>;
 
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: Leave, _: &mut Context<Self>) -> Self::Result {
         self.sessions.clear();
-        Box::pin(self.committer.submit(Txn::new()))
+        let durable = self.committer.submit(Txn::new()).into_actor(self);
+        Box::pin(durable.map(|result, _, ctx: &mut Context<Self>| {
+            ctx.stop();
+            result
+        }))
     }
 }
 

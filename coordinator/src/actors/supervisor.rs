@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use super::{
     committer::Committer,
-    coordinator::{CoordinatorActor, State, Tools},
+    coordinator::{CoordinatorActor, Leave, State, Tools},
 };
 
 /// The way to the actor, whichever incarnation runs. Cheap to clone.
@@ -77,9 +77,12 @@ async fn run(first: State, tools: Tools, publish: watch::Sender<Option<Addr<Coor
                 let committer = committer(&tools, exits.clone());
                 let guard = ExitGuard::new(move |reason| drop(exits.try_send(reason)));
                 let actor = CoordinatorActor::new(state, tools.clone(), committer, guard);
-                publish.send_replace(Some(actor.start()));
+                let addr = actor.start();
+                publish.send_replace(Some(addr.clone()));
                 let reason = exit.recv().await.unwrap_or(ExitReason::Panicked);
                 publish.send_replace(None);
+                // One that failed but lives must not go on deciding. One that panicked does not hear it.
+                drop(addr.try_send(Leave));
                 reason
             }
             None => match State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await {

@@ -14,6 +14,8 @@ use shared::{
     wire::{self, WireError},
 };
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
@@ -88,16 +90,31 @@ fn hello(up: v1::WorkerUp) -> Result<(WorkerId, About), WireError> {
     Ok((wire::id("worker_id", &hello.worker_id)?, about))
 }
 
-/// Reads what a worker says until it stops, and tells the actor.
-async fn listen(
-    api: Api,
-    mut up: Streaming<v1::WorkerUp>,
+/// What belongs to one session's listening.
+struct Listening {
     worker: WorkerId,
     session: SessionId,
+    /// Where a refusal goes.
     refuse: mpsc::Sender<Status>,
-) {
+    /// Cancelled when the answering side has ended.
+    over: CancellationToken,
+}
+
+/// Reads what a worker says until it stops or its session is over, and tells the actor.
+async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening) {
+    let Listening {
+        worker,
+        session,
+        refuse,
+        over,
+    } = listening;
     let refused = loop {
-        let beat = match up.next().await {
+        let said = tokio::select! {
+            biased;
+            () = over.cancelled() => break None,
+            said = up.next() => said,
+        };
+        let beat = match said {
             None => break None,
             Some(Err(status)) => {
                 debug!(%worker, %status, "worker session broken");
@@ -111,15 +128,15 @@ async fn listen(
         match counters(beat) {
             Err(error) => break Some(Status::invalid_argument(error.to_string())),
             Ok(counters) => {
-                if let Err(error) = api
+                let heard = api
                     .handle
                     .ask(Beat {
                         worker,
                         session,
                         counters,
                     })
-                    .await
-                {
+                    .await;
+                if let Err(error) = heard {
                     break Some(Status::unavailable(error.to_string()));
                 }
             }
@@ -154,13 +171,29 @@ impl v1::workers_server::Workers for Api {
         }
         let Session { id, down: directives } = self.handle.ask(Open { worker, about }).await.map_err(Failure::from)?;
         let (refuse, refused) = mpsc::channel(1);
-        self.tools.tasks.spawn(listen(self.clone(), up, worker, id, refuse));
-        // Ends when the actor drops its end of the queue, or with the status that the reader found.
-        let directives = tokio_stream::wrappers::ReceiverStream::new(directives).map(|message| Ok(down(message)));
-        let ends = directives.map(Some).chain(stream::once(async { None }));
-        let refusals = tokio_stream::wrappers::ReceiverStream::new(refused).map(|status| Some(Err(status)));
+        let over = CancellationToken::new();
+        let end = over.clone().drop_guard();
+        self.tools.tasks.spawn(listen(
+            self.clone(),
+            up,
+            Listening {
+                worker,
+                session: id,
+                refuse,
+                over,
+            },
+        ));
+        // Ends when the actor drops its end of the queue, or with the status that the reader found. With it ends the
+        // reading: a stream that is open one way would hold up the server's stop.
+        let directives = ReceiverStream::new(directives).map(|message| Some(Ok(down(message))));
+        let ends = directives.chain(stream::once(async { None }));
+        let refusals = ReceiverStream::new(refused).map(|status| Some(Err(status)));
         let both = stream::select(ends, refusals).take_while(|item| std::future::ready(item.is_some()));
-        Ok(Response::new(Box::pin(both.filter_map(std::future::ready))))
+        let answer = both.filter_map(move |item| {
+            let _held = &end;
+            std::future::ready(item)
+        });
+        Ok(Response::new(Box::pin(answer)))
     }
 
     async fn acquire_lease(
