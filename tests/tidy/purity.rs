@@ -14,7 +14,9 @@ const PURE_FILES: &[&str] = &[
     "shared/src/template.rs",
     "shared/src/store/kv.rs",
     "coordinator/src/plan.rs",
+    "coordinator/src/catalog.rs",
     "coordinator/src/fleet.rs",
+    "coordinator/src/leases.rs",
     "worker/journal/src/format.rs",
     "worker/src/stream/core.rs",
     "worker/src/record/core.rs",
@@ -23,7 +25,7 @@ const PURE_FILES: &[&str] = &[
 const IMPURE: &[&str] = &[
     "tokio",
     "actix",
-    "tonic",
+    "tonic::",
     "proto::",
     "std::fs",
     "std::net",

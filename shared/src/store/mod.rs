@@ -18,6 +18,8 @@ mod kv;
 #[cfg(any(test, feature = "test-support"))]
 mod model;
 mod repo;
+#[cfg(any(test, feature = "test-support"))]
+mod unreliable;
 mod url;
 mod watch;
 
@@ -28,8 +30,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-#[cfg(any(test, feature = "test-support"))]
-pub use self::model::Model;
 pub use self::{
     embedded::{Embedded, OpenError},
     kv::{Kv, LeaseTtl},
@@ -37,6 +37,8 @@ pub use self::{
     url::{MetadataUrl, MetadataUrlError},
     watch::Watch,
 };
+#[cfg(any(test, feature = "test-support"))]
+pub use self::{model::Model, unreliable::Unreliable};
 
 /// Longest key, bytes.
 pub const MAX_KEY_BYTES: usize = 2_048;

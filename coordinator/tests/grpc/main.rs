@@ -1,0 +1,9 @@
+//! The coordinator over real gRPC on loopback and an embedded store on disk.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod catalog;
+mod leases;
+mod library;
+mod operators;
+mod sessions;
+mod world;
