@@ -2,6 +2,10 @@
 
 use std::{env, fs, path::PathBuf};
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use protox::prost::Message as _;
 
