@@ -284,6 +284,29 @@ fn avc_with_reordered_pictures_and_aac() {
 }
 
 #[test]
+fn a_player_seeks_by_the_key_frame_index() {
+    let case = Case::encode(7, &format!("{X264} -c:a aac"));
+    let path = case.write("whole.flv", &render_flv(&[], &case.tags));
+    let args = [
+        "-v",
+        "error",
+        "-select_streams",
+        "v",
+        "-read_intervals",
+        "5.5%+#1",
+        "-show_entries",
+        "packet=pts_time,flags",
+    ];
+    let text = String::from_utf8(run(
+        "ffprobe",
+        &[&args[..], &["-of", "csv=p=0", path.to_str().unwrap()]].concat(),
+    ))
+    .unwrap();
+    let (time, flags) = text.trim().split_once(',').unwrap();
+    assert!(flags.starts_with('K') && time.starts_with("5.0"), "{text}");
+}
+
+#[test]
 fn open_groups_of_pictures_and_several_slices() {
     let options = format!("{X264} -preset fast -bf 2 -x264-params open-gop=1:slices=4 -c:a aac");
     let case = Case {
