@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::format::MAX_POSITION;
+
 /// What the directory holds of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Present {
@@ -45,7 +47,9 @@ pub(crate) fn list(dir: &Path) -> io::Result<Listing> {
         if stem.len() != 20 || !stem.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        let Ok(first) = stem.parse::<u64>() else { continue };
+        let Some(first) = stem.parse::<u64>().ok().filter(|&first| first <= MAX_POSITION) else {
+            continue;
+        };
         match extension {
             "seg" => listing.segments.entry(first).or_default().bodies = true,
             "idx" => listing.segments.entry(first).or_default().index = true,

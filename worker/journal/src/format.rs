@@ -24,6 +24,8 @@ pub const MAX_PUBLISH_LEN: usize = 64 << 10;
 pub const MAX_PAYLOAD_LEN: usize = flv::MAX_BODY_LEN + flv::TAG_OVERHEAD;
 /// Longest script or configuration body that an index keeps: longer ones are not what a file's head needs.
 pub const MAX_INLINE_LEN: usize = 64 << 10;
+/// No position is beyond: a thousand years at a gigabyte a second end far below, and sums do not overflow.
+pub const MAX_POSITION: u64 = 1 << 62;
 /// Bytes of an index group's header.
 pub const GROUP_HEADER_LEN: usize = 32;
 /// Bytes of an index entry.
@@ -281,6 +283,9 @@ impl FileHead {
         let publish_len = fields.u32()? as usize;
         let totals = decode_totals(&mut fields)?;
         if publish_len > MAX_PUBLISH_LEN || header_len != FILE_HEAD_LEN + publish_len {
+            return None;
+        }
+        if first > MAX_POSITION || totals.end.0 > MAX_POSITION {
             return None;
         }
         let publish = bytes.get(FILE_HEAD_LEN..header_len)?.to_vec();

@@ -7,12 +7,12 @@
 //! # Tour
 //!
 //! 1. [`Position`], [`Control`], [`Progress`]: the words. A place in the log; what it says beside media; how far it goes.
-//! 2. [`format`]: bytes of batch, segment and index, without any I/O.
+//! 2. [`mod@format`]: bytes of batch, segment and index, without any I/O.
 //! 3. [`Batch`] and [`Writer`]: the append path. Tags gather in memory; a commit is one checksum and one write.
 //! 4. `scan`: the whole batches of one file, read in large blocks, each verified once.
 //! 5. [`Reader`]: the cursor. Whole tags in order, across segments, from any entry on.
 //! 6. [`IndexReader`]: what is left of each tag when its body is gone.
-//! 7. `rebuild` and [`recover`]: what a killed process, a power loss or a bad disk left behind, made whole and named.
+//! 7. `rebuild` and [`recover`](mod@recover): what a killed process, a power loss or a bad disk left behind, made whole and named.
 //! 8. [`retention`]: deleting what nobody needs.
 //! 9. [`GroupSync`]: one sync of the file system for all journals. [`Slot`]: a state file that a torn write cannot spoil.
 //! 10. [`inspect()`]: all of it, printed.
@@ -23,7 +23,7 @@
 //! * A batch never straddles segments, and no reader is given a tag of a batch that is not whole.
 //! * What cannot be read is named: a [`Control::Gap`] with the positions it covers.
 //! * A position never comes to mean something else.
-//! * No bytes, in any file, make it panic or take memory beyond the bounds that [`Options`], [`Reader`] and [`format`] state.
+//! * No bytes, in any file, make it panic or take memory beyond the bounds that [`Options`], [`Reader`] and [`mod@format`] state.
 //! * It takes no clock but as an argument; only [`GroupSync`] has one of its own, monotonic.
 
 mod batch;

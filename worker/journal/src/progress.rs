@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use media::access_unit::{UnitInfo, UnitKind};
+use media::segmenter::Segmenter;
 
 use crate::Position;
 
@@ -15,8 +16,7 @@ pub struct Snapshot {
     pub first_dts_ms: Option<i64>,
     /// Greatest decode time of any audio or video unit.
     pub end_dts_ms: Option<i64>,
-    /// The last place where a file may begin, with its decode time: a key picture, or any audio unit where there is no
-    /// video (or none for 5 s of media time).
+    /// The last place where a file may begin, with its decode time, by the rule of [`Segmenter::is_random_access`].
     pub last_random_access: Option<(Position, i64)>,
     /// Greatest decode time of a video unit; none: no video yet.
     pub video_dts_ms: Option<i64>,
@@ -32,9 +32,6 @@ pub struct Snapshot {
     pub closed: bool,
 }
 
-/// Media time that video must have been silent for audio units to count as random access points. Milliseconds.
-const VIDEO_SILENT_MS: i64 = 5_000;
-
 /// True for an access unit, false for configurations and script data.
 pub(crate) fn is_unit(info: &UnitInfo) -> bool {
     matches!(info.kind, UnitKind::Video | UnitKind::Audio)
@@ -48,18 +45,17 @@ impl Snapshot {
             return;
         }
         let dts_ms = info.dts_ms;
-        let random_access = match info.kind {
-            UnitKind::Video => {
-                self.video_units += 1;
-                self.video_dts_ms = self.video_dts_ms.max(Some(dts_ms));
-                info.key
-            }
-            _ => {
-                self.audio_units += 1;
-                self.video_dts_ms
-                    .is_none_or(|video_ms| dts_ms.saturating_sub(video_ms) >= VIDEO_SILENT_MS)
-            }
+        let rule = Segmenter {
+            last_video_ms: self.video_dts_ms,
+            ..Segmenter::new(0)
         };
+        let random_access = rule.is_random_access(info);
+        if info.kind == UnitKind::Video {
+            self.video_units += 1;
+            self.video_dts_ms = self.video_dts_ms.max(Some(dts_ms));
+        } else {
+            self.audio_units += 1;
+        }
         if random_access {
             self.last_random_access = Some((at, dts_ms));
         }

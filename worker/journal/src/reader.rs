@@ -244,6 +244,10 @@ impl Reader {
             Found::Batch(header) => self.enter(header),
             Found::Damaged(next) => {
                 scanner.seek(next);
+                // A damaged length may have led past the batch that is looked for.
+                if next <= self.at {
+                    return Ok(Step::Again);
+                }
                 Ok(self.gap("damaged", place, next))
             }
             Found::End | Found::Torn => self.next_segment(place),
@@ -253,6 +257,13 @@ impl Reader {
     /// Begins to hand out a batch; where reading begins inside it, what is in front is passed over.
     fn enter(&mut self, header: BatchHeader) -> Result<Step, JournalError> {
         self.wall_ms = header.wall_ms;
+        if self.at >= header.at + header.len() as u64 {
+            self.batch = Some(OpenBatch {
+                header,
+                offset: header.len(),
+            });
+            return Ok(Step::Again);
+        }
         let mut offset = 0;
         if self.at > header.at {
             let Some(scanner) = &mut self.scanner else {
@@ -329,7 +340,7 @@ impl Reader {
             reason: reason.to_owned(),
             from_ms: None,
             to_ms: None,
-            lost_bytes: to - at,
+            lost_bytes: to.saturating_sub(at),
             lost_units: self.lost_units(at, to),
         };
         Step::Control {

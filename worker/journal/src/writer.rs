@@ -121,7 +121,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Closed`] if the terminal record is there already; [`JournalError::Io`].
+    /// [`JournalError::Closed`] if the terminal record is there already; [`JournalError::NotABoundary`] if `at_least` is beyond
+    /// [`MAX_POSITION`](format::MAX_POSITION); [`JournalError::Io`].
     pub fn reopen(
         dir: &Path,
         options: Options,
@@ -131,6 +132,9 @@ impl Writer {
     ) -> Result<Self, JournalError> {
         if recovered.closed.is_some() {
             return Err(JournalError::Closed { dir: dir.to_path_buf() });
+        }
+        if at_least.0 > format::MAX_POSITION {
+            return Err(JournalError::NotABoundary { at: at_least });
         }
         let publish = encode_publish(&recovered.publish)?;
         let totals = Snapshot {
