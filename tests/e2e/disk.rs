@@ -47,17 +47,40 @@ fn fill(min_free: &str) -> Result<()> {
             .with_context(|| format!("{sent} bytes were taken on {DISK_MB} MB"))?;
     }
     ensure!(server.running()?, "the server has ended:\n{}", server.log());
-    until(Duration::from_secs(20), "the reason in the library", || {
-        let recordings = server.recordings("big")?;
-        let text = serde_json::to_string(&recordings)?;
-        Ok(Seen::when(text.contains("disk"), text))
-    })?;
     let log = server.log();
     ensure!(!log.contains("panicked"), "a panic:\n{log}");
     ensure!(log.contains("disk_full"), "the log does not say why:\n{log}");
     let (status, _) = server.get("/healthz")?;
     ensure!(status == 200, "/healthz answers {status}");
-    Ok(())
+    ensure!(
+        Publisher::start(server.rtmp(), "next").is_err(),
+        "a publish is accepted on a full disk"
+    );
+
+    // What was taken waits for space and completes itself.
+    server.enlarge_disk(4 * DISK_MB)?;
+    let recording = server.finished("big", 1)?.pop().context("no recording")?;
+    ensure!(
+        serde_json::to_string(&recording)?.contains("disk_full"),
+        "the recording does not say why: {recording:#}"
+    );
+    for file in server.files("big")? {
+        let frames = support::frames::Frames::of(&file)?;
+        support::frames::ensure_unbroken(&frames.video, &file.format)?;
+        ensure!(
+            frames.video.len() > 100,
+            "{} pictures in {}",
+            frames.video.len(),
+            file.format
+        );
+    }
+    until(Duration::from_secs(10), "the next publish's acceptance", || {
+        Ok(match Publisher::start(server.rtmp(), "next") {
+            Ok(publisher) => Seen::Met(publisher),
+            Err(refusal) => Seen::Not(format!("{refusal:#}")),
+        })
+    })?
+    .finish()
 }
 
 #[test]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Lists the numbered frames of a media file as an independent demuxer finds them.
 
-    frame_numbers.py FILE
+    frame_numbers.py FILE...
 
-Prints JSON: {"video": [[number, dts_ms, pts_ms], ...], "audio": [...]} in file order. A frame without a number is an error.
+Prints one line of JSON for each file: {"video": [[number, dts_ms, pts_ms], ...], "audio": [...]} in file order.
+A frame without a number is an error.
 """
 
 import json
@@ -34,4 +35,5 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for file in sys.argv[1:]:
+        main(file)

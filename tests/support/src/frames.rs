@@ -29,47 +29,61 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Reads one container file.
+    /// Reads files of the library; of HLS all segments in the order of the playlist, which must have ended.
     ///
     /// # Errors
-    /// It cannot be demuxed, or holds what has no number.
-    pub fn read(path: &Path) -> Result<Self> {
-        let said: Value = serde_json::from_str(&text(reader("frame_numbers.py").arg(path))?)?;
-        let track = |name: &str| -> Result<Vec<Found>> {
-            let list = said[name].as_array().with_context(|| format!("no {name} in {said}"))?;
-            list.iter()
-                .map(|entry| {
-                    let number = entry[0].as_u64().with_context(|| format!("no number in {entry}"))?;
-                    Ok(Found {
-                        number,
-                        dts_ms: entry[1].as_f64(),
-                        pts_ms: entry[2].as_f64(),
-                    })
-                })
-                .collect()
-        };
-        Ok(Self {
-            video: track("video")?,
-            audio: track("audio")?,
-        })
-    }
-
-    /// Reads a file of the library; of HLS all segments in the order of the playlist, which must have ended.
-    ///
-    /// # Errors
-    /// As [`Frames::read`].
-    pub fn of(file: &MediaFile) -> Result<Self> {
-        if file.format != "hls" {
-            return Self::read(&file.path).with_context(|| format!("reading {}", file.path.display()));
+    /// One cannot be demuxed, or holds what has no number.
+    pub fn of_all(files: &[MediaFile]) -> Result<Vec<Self>> {
+        let mut paths = Vec::new();
+        let mut counts = Vec::new();
+        for file in files {
+            let parts = if file.format == "hls" {
+                segments(&file.path)?
+            } else {
+                vec![file.path.clone()]
+            };
+            counts.push(parts.len());
+            paths.extend(parts);
         }
-        let mut all = Self::default();
-        for segment in segments(&file.path)? {
-            let one = Self::read(&segment).with_context(|| format!("reading {}", segment.display()))?;
-            all.video.extend(one.video);
-            all.audio.extend(one.audio);
+        // One process for all: starting it costs more than reading.
+        let said = text(reader("frame_numbers.py").args(&paths))?;
+        let mut read = said.lines();
+        let mut all = Vec::new();
+        for count in counts {
+            let mut one = Self::default();
+            for line in read.by_ref().take(count) {
+                let said: Value = serde_json::from_str(line)?;
+                one.video.extend(track(&said, "video")?);
+                one.audio.extend(track(&said, "audio")?);
+            }
+            all.push(one);
         }
         Ok(all)
     }
+
+    /// Reads one file of the library.
+    ///
+    /// # Errors
+    /// As [`Frames::of_all`].
+    pub fn of(file: &MediaFile) -> Result<Self> {
+        Self::of_all(std::slice::from_ref(file))?
+            .pop()
+            .context("nothing was read")
+    }
+}
+
+fn track(said: &Value, name: &str) -> Result<Vec<Found>> {
+    let list = said[name].as_array().with_context(|| format!("no {name} in {said}"))?;
+    list.iter()
+        .map(|entry| {
+            let number = entry[0].as_u64().with_context(|| format!("no number in {entry}"))?;
+            Ok(Found {
+                number,
+                dts_ms: entry[1].as_f64(),
+                pts_ms: entry[2].as_f64(),
+            })
+        })
+        .collect()
 }
 
 /// The segments of a finished playlist on this machine.

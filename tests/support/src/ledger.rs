@@ -23,9 +23,8 @@ pub struct AtLeast {
 /// Names the format and the first frame that differs.
 pub fn ensure_holds(files: &[MediaFile], log: &Log, least: AtLeast) -> Result<()> {
     let mut ends = Vec::new();
-    for file in files {
+    for (file, frames) in files.iter().zip(Frames::of_all(files)?) {
         let format = file.format.as_str();
-        let frames = Frames::of(file)?;
         let sound_only = format == "aac" || format == "mp3";
         if !sound_only {
             let sent: Vec<Sent> = log.of(VIDEO).copied().collect();

@@ -395,6 +395,22 @@ impl Server {
         Ok((status, body.to_owned()))
     }
 
+    /// Makes its disk larger (see [`Setup::on_a_disk_of`]).
+    ///
+    /// # Errors
+    /// It has none of its own.
+    pub fn enlarge_disk(&self, megabytes: u32) -> Result<()> {
+        let pid = self.pid().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &pid, "--mount"]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        let size = format!("remount,size={megabytes}m");
+        crate::programs::output(command.args(["mount", "-o", &size]).arg(&self.setup.data))?;
+        Ok(())
+    }
+
     /// True while the process runs.
     ///
     /// # Errors
