@@ -12,6 +12,9 @@ use shared::{
 
 use crate::{catalog::Catalog, fleet::Fleet};
 
+/// Why a publish ended whose journal its worker found at its start.
+const ADOPTED: &str = "found by its worker after a restart";
+
 /// What a worker asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -130,19 +133,14 @@ impl Leases {
                 return Ok(refused(RefusalKind::NotYours, not_yours(cx, live.record.worker)));
             }
             live.named = cx.mono;
-            let grant = Grant {
-                epoch: live.record.epoch,
-                recordings: live.recordings.clone(),
-            };
+            let epoch = live.record.epoch;
             // While it is live the library may have gone on; what was read from it is later than what is kept here.
-            let recordings = known.map_or(grant.recordings, |known| known.recordings);
-            return Ok(granted(
-                Grant {
-                    epoch: grant.epoch,
-                    recordings,
-                },
-                Txn::new(),
-            ));
+            let recordings = known.map_or_else(|| live.recordings.clone(), |known| known.recordings);
+            let txn = match request.adopted {
+                true => self.end(request.publish, ADOPTED.to_owned(), cx.now, Txn::new())?,
+                false => Txn::new(),
+            };
+            return Ok(granted(Grant { epoch, recordings }, txn));
         }
         if let Some(known) = known {
             return self.acquire_known(cx, &request, known);
@@ -282,7 +280,7 @@ impl Leases {
             started: request.started,
             ended: request.adopted.then_some(cx.now),
             reason: if request.adopted {
-                "found by its worker after a restart".to_owned()
+                ADOPTED.to_owned()
             } else {
                 String::new()
             },

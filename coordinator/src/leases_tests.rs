@@ -224,6 +224,21 @@ fn an_adopted_publish_that_was_never_asked_about_gets_recordings_but_not_the_str
 }
 
 #[test]
+fn a_publish_that_its_worker_finds_after_a_restart_is_live_no_more() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let grant = world.grant(&request);
+    let adopted = Request {
+        adopted: true,
+        ..request.clone()
+    };
+    assert_eq!(world.grant(&adopted), grant);
+    assert!(world.leases.holder(&request.stream).is_none());
+    assert_eq!(world.known(request.publish).unwrap().record.reason, ADOPTED);
+}
+
+#[test]
 fn what_its_worker_no_longer_names_ends_after_the_time_out() {
     let mut world = World::new();
     let worker = world.worker();

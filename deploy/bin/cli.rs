@@ -34,7 +34,10 @@ What is unfinished then is finished by the next start.")]
     Standalone(Standalone),
     /// Run the coordinator: templates, rules, leases and the media library.
     #[command(after_help = "Example:
-  aircheck coordinator --data-dir ./data --grpc 127.0.0.1:7070 --http 127.0.0.1:8080")]
+  aircheck coordinator --metadata etcd://127.0.0.1:2379/aircheck --grpc 127.0.0.1:7070
+
+This version has no store that several processes can share: it says so and ends. Until then run
+`aircheck standalone`; further workers may join it with `aircheck worker --coordinator`.")]
     Coordinator(Coordinator),
     /// Run a worker: takes streams and records them.
     #[command(after_help = "Example:

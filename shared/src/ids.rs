@@ -295,7 +295,7 @@ macro_rules! uuid_newtypes {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
         ///
-        /// A UUID of version 7: ids sort by the time of their making. As text: 36 characters, lower case.
+        /// Made by `generate` it is a UUID of version 7, and sorts by the time of its making. As text: 36 characters, lower case.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);

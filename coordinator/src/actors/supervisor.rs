@@ -113,3 +113,58 @@ fn committer(tools: &Tools, exits: mpsc::Sender<ExitReason>) -> Committer {
         failed,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shared::{
+        config::CoordinatorConfig,
+        ids::Random,
+        store::{Model, Repo},
+        telemetry::Metrics,
+        time::System,
+    };
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::actors::coordinator::Look;
+
+    #[actix_rt::test]
+    async fn a_panic_costs_one_answer_and_not_the_coordinator() {
+        let tools = Tools {
+            config: Arc::new(CoordinatorConfig::default()),
+            repo: Repo::new(Arc::new(Model::new(Arc::new(System::new())))),
+            clock: Arc::new(System::new()),
+            ids: Arc::new(Random),
+            metrics: Metrics::new().coordinator,
+            tasks: TaskTracker::new(),
+        };
+        let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref())
+            .await
+            .unwrap();
+        let (handle, supervisor) = start(state, tools);
+        let ask = |handle: Handle, fall: bool| async move {
+            handle.ask(Look(Box::new(move |_| assert!(!fall, "on purpose")))).await
+        };
+        let up = async |handle: &Handle| {
+            let mut current = handle.current.clone();
+            tokio::time::timeout(Duration::from_secs(10), current.wait_for(Option::is_some))
+                .await
+                .unwrap()
+                .unwrap();
+        };
+        up(&handle).await;
+        assert!(ask(handle.clone(), false).await.is_ok());
+        assert!(ask(handle.clone(), true).await.is_err());
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while ask(handle.clone(), false).await.is_err() {
+                up(&handle).await;
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        supervisor.stop().await;
+    }
+}

@@ -36,6 +36,16 @@ async fn templates_live_and_are_limited() {
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().contains(message), "{}", refused.message());
     }
+    let long = world.create_template(&"n".repeat(1 << 20), &[]).await.unwrap_err();
+    assert_eq!(long.code(), Code::InvalidArgument);
+    let get = v1::GetTemplateRequest {
+        template: named(&"n".repeat(1 << 20)),
+    };
+    let unknown = world.templates().get_template(get).await.unwrap_err();
+    assert_eq!(
+        (unknown.code(), unknown.message().len() < 1_100),
+        (Code::NotFound, true)
+    );
     world.create_template("night", &[]).await.unwrap();
     world.create_template("third", &[]).await.unwrap();
     let full = world.create_template("fourth", &[]).await.unwrap_err();

@@ -149,7 +149,12 @@ pub(crate) fn bytes(n: u64) -> String {
 }
 
 pub(crate) fn stream_name(key: Option<&v1::StreamKey>) -> String {
-    key.map_or_else(String::new, |k| format!("{}/{}/{}", k.domain, k.app, k.stream))
+    let name = |k: &v1::StreamKey| match StreamKey::new(&k.domain, &k.app, &k.stream) {
+        // As `recording explain` reads it back.
+        Ok(key) => key.to_string(),
+        Err(_) => format!("{}/{}/{}", k.domain, k.app, k.stream),
+    };
+    key.map_or_else(String::new, name)
 }
 
 pub(crate) fn stream_json(key: Option<&v1::StreamKey>) -> Value {

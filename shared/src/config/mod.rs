@@ -275,7 +275,8 @@ pub struct TelemetryConfig {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         TelemetryConfig {
-            log: "info".to_owned(),
+            // The HTTP server tells of each socket and thread; what matters of it is said by the coordinator.
+            log: "info,actix_server=warn".to_owned(),
             format: LogFormat::Text,
         }
     }

@@ -12,6 +12,7 @@
 //! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
 //! | `v1/stream-recording/PATH/ID` | nothing: an index |
 //! | `v1/file/ID` | [`MediaFile`](crate::recording::MediaFile) |
+//! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
 //! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
@@ -30,8 +31,10 @@ pub const STREAMS: &str = "v1/stream/";
 pub const PUBLISHES: &str = "v1/publish/";
 /// All recordings, by the time of their making.
 pub const RECORDINGS: &str = "v1/recording/";
-/// All files, by the time of their making.
+/// All files. Their ids need not sort by time: a worker may derive them, so that a repeated commit has the same one.
 pub const FILES: &str = "v1/file/";
+/// All files, by the time at which they entered the library.
+pub const FILES_BY_TIME: &str = "v1/file-by-time/";
 
 /// A template.
 #[must_use]
@@ -85,6 +88,12 @@ pub fn stream_recording(key: &StreamKey, id: RecordingId) -> String {
 #[must_use]
 pub fn file(id: FileId) -> String {
     format!("{FILES}{id}")
+}
+
+/// The index entry of a file by time. Thirteen digits last until the year 2286.
+#[must_use]
+pub fn file_by_time(file: &MediaFile) -> String {
+    format!("{FILES_BY_TIME}{:013}/{}", file.committed.as_millis().max(0), file.id)
 }
 
 /// A recording's files, by format and sequence.

@@ -301,13 +301,12 @@ impl Repo {
     /// # Errors
     /// As [`Repo::get`].
     pub async fn files(&self, filter: &FileFilter, page: &Page) -> Result<(Vec<MediaFile>, String), StoreError> {
-        let index = filter.recording.map(keys::recording_files);
-        let prefix = index.clone().unwrap_or_else(|| keys::FILES.to_owned());
-        let reverse = index.is_none();
-        self.page(&prefix, page, reverse, index.map(|_| keys::FILES), |file| {
-            filter.fits(file)
-        })
-        .await
+        let (prefix, reverse) = match filter.recording {
+            Some(recording) => (keys::recording_files(recording), false),
+            None => (keys::FILES_BY_TIME.to_owned(), true),
+        };
+        self.page(&prefix, page, reverse, Some(keys::FILES), |file| filter.fits(file))
+            .await
     }
 
     /// Reads a page below `prefix`; with `target`, the keys there are an index whose last part leads below `target`.
@@ -414,7 +413,8 @@ impl Repo {
                 .guard(Guard::AtRevision(key, revision))
                 .guard(Guard::Absent(keys::file(file.id)))
                 .put_json(keys::file(file.id), &file)?
-                .put_json(keys::recording_file(&file), &file.size)?;
+                .put_json(keys::recording_file(&file), &file.size)?
+                .put(keys::file_by_time(&file), "");
             match self.store.commit(txn).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Stale { .. }) => {}

@@ -191,20 +191,20 @@ async fn files_of_a_recording_come_by_format_and_sequence() {
         epoch: recording.epoch,
     };
     let ids = Seeded::new(8);
+    let mut second = 0;
     for (format, sequence) in [(Format::Mp4, 10), (Format::Flv, 1), (Format::Mp4, 2), (Format::Flv, 0)] {
-        let id = FileId::generate(&ids, Timestamp::from_millis(5));
-        repo.commit_file(
-            token,
-            MediaFile {
-                id,
-                format,
-                sequence,
-                ..file.clone()
-            },
-            Timestamp::default(),
-        )
-        .await
-        .unwrap();
+        second += 1;
+        // Ids that say nothing of the time.
+        let id = FileId::generate(&ids, Timestamp::from_millis(9_000 - second));
+        let file = MediaFile {
+            id,
+            format,
+            sequence,
+            ..file.clone()
+        };
+        repo.commit_file(token, file, Timestamp::from_millis(second * 1_000))
+            .await
+            .unwrap();
     }
     let filter = FileFilter {
         recording: Some(recording.id),
@@ -222,4 +222,7 @@ async fn files_of_a_recording_come_by_format_and_sequence() {
         ..Default::default()
     };
     assert_eq!(repo.files(&flv, &Page::default()).await.unwrap().0.len(), 2);
+    let (newest_first, _) = repo.files(&FileFilter::default(), &Page::default()).await.unwrap();
+    let order: Vec<_> = newest_first.iter().map(|file| file.committed.as_millis()).collect();
+    assert_eq!(order, [4_000, 3_000, 2_000, 1_000]);
 }

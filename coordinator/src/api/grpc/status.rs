@@ -20,31 +20,43 @@ impl From<Failure> for Status {
     }
 }
 
+/// Longest message of a status, bytes. It travels in a header, and clients refuse long ones; what it quotes may be long.
+const MAX_MESSAGE_BYTES: usize = 1_024;
+
+fn status(code: Code, message: impl ToString) -> Status {
+    let mut message = message.to_string();
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push('…');
+    }
+    Status::new(code, message)
+}
+
 impl Failure {
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Failure(Status::not_found(message))
+    pub(super) fn not_found(message: impl ToString) -> Self {
+        Failure(status(Code::NotFound, message))
     }
 
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Failure(Status::invalid_argument(message))
+    pub(super) fn invalid(message: impl ToString) -> Self {
+        Failure(status(Code::InvalidArgument, message))
     }
 }
 
 impl From<WireError> for Failure {
     fn from(error: WireError) -> Self {
-        Failure(Status::invalid_argument(error.to_string()))
+        Failure::invalid(error)
     }
 }
 
 impl From<TemplateError> for Failure {
     fn from(error: TemplateError) -> Self {
-        Failure(Status::invalid_argument(error.to_string()))
+        Failure::invalid(error)
     }
 }
 
 impl From<Restarting> for Failure {
     fn from(error: Restarting) -> Self {
-        Failure(Status::unavailable(error.to_string()))
+        Failure(status(Code::Unavailable, error))
     }
 }
 
@@ -53,9 +65,11 @@ impl From<StoreError> for Failure {
         let code = match (&error, error.class()) {
             (_, ErrorClass::Retry) => Code::Unavailable,
             (StoreError::Stale { .. }, _) => Code::Aborted,
+            // A bound of the store that what was asked for would break.
+            (StoreError::Invalid(_), _) => Code::InvalidArgument,
             _ => Code::Internal,
         };
-        Failure(Status::new(code, error.to_string()))
+        Failure(status(code, error))
     }
 }
 
@@ -69,7 +83,7 @@ impl From<CatalogError> for Failure {
             CatalogError::InUse { .. } => Code::FailedPrecondition,
             CatalogError::Store(error) => return error.clone().into(),
         };
-        Failure(Status::new(code, error.to_string()))
+        Failure(status(code, error))
     }
 }
 
@@ -89,9 +103,9 @@ impl From<CommitError> for Failure {
         match error {
             CommitError::Fenced(fenced) => fenced.into(),
             CommitError::Store(error) => error.into(),
-            CommitError::NoRecording(_) => Failure(Status::not_found(error.to_string())),
+            CommitError::NoRecording(_) => Failure::not_found(error),
             CommitError::Final { .. } | CommitError::MissingFiles { .. } => {
-                Failure(Status::failed_precondition(error.to_string()))
+                Failure(status(Code::FailedPrecondition, error))
             }
         }
     }

@@ -126,7 +126,7 @@ async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening)
             Some(Ok(_)) => break Some(Failure::invalid("after hello a worker sends heartbeats").into()),
         };
         match counters(beat) {
-            Err(error) => break Some(Status::invalid_argument(error.to_string())),
+            Err(error) => break Some(Failure::from(error).into()),
             Ok(counters) => {
                 let heard = api
                     .handle
@@ -137,7 +137,7 @@ async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening)
                     })
                     .await;
                 if let Err(error) = heard {
-                    break Some(Status::unavailable(error.to_string()));
+                    break Some(Failure::from(error).into());
                 }
             }
         }
