@@ -18,6 +18,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/fleet.rs",
     "coordinator/src/leases.rs",
     "worker/journal/src/format.rs",
+    "worker/journal/src/format/entry.rs",
     "worker/src/stream/core.rs",
     "worker/src/record/core.rs",
 ];

@@ -71,10 +71,14 @@ pub fn recover(dir: &Path) -> Result<Recovered, JournalError> {
         damaged: Vec::new(),
         lost_indexes: Vec::new(),
         rebuilt_indexes: 0,
+        at_newest: false,
+        batches: 0,
     };
     let known = any_head(dir, &listing.segments)?;
     let mut last: Option<SegmentIndex> = None;
+    let newest = listing.segments.last_key_value().map(|(&first, _)| first);
     for (&first, &present) in &listing.segments {
+        state.at_newest = newest == Some(first);
         let before = last.as_ref().map(|index| &index.head).or(known.as_ref());
         let Some(index) = state.segment(first, present, before)? else {
             continue;
@@ -87,7 +91,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, JournalError> {
         }
         last = Some(index);
     }
-    let Some(last) = last else {
+    let Some(last) = last.filter(|_| known.is_some() || state.batches > 0) else {
         return Err(JournalError::Empty { dir: dir.to_path_buf() });
     };
     let closed = index::terminal(&last);
@@ -140,6 +144,10 @@ struct State<'a> {
     damaged: Vec<(Position, Position)>,
     lost_indexes: Vec<Position>,
     rebuilt_indexes: u32,
+    /// The segment in hand is the last one.
+    at_newest: bool,
+    /// Whole batches of the segments that were read through.
+    batches: u64,
 }
 
 impl State<'_> {
@@ -165,6 +173,7 @@ impl State<'_> {
             return Ok(Some(index));
         }
         let rebuilt = rebuild::segment(self.dir, first, before, None)?;
+        self.batches += rebuilt.batches;
         if let Some(index) = on_disk.take_if(|_| written_end > Some(file_end)) {
             // The index became durable and some bodies did not: it alone says what is missing.
             let end = rebuilt.index.head.totals.end.0;
@@ -172,7 +181,8 @@ impl State<'_> {
             self.damaged.push((Position(end), index.head.totals.end));
             return Ok(Some(index));
         }
-        if !rebuilt.head_is_whole && rebuilt.batches == 0 {
+        // A segment that was just being begun. In front of others such a one stays: a reader must find that something is missing.
+        if !rebuilt.head_is_whole && rebuilt.batches == 0 && self.at_newest {
             self.torn_bytes += rebuilt.file_end - first;
             fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
             let index = files::index_path(self.dir, first);

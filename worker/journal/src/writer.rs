@@ -99,17 +99,14 @@ impl Writer {
         let publish = encode_publish(publish)?;
         let salt = format::checksum(&publish);
         fs::create_dir_all(dir).map_err(JournalError::io("create", dir))?;
-        Self::start(
-            dir,
-            options,
-            publish,
-            salt,
-            Snapshot {
-                wall_ms: now_ms,
-                ..Snapshot::default()
-            },
-            now_ms,
-        )
+        let totals = Snapshot {
+            wall_ms: now_ms,
+            ..Snapshot::default()
+        };
+        Self::start(dir, options, publish, salt, totals, now_ms).inspect_err(|_| {
+            // Best effort, and only if it is empty: a journal that could not be begun leaves nothing behind.
+            fs::remove_dir(dir).ok();
+        })
     }
 
     /// Goes on in a recovered journal: in a new segment, at its end or at `at_least` if that is later.
@@ -492,5 +489,41 @@ impl Segment {
             self.torn = false;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_writer_is_small() {
+        assert!(size_of::<Writer>() <= 1024, "{}", size_of::<Writer>());
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::create(&dir.path().join("new"), Options::default(), &Publish::default(), 0).unwrap();
+        assert_eq!(writer.index.groups().len(), 0);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_begun_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = Publish {
+            params: "x".repeat(MAX_PUBLISH_LEN),
+            ..Publish::default()
+        };
+        let path = dir.path().join("new");
+        let error = Writer::create(&path, Options::default(), &long, 0).unwrap_err();
+        assert!(matches!(
+            error,
+            JournalError::TooLong {
+                limit: MAX_PUBLISH_LEN,
+                ..
+            }
+        ));
+        assert!(!path.exists());
+        // A directory in the segment's place: the file cannot be made.
+        fs::create_dir_all(path.join(format!("{:020}.seg", 0))).unwrap();
+        assert!(Writer::create(&path, Options::default(), &Publish::default(), 0).is_err());
+        assert!(path.exists(), "what was there stays");
     }
 }

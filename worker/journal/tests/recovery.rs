@@ -350,6 +350,28 @@ fn leftovers_are_removed_and_other_files_are_left_alone() {
 }
 
 #[test]
+fn a_segment_that_lost_all_its_bytes_is_a_gap_in_front_of_the_next() {
+    let dir = scratch();
+    let all = several_segments(dir.path());
+    for path in files(dir.path(), "idx").iter().take(2) {
+        fs::remove_file(path).unwrap();
+    }
+    for path in files(dir.path(), "seg").iter().take(2) {
+        fs::write(path, b"").unwrap();
+    }
+    let recovered = recover(dir.path()).unwrap();
+    assert_eq!((recovered.damaged.len(), recovered.closed), (2, Some(unpublish())));
+    let read = read_all(dir.path());
+    assert_only_gaps_are_missing(&read, &all);
+    assert_eq!(read[0].at(), Position::START);
+    // Nothing but such: nothing is known of it.
+    for path in files(dir.path(), "seg").iter().chain(&files(dir.path(), "idx")) {
+        fs::write(path, b"").unwrap();
+    }
+    assert!(matches!(recover(dir.path()), Err(JournalError::Empty { .. })));
+}
+
+#[test]
 fn an_empty_directory_is_no_journal() {
     let dir = scratch();
     assert!(matches!(recover(dir.path()), Err(JournalError::Empty { .. })));
