@@ -17,10 +17,6 @@ pub(crate) struct Rebuilt {
     pub(crate) file_end: u64,
     /// Stretches that are no whole batches, with whole ones behind them.
     pub(crate) damaged: Vec<(u64, u64)>,
-    /// Whole batches.
-    pub(crate) batches: u64,
-    /// False if the file's own head is damaged.
-    pub(crate) head_is_whole: bool,
 }
 
 /// Reads the segment at `first` through, up to `limit`. `before` stands in for a damaged head: the head of an index or
@@ -46,7 +42,6 @@ pub(crate) fn segment(
     }
     let mut builder = IndexBuilder::default();
     let mut damaged = Vec::new();
-    let mut batches = 0;
     let mut at = if head_is_whole {
         first + head.len() as u64
     } else {
@@ -66,7 +61,6 @@ pub(crate) fn segment(
                 scanner.advance(&header);
                 scanner.set_salt(header.salt);
                 at += header.len() as u64;
-                batches += 1;
             }
             Found::Damaged(next) => {
                 damaged.push((at, next));
@@ -83,8 +77,6 @@ pub(crate) fn segment(
         index: SegmentIndex { head, groups },
         file_end,
         damaged,
-        batches,
-        head_is_whole,
     })
 }
 

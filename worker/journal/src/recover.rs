@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::Path;
 
 use crate::files::{self, Present};
@@ -34,6 +35,8 @@ pub struct Recovered {
     pub lost_indexes: Vec<Position>,
     /// Indexes that were written anew.
     pub rebuilt_indexes: u32,
+    /// Indexes that the disk had no room for. Their segments stay readable; their bodies are not deleted by retention.
+    pub unwritten_indexes: u32,
     pub(crate) salt: u32,
 }
 
@@ -71,27 +74,41 @@ pub fn recover(dir: &Path) -> Result<Recovered, JournalError> {
         damaged: Vec::new(),
         lost_indexes: Vec::new(),
         rebuilt_indexes: 0,
-        at_newest: false,
-        batches: 0,
+        unwritten_indexes: 0,
     };
     let known = any_head(dir, &listing.segments)?;
     let mut last: Option<SegmentIndex> = None;
-    let newest = listing.segments.last_key_value().map(|(&first, _)| first);
+    // Segments that have no byte left. In front of others they stay, so that a reader finds that something is missing.
+    let mut empty = Vec::new();
+    let mut hole_from = None;
     for (&first, &present) in &listing.segments {
-        state.at_newest = newest == Some(first);
         let before = last.as_ref().map(|index| &index.head).or(known.as_ref());
         let Some(index) = state.segment(first, present, before)? else {
             continue;
         };
-        if let Some(last) = &last {
-            let end = last.head.totals.end;
-            if end.0 < first {
-                state.damaged.push((end, Position(first)));
-            }
+        hole_from = hole_from.or(Some(first));
+        if index.head.totals.end.0 == first {
+            empty.push(first);
+            continue;
         }
+        empty.clear();
+        if let Some(from) = hole_from.filter(|&from| from < first) {
+            state.damaged.push((Position(from), Position(first)));
+        }
+        hole_from = Some(index.head.totals.end.0);
         last = Some(index);
     }
-    let Some(last) = last.filter(|_| known.is_some() || state.batches > 0) else {
+    for first in empty {
+        for path in [files::segment_path(dir, first), files::index_path(dir, first)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(JournalError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    let Some(last) = last else {
         return Err(JournalError::Empty { dir: dir.to_path_buf() });
     };
     let closed = index::terminal(&last);
@@ -108,6 +125,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, JournalError> {
         damaged: state.damaged,
         lost_indexes: state.lost_indexes,
         rebuilt_indexes: state.rebuilt_indexes,
+        unwritten_indexes: state.unwritten_indexes,
         salt: last.head.salt,
     })
 }
@@ -144,14 +162,11 @@ struct State<'a> {
     damaged: Vec<(Position, Position)>,
     lost_indexes: Vec<Position>,
     rebuilt_indexes: u32,
-    /// The segment in hand is the last one.
-    at_newest: bool,
-    /// Whole batches of the segments that were read through.
-    batches: u64,
+    unwritten_indexes: u32,
 }
 
 impl State<'_> {
-    /// The segment's index, made whole; `None` if nothing is left of the segment.
+    /// The segment's index, made whole; `None` if it is lost with its bodies.
     fn segment(
         &mut self,
         first: u64,
@@ -173,7 +188,6 @@ impl State<'_> {
             return Ok(Some(index));
         }
         let rebuilt = rebuild::segment(self.dir, first, before, None)?;
-        self.batches += rebuilt.batches;
         if let Some(index) = on_disk.take_if(|_| written_end > Some(file_end)) {
             // The index became durable and some bodies did not: it alone says what is missing.
             let end = rebuilt.index.head.totals.end.0;
@@ -181,19 +195,13 @@ impl State<'_> {
             self.damaged.push((Position(end), index.head.totals.end));
             return Ok(Some(index));
         }
-        // A segment that was just being begun. In front of others such a one stays: a reader must find that something is missing.
-        if !rebuilt.head_is_whole && rebuilt.batches == 0 && self.at_newest {
-            self.torn_bytes += rebuilt.file_end - first;
-            fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
-            let index = files::index_path(self.dir, first);
-            if present.index {
-                fs::remove_file(&index).map_err(JournalError::io("remove", &index))?;
-            }
-            return Ok(None);
-        }
         self.cut(&path, first, &rebuilt)?;
-        index::write(self.dir, &rebuilt.index.head, &rebuilt.index.groups)?;
-        self.rebuilt_indexes += 1;
+        match index::write(self.dir, &rebuilt.index.head, &rebuilt.index.groups) {
+            Ok(()) => self.rebuilt_indexes += 1,
+            // The bodies are all there: readers make do with them, and so does a later recovery.
+            Err(error) if error.is_full() => self.unwritten_indexes += 1,
+            Err(error) => return Err(error),
+        }
         Ok(Some(rebuilt.index))
     }
 

@@ -146,6 +146,45 @@ fn what_is_given_up_is_counted_and_can_be_named() {
 }
 
 #[test]
+fn a_journal_is_recovered_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount() else {
+        return run_limited_child();
+    };
+    let dir = disk.0.path().join("journal");
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![1; 400 << 10]).unwrap();
+    let mut writer = Writer::create(&dir, SMALL, &publish(), 0).unwrap();
+    let mut batch = Batch::new();
+    let (committed, _) = fill(&mut writer, &mut batch, 700);
+    let end = writer.progress().snapshot().end;
+    drop(writer);
+    for path in support::files(&dir, "idx") {
+        fs::remove_file(path).unwrap();
+    }
+    // What the indexes held is taken too.
+    let mut more = fs::OpenOptions::new().append(true).open(&ballast).unwrap();
+    while std::io::Write::write_all(&mut more, &[1; 4096]).is_ok() {}
+    let recovered = recover(&dir).unwrap();
+    assert_eq!(
+        (recovered.end, recovered.torn_bytes, recovered.rebuilt_indexes),
+        (end, 0, 0)
+    );
+    assert!(recovered.unwritten_indexes > 0);
+    let all = support::read_all(&dir);
+    assert_same(&tags_of(&all), &committed);
+    assert_index_agrees(&dir, &all);
+    let error = Writer::reopen(&dir, SMALL, &recovered, Position::START, 0).unwrap_err();
+    assert!(error.is_full());
+    drop(more);
+    fs::remove_file(&ballast).unwrap();
+    let recovered = recover(&dir).unwrap();
+    assert!(recovered.rebuilt_indexes > 0 && recovered.unwritten_indexes == 0);
+    let writer = Writer::reopen(&dir, SMALL, &recovered, Position::START, 0).unwrap();
+    writer.close(&unpublish(), 0).unwrap();
+    assert_same(&tags_of(&support::read_all(&dir)), &committed);
+}
+
+#[test]
 fn a_slot_on_a_full_disk_keeps_what_it_had() {
     let Some(disk) = SmallDisk::mount() else {
         return run_limited_child();
