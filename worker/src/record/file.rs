@@ -10,7 +10,7 @@ use media::segmenter::Segmenter;
 use media::{flv, mp4};
 use shared::template::Format;
 
-use super::body::{Body, Taken, body_of, in_flv_body};
+use super::body::{Body, Taken, body_of, data_of, in_flv_body};
 use super::keeper::Keeper;
 use super::pool::Scratch;
 use super::state::{Config, Counts, OpenFile, State};
@@ -181,6 +181,7 @@ impl FileRecorder {
             self.state.leave_out("before_first_key_frame", info.dts_ms);
             return Ok(true);
         }
+        self.note_mp3(info, tag);
         let cut = self.pen.as_mut().is_some_and(|pen| pen.segmenter.push(info));
         if cut {
             self.flush(out)?;
@@ -221,6 +222,24 @@ impl FileRecorder {
         }
         self.remember(info, tag);
         Ok(true)
+    }
+
+    /// MP3 has no configuration but the header of its frames: the first stands for it, as if it had come before the file.
+    fn note_mp3(&mut self, info: &UnitInfo, tag: &[u8]) {
+        const MP3: u8 = Codec::Mp3 as u8;
+        let mp3 = info.kind == UnitKind::Audio && info.codec == Codec::Mp3;
+        if !mp3 || self.state.audio_config.as_ref().is_some_and(|config| config.codec == MP3) {
+            return;
+        }
+        let data = data_of(info, tag);
+        let config = Config { codec: MP3, header_len: 0, body: data.get(..MP3_HEADER).unwrap_or(data).to_vec() };
+        if let (Some(open), Some(pen)) = (self.state.open.as_mut(), self.pen.as_mut())
+            && open.audio_config.is_none()
+        {
+            pen.body.configure(&config.info(UnitKind::AudioConfig), config.payload());
+            open.audio_config = Some(config.clone());
+        }
+        self.state.audio_config = Some(config);
     }
 
     /// Keeps what later files must know of headers that came before them.
@@ -399,6 +418,7 @@ impl FileRecorder {
         match self.setting.format {
             Format::Flv => {
                 let tags: Vec<(u8, &[u8])> = configs(open)
+                    .filter(|(config, _)| config.codec != Codec::Mp3 as u8)
                     .map(|(c, kind)| (tag_type(kind), c.body.as_slice()))
                     .collect();
                 let mut head = flv::HeadBuilder::new(flv::FileStart {
@@ -457,6 +477,9 @@ impl FileRecorder {
 
 /// The publisher's `onMetaData` is kept for the heads of files up to this many bytes; real ones have some hundred.
 const MAX_METADATA: u32 = 16 * 1024;
+
+/// Bytes of an MP3 frame's header. ISO/IEC 11172-3 §2.4.1.3.
+const MP3_HEADER: usize = 4;
 
 /// Configurations in force at a file's start, video first.
 fn configs(open: &OpenFile) -> impl Iterator<Item = (&Config, UnitKind)> {
