@@ -20,7 +20,7 @@ use crate::upload::{Objects, Staged};
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// A step is worth its cost once this much is new in the journal, bytes.
-const WORTHWHILE_BYTES: u64 = 1 << 20;
+const WORTHWHILE_BYTES: u64 = 2 << 20;
 
 #[derive(Debug)]
 pub(crate) struct FileRecorder {
@@ -338,13 +338,8 @@ impl FileRecorder {
             pen.staged
                 .write_at(open.body_len, out)
                 .map_err(RecordError::store(open.file_id.clone()))?;
-            let len = out.len() as u64;
-            open.body_crc = if open.body_len == 0 {
-                crc::of(out)
-            } else {
-                crc::join(open.body_crc, crc::of(out), len)
-            };
-            open.body_len += len;
+            open.body_crc = crc::extend(open.body_crc, out);
+            open.body_len += out.len() as u64;
         }
         out.clear();
         Ok(())
