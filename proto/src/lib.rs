@@ -4,12 +4,11 @@
 
 /// Package `aircheck.v1`.
 pub mod v1 {
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        reason = "generated; the comments are those of the .proto files"
-    )]
-    #![allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated")]
+    #![allow(missing_docs, reason = "generated: what is said stands in the .proto")]
+    #![allow(unreachable_pub, reason = "generated")]
+    #![allow(clippy::all, reason = "generated")]
+    #![allow(clippy::pedantic, reason = "generated")]
+    #![allow(rustdoc::all, reason = "generated")]
 
     tonic::include_proto!("aircheck.v1");
 

@@ -11,7 +11,7 @@
 //! | `v1/publish/ID` | [`PublishRecord`](super::PublishRecord): what was granted to a publish |
 //! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
 //! | `v1/stream-recording/PATH/ID` | nothing: an index |
-//! | `v1/file/ID` | [`MediaFile`](crate::recording::MediaFile) |
+//! | `v1/file/ID` | [`MediaFile`] |
 //! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
 //! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
