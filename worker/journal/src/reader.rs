@@ -242,7 +242,12 @@ impl Reader {
         };
         match found {
             Found::Batch(header) => self.enter(header),
+            // The head was being written when the segment was opened.
+            Found::Damaged(_) if place == scanner.first() && self.take_head()?.is_some() => Ok(Step::Again),
             Found::Damaged(next) => {
+                let Some(scanner) = &mut self.scanner else {
+                    return Ok(Step::End);
+                };
                 scanner.seek(next);
                 // A damaged length may have led past the batch that is looked for.
                 if next <= self.at {
@@ -458,7 +463,7 @@ impl Reader {
             None => core::mem::take(&mut self.spare),
         };
         self.batch = None;
-        let mut scanner = match Scanner::open(&path, first, self.salt, buf) {
+        let scanner = match Scanner::open(&path, first, self.salt, buf) {
             Ok(scanner) => scanner,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(JournalError::Purged {
@@ -468,21 +473,28 @@ impl Reader {
             }
             Err(error) => return Err(JournalError::io("open", &path)(error)),
         };
-        let head = scanner.head().map_err(JournalError::io("read", &path))?;
-        let mut head_len = None;
-        if let Some(head) = head {
-            self.salt = Some(head.salt);
-            scanner.set_salt(head.salt);
-            scanner.seek(first + head.len() as u64);
-            head_len = Some(head.len() as u64);
-            if self.at == 0 {
-                self.publish = head
-                    .publish()
-                    .map(|publish| (Control::Publish(publish), head.created_ms));
-            }
-        }
         self.scanner = Some(scanner);
-        Ok(head_len)
+        self.take_head()
+    }
+
+    /// Goes behind the open segment's head, if that is whole; its length.
+    fn take_head(&mut self) -> Result<Option<u64>, JournalError> {
+        let failed = self.failed("read");
+        let Some(scanner) = &mut self.scanner else {
+            return Ok(None);
+        };
+        let Some(head) = scanner.head().map_err(failed)? else {
+            return Ok(None);
+        };
+        self.salt = Some(head.salt);
+        scanner.set_salt(head.salt);
+        scanner.seek(head.first + head.len() as u64);
+        if self.at == 0 {
+            self.publish = head
+                .publish()
+                .map(|publish| (Control::Publish(publish), head.created_ms));
+        }
+        Ok(Some(head.len() as u64))
     }
 
     /// Goes to the batch in which the wanted position lies, from header to header.
@@ -506,18 +518,27 @@ impl Reader {
             scanner.seek(at);
             return Ok(());
         }
+        let mut before = place;
         while place < at {
             let Some(header) = scanner.header_at(place).map_err(failed)? else {
-                // Damage, or the end of the file: what stands at the wanted position itself decides.
-                scanner.seek(at);
-                return Ok(());
+                // Damage, also in the length that led here, or the end of the file.
+                match scanner.next_whole(before + 1, None).map_err(failed)? {
+                    Some(next) if next <= at && next > before => {
+                        (before, place) = (next, next);
+                        continue;
+                    }
+                    // What stands at the wanted position itself decides.
+                    _ => {
+                        scanner.seek(at);
+                        return Ok(());
+                    }
+                }
             };
             let behind = place + header.len() as u64;
             if behind > at {
-                scanner.seek(place);
-                return Ok(());
+                break;
             }
-            place = behind;
+            (before, place) = (place, behind);
         }
         scanner.seek(place);
         Ok(())

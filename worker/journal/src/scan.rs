@@ -209,7 +209,7 @@ impl Scanner {
     }
 
     /// The first whole batch at `from` or later: by its magic, its salt, its own idea of where it stands, its checksum.
-    fn next_whole(&self, from: u64, limit: Option<u64>) -> io::Result<Option<u64>> {
+    pub(crate) fn next_whole(&self, from: u64, limit: Option<u64>) -> io::Result<Option<u64>> {
         let end = self.file_end()?.min(limit.unwrap_or(u64::MAX));
         let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
         let mut window = vec![0; left.min(BLOCK_LEN)];
