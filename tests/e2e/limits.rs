@@ -26,7 +26,7 @@ fn a_thousand_quiet_streams_stay_within_their_memory() -> Result<()> {
     let idle_kb = server.pss_kb()?;
     let mut options = Options::new(&format!("rtmp://{}/live", server.rtmp()), STREAMS);
     options.bitrate = 24_000;
-    options.seconds = 8.0;
+    options.seconds = 6.0;
     options.stagger = 5.0;
     let load = std::thread::spawn(move || loadgen::run(&options, &mut |_| Ok(())));
     let mut most_kb = 0;

@@ -31,8 +31,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// All that the media core may use. It is `no_std`: what it does not depend on, it cannot call.
-const MEDIA_MAY_USE: &[&str] = &["bytes", "thiserror"];
+/// All that the media core may use: nothing that acts. The digest is the RTMP handshake's. It is `no_std`: what it does not
+/// depend on, it cannot call.
+const MEDIA_MAY_USE: &[&str] = &["bytes", "thiserror", "hmac", "sha2"];
 
 /// Names under `[dependencies]` (and its dotted sub-tables) of a manifest.
 fn dependencies(manifest: &str) -> BTreeSet<String> {

@@ -228,15 +228,26 @@ impl FileRecorder {
     fn note_mp3(&mut self, info: &UnitInfo, tag: &[u8]) {
         const MP3: u8 = Codec::Mp3 as u8;
         let mp3 = info.kind == UnitKind::Audio && info.codec == Codec::Mp3;
-        if !mp3 || self.state.audio_config.as_ref().is_some_and(|config| config.codec == MP3) {
+        if !mp3
+            || self
+                .state
+                .audio_config
+                .as_ref()
+                .is_some_and(|config| config.codec == MP3)
+        {
             return;
         }
         let data = data_of(info, tag);
-        let config = Config { codec: MP3, header_len: 0, body: data.get(..MP3_HEADER).unwrap_or(data).to_vec() };
+        let config = Config {
+            codec: MP3,
+            header_len: 0,
+            body: data.get(..MP3_HEADER).unwrap_or(data).to_vec(),
+        };
         if let (Some(open), Some(pen)) = (self.state.open.as_mut(), self.pen.as_mut())
             && open.audio_config.is_none()
         {
-            pen.body.configure(&config.info(UnitKind::AudioConfig), config.payload());
+            pen.body
+                .configure(&config.info(UnitKind::AudioConfig), config.payload());
             open.audio_config = Some(config.clone());
         }
         self.state.audio_config = Some(config);
