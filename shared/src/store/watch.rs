@@ -7,10 +7,12 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Batch, Revision, StoreError};
+use super::{Batch, Change, Revision, StoreError};
 
 /// Batches kept for watchers that come late. Older ones must be read by a scan.
 const HISTORY: usize = 4_096;
+/// Bytes of keys and values that those may hold.
+const HISTORY_BYTES: usize = 8 << 20;
 /// Batches that wait for one watcher. One that is further behind must scan again.
 const QUEUE: usize = 1_024;
 
@@ -51,6 +53,7 @@ struct Watcher {
 struct State {
     /// In the order of revisions, without gaps above `compacted`.
     history: VecDeque<Batch>,
+    bytes: usize,
     compacted: Revision,
     watchers: Vec<Watcher>,
 }
@@ -67,6 +70,7 @@ impl Hub {
         Hub {
             state: Mutex::new(State {
                 history: VecDeque::new(),
+                bytes: 0,
                 compacted: revision,
                 watchers: Vec::new(),
             }),
@@ -85,12 +89,24 @@ impl Hub {
                 Some(part) => watcher.queue.try_send(part).is_ok(),
             }
         });
+        state.bytes += bytes(&batch);
         state.history.push_back(batch);
-        if state.history.len() > HISTORY
-            && let Some(oldest) = state.history.pop_front()
-        {
+        while state.history.len() > HISTORY || (state.bytes > HISTORY_BYTES && state.history.len() > 1) {
+            let Some(oldest) = state.history.pop_front() else { break };
+            state.bytes -= bytes(&oldest);
             state.compacted = oldest.revision;
         }
+    }
+
+    /// Forgets everything: of what happened up to `revision` not all is known here. Every watcher must scan again.
+    pub(super) fn restart(&self, revision: Revision) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State {
+            history: VecDeque::new(),
+            bytes: 0,
+            compacted: revision,
+            watchers: Vec::new(),
+        };
     }
 
     /// Starts a watch.
@@ -115,6 +131,14 @@ impl Hub {
     }
 }
 
+fn bytes(batch: &Batch) -> usize {
+    let one = |change: &Change| match change {
+        Change::Put(entry) => entry.key.len() + entry.value.len(),
+        Change::Delete(key) => key.len(),
+    };
+    batch.changes.iter().map(one).sum()
+}
+
 /// The part of a batch that lies under a prefix.
 fn cut(batch: &Batch, prefix: &str) -> Option<Batch> {
     let changes: Vec<_> = batch
@@ -132,7 +156,6 @@ fn cut(batch: &Batch, prefix: &str) -> Option<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Change;
 
     fn batch(revision: u64, key: &str) -> Batch {
         Batch {
@@ -177,5 +200,19 @@ mod tests {
             Err(StoreError::Compacted { up_to: Revision(5) })
         ));
         assert!(hub.watch("", Revision(5)).is_ok());
+        for revision in 1..=3 {
+            let key = format!("{revision}{}", "k".repeat(HISTORY_BYTES / 2));
+            hub.publish(batch(10_000 + revision, &key));
+        }
+        let compacted = hub.watch("", Revision(10_001));
+        assert!(
+            matches!(
+                compacted,
+                Err(StoreError::Compacted {
+                    up_to: Revision(10_002)
+                })
+            ),
+            "{compacted:?}"
+        );
     }
 }

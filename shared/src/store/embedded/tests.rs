@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::{Change, Guard, Op},
+    *,
+};
 use crate::{
     store::{Kv, Model, contract},
     time::{Manual, System},
@@ -93,6 +96,83 @@ async fn many_writers_at_once_share_commits_and_lose_nothing() {
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=2_000).collect::<Vec<_>>());
     assert!(store.scan(Scan::prefix("k/").limit(10)).await.unwrap().more);
+}
+
+/// A file in memory that fails when it is told to.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    bytes: Arc<std::sync::Mutex<Vec<u8>>>,
+    fail: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Memory {
+    fn working(&self) -> Result<std::sync::MutexGuard<'_, Vec<u8>>, std::io::Error> {
+        match self.fail.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(std::io::Error::other("no space left on device")),
+            false => Ok(self.bytes.lock().unwrap()),
+        }
+    }
+}
+
+impl redb::StorageBackend for Memory {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        let offset = usize::try_from(offset).unwrap();
+        out.copy_from_slice(&self.bytes.lock().unwrap()[offset..offset + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.working()?.resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        drop(self.working()?);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        let offset = usize::try_from(offset).unwrap();
+        self.working()?[offset..offset + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_the_store_works_again_when_the_disk_does() {
+    let memory = Memory::default();
+    let file = memory.clone();
+    let opener = Box::new(move || Database::builder().create_with_backend(file.clone()));
+    let store = Embedded::open_with(opener, Arc::new(System::new())).unwrap();
+    let before = store.commit(Txn::new().put("before", "1")).await.unwrap();
+    let mut watch = store.watch("", before).await.unwrap();
+    memory.fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    let failed = store.commit(Txn::new().put("lost", "1")).await.unwrap_err();
+    assert!(failed.to_string().contains("no space left"), "{failed}");
+    assert_eq!(failed.class(), crate::store::ErrorClass::Retry);
+    assert!(store.commit(Txn::new().put("lost", "2")).await.is_err());
+    memory.fail.store(false, std::sync::atomic::Ordering::SeqCst);
+    let found = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            // Nobody needs to write for the store to come back.
+            if let Ok(found) = store.get("before").await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(found.await.unwrap().unwrap().revision, before);
+    let after = store.commit(Txn::new().put("after", "1")).await.unwrap();
+    assert!(after > before);
+    assert!(
+        matches!(watch.next().await, Err(StoreError::Compacted { .. })),
+        "watchers scan again"
+    );
+    assert_eq!(store.scan(Scan::prefix("")).await.unwrap().revision, after);
 }
 
 #[derive(Debug, Clone)]
