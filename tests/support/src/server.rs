@@ -310,7 +310,11 @@ impl Server {
     pub fn finished(&self, stream: &str, count: usize) -> Result<Vec<Value>> {
         let what = format!("{count} finished recordings of {stream}");
         let done = until(FINISH_LIMIT, &what, || {
-            let recordings = self.recordings(stream)?;
+            // A server that is just restarting something of its own says so, and is asked again.
+            let recordings = match self.recordings(stream) {
+                Ok(recordings) => recordings,
+                Err(error) => return Ok(Seen::Not(format!("{error:#}"))),
+            };
             let states: Vec<&str> = recordings.iter().map(|r| r["state"].as_str().unwrap_or("?")).collect();
             let done = recordings.len() >= count && states.iter().all(|state| ["finished", "failed"].contains(state));
             Ok(Seen::some(done.then(|| recordings.clone()), format!("{states:?}")))
