@@ -50,6 +50,9 @@ pub struct Options {
     /// Stop after so many megabytes in all, even if seconds are left
     #[arg(long)]
     pub megabytes: Option<f64>,
+    /// End without a word, as a lost network does
+    #[arg(long)]
+    pub abandon: bool,
 }
 
 impl Options {

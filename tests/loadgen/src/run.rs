@@ -234,7 +234,9 @@ pub(crate) fn run(options: &Options, clip: &Loop, announce: &mut dyn FnMut(Value
     };
     let seconds = begin.elapsed().as_secs_f64();
     announce(json!({ "event": "sent", "bytes_sent": total(&streams), "seconds": seconds }))?;
-    finish(&mut streams, clip, &mut scratch);
+    if !options.abandon {
+        finish(&mut streams, clip, &mut scratch);
+    }
     let mut held: Vec<u64> = streams.iter().map(|stream| stream.held_back_ms).collect();
     held.sort_unstable();
     let failures: Vec<Value> = streams
