@@ -98,20 +98,14 @@ pub struct WorkerMetrics {
     pub ingest_bytes: Counter,
     /// Access units journaled, by track.
     pub units: Family<TrackLabel, Counter>,
-    /// Bytes in all journals.
-    pub journal_bytes: Gauge,
     /// Failed journal writes and syncs, by cause.
     pub journal_errors: Family<Reason, Counter>,
-    /// Time of one group sync.
-    pub journal_sync: SyncHistogram,
     /// Recordings that are running or being finished.
     pub recordings: Gauge,
     /// Files that entered the library, by format.
     pub files: Family<FormatLabel, Counter>,
     /// Bytes written to the object sink.
     pub object_bytes: Counter,
-    /// Gaps, by reason.
-    pub gaps: Family<Reason, Counter>,
 }
 
 /// What the coordinator role counts.
@@ -131,25 +125,6 @@ pub struct CoordinatorMetrics {
     pub store_commits: Counter,
     /// Failed transactions of the metadata store, by cause.
     pub store_errors: Family<Reason, Counter>,
-}
-
-/// A histogram of seconds from 1 ms to about 16 s.
-#[derive(Debug, Clone)]
-pub struct SyncHistogram(Histogram);
-
-impl Default for SyncHistogram {
-    fn default() -> Self {
-        SyncHistogram(Histogram::new(
-            prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 15),
-        ))
-    }
-}
-
-impl SyncHistogram {
-    /// Counts one duration.
-    pub fn observe(&self, took: std::time::Duration) {
-        self.0.observe(took.as_secs_f64());
-    }
 }
 
 impl Default for Metrics {
@@ -185,17 +160,10 @@ impl Metrics {
             worker.ingest_bytes.clone(),
         );
         r.register("units", "Access units journaled", worker.units.clone());
-        r.register_with_unit("journal", "In all journals", Unit::Bytes, worker.journal_bytes.clone());
         r.register(
             "journal_errors",
             "Failed journal writes and syncs",
             worker.journal_errors.clone(),
-        );
-        r.register_with_unit(
-            "journal_sync",
-            "Time of one group sync",
-            Unit::Seconds,
-            worker.journal_sync.0.clone(),
         );
         r.register(
             "recordings",
@@ -209,7 +177,6 @@ impl Metrics {
             Unit::Bytes,
             worker.object_bytes.clone(),
         );
-        r.register("gaps", "Gaps in recordings", worker.gaps.clone());
         let coordinator = CoordinatorMetrics::default();
         let r = registry.sub_registry_with_prefix("coordinator");
         r.register(
@@ -273,6 +240,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("aircheck_coordinator_leases_granted_total 2"), "{text}");
-        assert!(text.contains("aircheck_worker_journal_bytes 0"), "{text}");
+        assert!(text.contains("aircheck_worker_publishes 0"), "{text}");
     }
 }

@@ -201,6 +201,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         boot_id: boot_id(),
         preroll: config.journal.preroll,
         hls_target_ms: i64::try_from(config.hls.target_segment.as_millis()).unwrap_or(6000),
+        metrics: deps.metrics,
     };
     let worker = WorkerActor {
         common,

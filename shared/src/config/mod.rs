@@ -185,8 +185,6 @@ pub struct JournalConfig {
     pub segment_size: ByteSize,
     /// Free space of the disk below which no new stream is taken.
     pub min_free: ByteSize,
-    /// Bytes of all journals above which no new stream is taken; 0 B: no such limit, `min_free` alone decides.
-    pub max_size: ByteSize,
 }
 
 impl Default for JournalConfig {
@@ -196,7 +194,6 @@ impl Default for JournalConfig {
             preroll: Duration::from_secs(30),
             segment_size: ByteSize::mib(8),
             min_free: ByteSize::mib(1024),
-            max_size: ByteSize::mib(0),
         }
     }
 }

@@ -13,6 +13,7 @@ use proto::v1::{
 use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, LeaseOutcome};
 use shared::recording::{Gap, MediaFile, RecordingState};
+use shared::wire::fenced_from_details;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -264,12 +265,7 @@ async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: im
     loop {
         match call().await {
             Ok(()) => return,
-            Err(status)
-                if matches!(
-                    status.code(),
-                    Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound
-                ) =>
-            {
+            Err(status) if is_final(&status) => {
                 tracing::error!(code = ?status.code(), error = status.message(), "{what} refused by the coordinator");
                 return;
             }
@@ -279,6 +275,11 @@ async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: im
         }
         pause(&mut wait).await;
     }
+}
+
+/// Fenced, or a request that no repetition mends. Anything else may be true later: a commit that found the library behind, say.
+fn is_final(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::NotFound) || fenced_from_details(status.details()).is_some()
 }
 
 async fn pause(wait: &mut Duration) {

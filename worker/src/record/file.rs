@@ -129,6 +129,9 @@ impl FileRecorder {
             self.state.done = true;
         }
         stepped.done = self.state.done;
+        if stepped.done {
+            stepped.left_out.clone_from(&self.state.gaps);
+        }
         stepped.retired = self.keeper.save(&self.state)?;
         Ok(stepped)
     }
@@ -151,10 +154,11 @@ impl FileRecorder {
                     }
                     self.state.cursor = next.0;
                 }
-                Entry::Control { at, next, .. } => {
+                Entry::Control { at, next, control, .. } => {
                     if at.0 >= reach.end {
                         break;
                     }
+                    self.state.note_control(&control);
                     self.state.cursor = next.0;
                 }
             }

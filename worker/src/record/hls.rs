@@ -98,6 +98,9 @@ impl HlsRecorder {
             }
         }
         stepped.done = self.state.done;
+        if stepped.done {
+            stepped.left_out.clone_from(&self.state.gaps);
+        }
         stepped.retired = self.keeper.save(&self.state)?;
         Ok(stepped)
     }
@@ -109,7 +112,8 @@ impl HlsRecorder {
         while let Some(entry) = reader.next()? {
             let (at, next, info, tag) = match entry {
                 Entry::Control { at, .. } if at.0 >= reach.end => break,
-                Entry::Control { next, .. } => {
+                Entry::Control { next, control, .. } => {
+                    open.state.note_control(&control);
                     open.state.cursor = next.0;
                     continue;
                 }
@@ -266,6 +270,7 @@ impl HlsRecorder {
 
     fn finish(&mut self) -> Result<FinishedFile, RecordError> {
         let playlist = self.publish_playlist(true)?;
+        let gaps = mem::take(&mut self.state.gaps);
         let hls = self.hls();
         let file = FinishedFile {
             file_id: self.setting.file_id(0),
@@ -278,7 +283,7 @@ impl HlsRecorder {
             start_ms: hls.counts.first_arrival_ms,
             video_units: hls.counts.video,
             audio_units: hls.counts.audio,
-            gaps: self.state.gaps.clone(),
+            gaps,
         };
         self.setting.note(&file)?;
         let stage = self.stage_name();

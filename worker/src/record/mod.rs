@@ -87,6 +87,8 @@ pub(crate) struct Reach {
 pub(crate) struct Stepped {
     pub(crate) files: Vec<FinishedFile>,
     pub(crate) done: bool,
+    /// Once done: what was left out and is in no file's gaps, because there was no file to tell it.
+    pub(crate) left_out: Vec<Gap>,
     /// Journal positions before this are rendered and safe against power loss.
     pub(crate) retired: u64,
 }

@@ -3,6 +3,7 @@
 //! Two copies are kept. `current` is what has reached the operating system: good after a killed process. `durable` is the
 //! newest state that a group sync is known to have covered: good after power loss, which is told apart by the boot id.
 
+use journal::Control;
 use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
@@ -258,6 +259,56 @@ impl From<TsState> for ts::State {
 }
 
 impl State {
+    /// Takes note of what the journal itself says is missing or was moved.
+    pub(crate) fn note_control(&mut self, control: &Control) {
+        match control {
+            Control::Gap {
+                reason,
+                from_ms,
+                to_ms,
+                lost_units,
+                ..
+            } => {
+                let from_ms = from_ms.or(*to_ms).unwrap_or(0);
+                let to_ms = to_ms.unwrap_or(from_ms).max(from_ms);
+                self.push_gap(Gap {
+                    reason: reason.replace(' ', "_"),
+                    from_ms,
+                    to_ms,
+                    units: lost_units.unwrap_or(0),
+                });
+            }
+            // Nothing is missing, but the distance to the unit before is not the encoder's.
+            Control::Jump { to_ms, .. } => {
+                self.push_gap(Gap {
+                    reason: "timestamp_jump".to_owned(),
+                    from_ms: *to_ms,
+                    to_ms: *to_ms,
+                    units: 0,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a gap; where there are [`MAX_GAPS`], the last one of its reason grows instead, or else the last of all.
+    fn push_gap(&mut self, gap: Gap) {
+        if self.gaps.len() < MAX_GAPS {
+            self.gaps.push(gap);
+            return;
+        }
+        let same = self
+            .gaps
+            .iter()
+            .rposition(|g| g.reason == gap.reason)
+            .unwrap_or(MAX_GAPS - 1);
+        if let Some(last) = self.gaps.get_mut(same) {
+            last.from_ms = last.from_ms.min(gap.from_ms);
+            last.to_ms = last.to_ms.max(gap.to_ms);
+            last.units += gap.units;
+        }
+    }
+
     /// Adds units left out for `reason`, joined with the span before it where the reason is the same.
     ///
     /// At most [`MAX_GAPS`] spans are kept; from then on a span of a reason swallows what comes.

@@ -270,6 +270,65 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
 }
 
 #[test]
+fn what_the_journal_says_is_missing_is_said_by_the_file() {
+    let mut world = World::new();
+    world.append(9, 0, &[&[0x17, 0, 0, 0, 0][..], &AVCC].concat());
+    world.append(9, 0, &video(true, 0));
+    world.commit();
+    let gap = Control::Gap {
+        reason: "torn tail".to_owned(),
+        from_ms: Some(0),
+        to_ms: Some(80),
+        lost_bytes: 17,
+        lost_units: Some(2),
+    };
+    world
+        .writer
+        .as_mut()
+        .expect("open")
+        .control(&gap, 1_000_100)
+        .expect("control");
+    world.append(9, 120, &video(false, 1));
+    world.commit();
+    for format in [Format::Flv, Format::Hls] {
+        let setting = world.setting("torn", format, 1_800_000);
+        let reach = Reach {
+            end: *world.ends.last().expect("an end"),
+            last: true,
+        };
+        let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
+        let [file] = stepped.files.as_slice() else {
+            panic!("one file")
+        };
+        let [gap] = file.gaps.as_slice() else {
+            panic!("one gap: {:?}", file.gaps)
+        };
+        assert_eq!(
+            (gap.reason.as_str(), gap.from_ms, gap.to_ms, gap.units),
+            ("torn_tail", 0, 80, 2)
+        );
+    }
+}
+
+#[test]
+fn what_no_file_can_tell_is_told_by_the_recorder() {
+    let mut world = World::new();
+    world.stream(2);
+    let setting = world.setting("mute", Format::Mp3, 1_800_000);
+    let reach = Reach {
+        end: *world.ends.last().expect("an end"),
+        last: true,
+    };
+    let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
+    assert!(stepped.files.is_empty());
+    let [gap] = stepped.left_out.as_slice() else {
+        panic!("one gap: {:?}", stepped.left_out)
+    };
+    assert_eq!(gap.reason, "codec_is_not_mp3");
+    assert!(gap.units >= 85, "{}", gap.units);
+}
+
+#[test]
 fn after_power_loss_only_what_a_sync_covered_is_believed() {
     let mut world = World::new();
     world.stream(20);

@@ -10,6 +10,7 @@ use journal::{GroupSync, Position, Progress};
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingState};
+use shared::telemetry::{FormatLabel, TrackLabel, WorkerMetrics};
 use shared::template::Format;
 use shared::time::Clock;
 use tracing::{error, info, warn};
@@ -41,6 +42,7 @@ pub(crate) struct Common {
     pub(crate) boot_id: Arc<str>,
     pub(crate) preroll: Duration,
     pub(crate) hls_target_ms: i64,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 /// The publish's journal has its last record.
@@ -127,6 +129,8 @@ impl StreamActor {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::KeepGrant(grant) => {
+                let begun = grant.recordings.iter().filter(|r| !r.state.is_terminal()).count();
+                self.common.metrics.recordings.inc_by(i64::try_from(begun).unwrap_or(0));
                 self.about.epoch = grant.epoch;
                 self.keep(&grant);
             }
@@ -144,7 +148,8 @@ impl StreamActor {
                 recording,
                 state,
                 reason,
-            } => self.write_document(recording, state, reason),
+                left_out,
+            } => self.write_document(recording, state, reason, &left_out),
             Effect::CommitRecording {
                 recording,
                 state,
@@ -243,19 +248,22 @@ impl StreamActor {
             agent.commit_file(recording, epoch, &media_file).await;
             file.file_id
         };
+        let (format, size) = (file.format.as_str(), file.size);
         let done = move |file_id, actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.common.metrics.files.get_or_create(&FormatLabel { format }).inc();
+            actor.common.metrics.object_bytes.inc_by(size);
             actor.on(Event::FileCommitted { recording, file_id }, ctx);
         };
         ctx.spawn(commit.into_actor(self).map(done));
     }
 
-    fn write_document(&self, recording: RecordingId, state: RecordingState, reason: String) {
+    fn write_document(&self, recording: RecordingId, state: RecordingState, reason: String, left_out: &[Gap]) {
         let Some(granted) = self.granted(recording) else { return };
         let ended = state.is_terminal().then(|| self.common.clock.now());
         let key = format!("{}/recording.json", recording_path(&self.about, recording));
         let written = self
             .about
-            .document(&granted, &self.dir.join(NOTES), (state, reason, ended))
+            .document(&granted, &self.dir.join(NOTES), (state, reason, ended), left_out)
             .and_then(|document| document.to_json().map_err(std::io::Error::other))
             .and_then(|json| self.common.objects.put(&key, &json));
         if let Err(error) = written {
@@ -360,6 +368,7 @@ impl StreamActor {
                                 recording,
                                 format,
                                 files: vec![file],
+                                left_out: Vec::new(),
                                 done: false,
                             },
                             ctx,
@@ -402,6 +411,14 @@ impl Handler<Closed> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, Closed(reason): Closed, ctx: &mut Self::Context) {
+        let all = self.progress.snapshot();
+        for (track, count) in [("video", all.video_units), ("audio", all.audio_units)] {
+            self.common
+                .metrics
+                .units
+                .get_or_create(&TrackLabel { track })
+                .inc_by(count);
+        }
         self.on(Event::Closed(reason), ctx);
     }
 }
@@ -423,6 +440,7 @@ impl Handler<Report> for StreamActor {
                     recording,
                     format,
                     files,
+                    left_out: stepped.left_out,
                     done,
                 }
             }

@@ -22,11 +22,12 @@ pub(crate) enum Event {
     Refused(String),
     /// The journal got its last record.
     Closed(String),
-    /// A recorder finished files; `done` means that it has no more to do.
+    /// A recorder finished files; `done` means that it has no more to do, and `left_out` is then what no file tells of.
     Rendered {
         recording: RecordingId,
         format: Format,
         files: Vec<FinishedFile>,
+        left_out: Vec<Gap>,
         done: bool,
     },
     /// A recorder gave up.
@@ -61,6 +62,8 @@ pub(crate) enum Effect {
         recording: RecordingId,
         state: RecordingState,
         reason: String,
+        /// Gaps that no file tells of.
+        left_out: Vec<Gap>,
     },
     CommitRecording {
         recording: RecordingId,
@@ -90,6 +93,8 @@ struct Recording {
     uncommitted: BTreeSet<String>,
     failures: Vec<String>,
     gaps: Vec<Gap>,
+    /// Those of `gaps` that are in no file's record.
+    left_out: Vec<Gap>,
     committing: bool,
     closed: bool,
 }
@@ -126,6 +131,7 @@ impl StreamCore {
                 recording: id,
                 format,
                 files,
+                left_out,
                 done,
             } => {
                 if let Some(recording) = self.recordings.get_mut(&id) {
@@ -137,8 +143,9 @@ impl StreamCore {
                         recording.uncommitted.insert(file.file_id.clone());
                         effects.push(Effect::CommitFile { recording: id, file });
                     }
-                    if done {
-                        recording.open.remove(&format);
+                    if done && recording.open.remove(&format) {
+                        recording.gaps.extend(left_out.iter().cloned());
+                        recording.left_out.extend(left_out);
                     }
                 }
             }
@@ -162,6 +169,7 @@ impl StreamCore {
                         recording: id,
                         state,
                         reason,
+                        left_out: recording.left_out.clone(),
                     });
                 }
             }
@@ -187,6 +195,7 @@ impl StreamCore {
                 recording: granted.id,
                 state,
                 reason,
+                left_out: Vec::new(),
             });
             for format in &open {
                 effects.push(Effect::StartRecorder {
@@ -235,6 +244,7 @@ impl StreamCore {
                     recording: *id,
                     state,
                     reason: reason.clone(),
+                    left_out: recording.left_out.clone(),
                 });
                 effects.push(Effect::CommitRecording {
                     recording: *id,
@@ -321,6 +331,7 @@ mod tests {
             recording: id,
             format: Format::Mp4,
             files: vec![file("a")],
+            left_out: Vec::new(),
             done: true,
         });
         assert_eq!(
@@ -394,6 +405,7 @@ mod tests {
             recording: id,
             format: Format::Flv,
             files: Vec::new(),
+            left_out: Vec::new(),
             done: true,
         });
         let failed = Effect::CommitRecording {

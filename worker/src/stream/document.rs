@@ -56,15 +56,21 @@ impl About {
         }
     }
 
-    /// What `recording.json` says now.
+    /// What `recording.json` says now; `left_out` are gaps that no file tells of.
     pub(crate) fn document(
         &self,
         granted: &GrantedRecording,
         notes: &Path,
         (state, reason, ended): (RecordingState, String, Option<Timestamp>),
+        left_out: &[Gap],
     ) -> std::io::Result<RecordingDocument> {
         let files = noted_files(notes, granted.id)?;
-        let gaps: Vec<Gap> = files.iter().flat_map(|f| f.gaps.iter().cloned()).collect();
+        let gaps: Vec<Gap> = files
+            .iter()
+            .flat_map(|f| f.gaps.iter())
+            .chain(left_out)
+            .cloned()
+            .collect();
         let recording = Recording {
             id: granted.id,
             stream: self.stream.clone(),
