@@ -145,6 +145,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         segment_bytes: config.journal.segment_size.as_bytes(),
         ..Default::default()
     };
+    journal::retention::sweep(&journals).map_err(directory("journal directory", &journals))?;
     let adopted = adopt_all(&journals, options, deps.clock.now().as_millis())
         .map_err(directory("journal directory", &journals))?;
 

@@ -1,8 +1,8 @@
 //! Ingest: sockets to journals, on one thread of its own.
 //!
 //! A recorder has the time that a player has not. So sockets are not watched for readiness, packet by packet; the
-//! [`poller`] visits each when enough has gathered ([`pace`]), reads it in one go, lets the pure RTMP session take it apart
-//! ([`connection`]), and writes what came to the stream's journal in one go. Nothing downstream can slow this thread: recorders
+//! [`poller`] visits each when enough has gathered (`pace`), reads it in one go, lets the pure RTMP session take it apart
+//! (`connection`), and writes what came to the stream's journal in one go. Nothing downstream can slow this thread: recorders
 //! read the journal when they like. A slow disk does, and then TCP holds the publishers back; nobody is dropped for it.
 
 mod connection;

@@ -4,7 +4,7 @@ use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use journal::{Entry, GroupSync, IndexReader, Position, Reader};
+use journal::{Control, Entry, GroupSync, IndexReader, Position, Reader};
 use media::access_unit::{Codec, Track, UnitInfo, UnitKind};
 use media::segmenter::Segmenter;
 use media::{flv, mp4};
@@ -87,7 +87,7 @@ impl FileRecorder {
             if indexed.at.0 >= self.state.cursor {
                 break;
             }
-            if undecodable(&mut seen, &indexed.info) {
+            if open.is_hole(indexed.at.0) || undecodable(&mut seen, &indexed.info) {
                 continue;
             }
             pen.segmenter.push(&indexed.info);
@@ -120,6 +120,7 @@ impl FileRecorder {
                 Position(self.state.cursor),
                 mem::take(&mut scratch.read),
             )?;
+            reader.set_limit(Position(reach.end));
             let result = self.render(&mut reader, &mut scratch.out, reach, &mut stepped);
             scratch.read = reader.into_buffer();
             result?;
@@ -160,6 +161,15 @@ impl FileRecorder {
                     }
                     self.state.note_control(&control);
                     self.state.cursor = next.0;
+                    let damaged = matches!(control, Control::Gap { lost_bytes: 1.., .. });
+                    let holes = self.state.open.as_mut().filter(|_| damaged).map(|open| {
+                        open.holes.push((at.0, next.0));
+                        open.holes.len()
+                    });
+                    if holes.is_some_and(|holes| holes >= MAX_HOLES) {
+                        self.flush(out)?;
+                        stepped.files.extend(self.finish(next.0)?);
+                    }
                 }
             }
             if out.len() >= FLUSH_BYTES {
@@ -299,6 +309,7 @@ impl FileRecorder {
             metadata: self.state.metadata.clone(),
             seen_key_before,
             counts: Counts::default(),
+            holes: Vec::new(),
             finishing: None,
         };
         let what = self.stage_name(sequence);
@@ -441,7 +452,8 @@ impl FileRecorder {
                         break;
                     }
                     let body = indexed.body.as_deref().unwrap_or(&[]);
-                    if !undecodable(&mut seen, &indexed.info)
+                    if !open.is_hole(indexed.at.0)
+                        && !undecodable(&mut seen, &indexed.info)
                         && in_flv_body(&indexed.info, body, open.metadata.as_deref())
                     {
                         head.push(&indexed.info);
@@ -458,7 +470,7 @@ impl FileRecorder {
                     if indexed.at.0 >= to {
                         break;
                     }
-                    if undecodable(&mut seen, &indexed.info) {
+                    if open.is_hole(indexed.at.0) || undecodable(&mut seen, &indexed.info) {
                         continue;
                     }
                     let header = usize::from(indexed.info.header_len);
@@ -487,6 +499,9 @@ impl FileRecorder {
 
 /// The publisher's `onMetaData` is kept for the heads of files up to this many bytes; real ones have some hundred.
 const MAX_METADATA: u32 = 16 * 1024;
+
+/// Damaged stretches of the journal that one file may run over; then it is cut.
+const MAX_HOLES: usize = 256;
 
 /// Bytes of an MP3 frame's header. ISO/IEC 11172-3 §2.4.1.3.
 const MP3_HEADER: usize = 4;

@@ -85,6 +85,7 @@ impl HlsRecorder {
                 Position(self.state.cursor),
                 mem::take(&mut scratch.read),
             )?;
+            reader.set_limit(Position(reach.end));
             let result = self.render(&mut reader, &mut scratch.out, reach);
             scratch.read = reader.into_buffer();
             result?;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use journal::{GroupSync, Slot};
+use journal::{GroupSync, Outcome, Slot};
 
 use super::state::{Saved, State, VERSION};
 use super::{RecordError, Setting};
@@ -63,9 +63,14 @@ impl Keeper {
 
     /// Notes `state`; gives the journal position behind which nothing is needed any more.
     pub(super) fn save(&mut self, state: &State) -> Result<u64, RecordError> {
-        let completed = self.sync.completed();
-        if let Some((_, state)) = self.pending.take_if(|(generation, _)| *generation <= completed) {
-            self.durable = state;
+        let outcome = |generation: u64| self.sync.outcome(generation);
+        match self
+            .pending
+            .take_if(|(generation, _)| outcome(*generation) != Outcome::Pending)
+        {
+            Some((generation, state)) if outcome(generation) == Outcome::Durable => self.durable = state,
+            // After a failed sync nobody knows what reached the disk: the next one that succeeds says.
+            _ => {}
         }
         let saved = Saved {
             version: VERSION,
@@ -83,8 +88,12 @@ impl Keeper {
         if self.pending.is_none() {
             self.pending = Some((generation, saved.current));
         }
-        if let Some((_, cursor)) = self.noted.take_if(|(generation, _)| *generation <= completed) {
-            self.retired = self.retired.max(cursor);
+        let ended = |(generation, _): &mut (u64, u64)| self.sync.outcome(*generation) != Outcome::Pending;
+        match self.noted.take_if(ended) {
+            Some((generation, cursor)) if self.sync.outcome(generation) == Outcome::Durable => {
+                self.retired = self.retired.max(cursor);
+            }
+            _ => {}
         }
         if self.noted.is_none() {
             self.noted = Some((generation, self.durable.cursor));

@@ -67,8 +67,17 @@ pub(crate) struct OpenFile {
     pub(crate) metadata: Option<Vec<u8>>,
     pub(crate) seen_key_before: bool,
     pub(crate) counts: Counts,
+    /// Stretches of the journal that could not be read: the index may still list their tags, the body has none of them.
+    pub(crate) holes: Vec<(u64, u64)>,
     /// Where it ends, once that is decided: from then on only the head is missing.
     pub(crate) finishing: Option<u64>,
+}
+
+impl OpenFile {
+    /// True where the tag at journal position `at` could not be read.
+    pub(crate) fn is_hole(&self, at: u64) -> bool {
+        self.holes.iter().any(|(from, to)| (*from..*to).contains(&at))
+    }
 }
 
 /// What a stretch holds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use journal::{GroupSync, Position, Progress};
+use journal::{GroupSync, Outcome, Position, Progress};
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingState};
@@ -240,9 +240,17 @@ impl StreamActor {
             Arc::clone(&self.common.sync),
             self.about.epoch,
         );
-        let generation = sync.mark_dirty();
+        let mut generation = sync.mark_dirty();
         let commit = async move {
-            while sync.completed() < generation {
+            loop {
+                match sync.outcome(generation) {
+                    Outcome::Durable => break,
+                    Outcome::Failed => {
+                        warn!(%recording, "a sync failed; the file is committed behind the next that succeeds");
+                        generation = sync.mark_dirty();
+                    }
+                    Outcome::Pending => {}
+                }
                 tokio::time::sleep(SYNC_POLL).await;
             }
             agent.commit_file(recording, epoch, &media_file).await;
