@@ -137,8 +137,11 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         }
     };
     let objects = Objects::open(&root).map_err(directory("objects directory", &root))?;
-    let sync =
-        GroupSync::start(&[config.data_dir.clone(), root], config.journal.sync_interval).map_err(StartError::Thread)?;
+    let sync = GroupSync::start(
+        &[config.data_dir.clone(), root],
+        sync_wait(config.journal.sync_interval),
+    )
+    .map_err(StartError::Thread)?;
     let sync = Arc::new(sync);
     let zone = TimeZone::get(&config.time_zone).map_err(|e| StartError::Setting(format!("worker.time_zone: {e}")))?;
     let options = journal::Options {
@@ -225,6 +228,13 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         ingest: Some(ingest),
         sync,
     })
+}
+
+/// How long a write may wait for its sync, so that what arrived is durable within `promised`: before the write it lay in the socket
+/// for up to 200 ms, and the sync takes its time. Half of it at least, however short.
+fn sync_wait(promised: Duration) -> Duration {
+    const BEFORE_AND_AFTER: Duration = Duration::from_millis(300);
+    promised.saturating_sub(BEFORE_AND_AFTER).max(promised / 2)
 }
 
 /// The worker's identity, kept in its data directory.

@@ -47,6 +47,32 @@ fn nothing_is_synced_until_something_is_marked_and_then_an_interval_later() {
 }
 
 #[test]
+fn no_write_waits_longer_than_the_interval_and_the_syncs_own_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let interval = Duration::from_millis(100);
+    let sync = GroupSync::start(&[dir.path().to_path_buf()], interval).unwrap();
+    let begin = Instant::now();
+    let mut last = 0;
+    // Writes without a pause, as a worker's journals are written, over ten intervals.
+    while begin.elapsed() < 10 * interval {
+        std::fs::write(dir.path().join("journal"), [7; 4096]).unwrap();
+        last = sync.mark_dirty();
+    }
+    sync.sync_now().unwrap();
+    assert_eq!(sync.outcome(last), Outcome::Durable);
+    let stats = sync.stats();
+    // A busy machine may start a thread late; a promise that is broken is late every time.
+    let late = Duration::from_millis(500);
+    let bound = interval + 2 * stats.longest_sync + late;
+    assert!(
+        stats.longest_unsynced <= bound,
+        "{:?} > {bound:?}",
+        stats.longest_unsynced
+    );
+    assert!(stats.syncs >= 2, "{}", stats.syncs);
+}
+
+#[test]
 fn a_write_during_a_sync_is_in_the_next_generation() {
     let (ran, runs) = mpsc::channel();
     let (go_on, may_end) = mpsc::channel();
