@@ -31,7 +31,7 @@ bench: ## CPU and memory beside nginx's RTMP module, about 25 minutes (BENCH_ARG
 	@deploy/setup/install bench
 	python3 tests/bench/run.py $(BENCH_ARGS)
 
-bench-quick: ## the same with few streams and one run each, about 3 minutes
+bench-quick: ## the same in one short round, about 4 minutes
 	@deploy/setup/install bench
 	python3 tests/bench/run.py --quick $(BENCH_ARGS)
 

@@ -73,10 +73,10 @@ def arguments():
     parser.add_argument("--aircheck", type=Path, default=ROOT / "target/release/aircheck", help="binary to measure")
     parser.add_argument("--dir", type=Path, default=ROOT / "target/bench", help="reports, and the recordings meanwhile")
     parser.add_argument("--no-build", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one round, 50 streams, short")
+    parser.add_argument("--quick", action="store_true", help="one round, short")
     options = parser.parse_args()
     if options.quick:
-        options.runs, options.streams, options.seconds, options.warmup = 1, 50, 12, 3
+        options.runs, options.seconds, options.warmup = 1, 12, 4
         options.flat_megabytes = 500
     options.formats = options.formats.split(",")
     options.modes = options.modes.split(",")
@@ -325,7 +325,8 @@ class Bench:
         return {
             "streams": options.streams,
             "ms_per_stream_second": round(1000 * window / length / options.streams, 4),
-            "whole_ms_per_stream_second": round(1000 * whole / done["media_seconds"], 4),
+            # Opening, beginning and finishing each stream: all that the steady rate does not explain, work put off included.
+            "ms_per_recording": round(1000 * (whole - window / length * done["media_seconds"] / options.streams) / options.streams, 2),
             "memory": memory,
             **common(done),
         }
@@ -375,8 +376,7 @@ class Bench:
         for formats, (peer, bound) in REALTIME_TARGETS.items():
             if formats in self.options.formats:
                 words = f"{formats}: CPU over {' '.join(peer)}"
-                judge(words + ", steady", self.ratios(formats, "ms_per_stream_second"), bound)
-                judge(words + ", whole run", self.ratios(formats, "whole_ms_per_stream_second"), bound)
+                judge(words, self.ratios(formats, "ms_per_stream_second"), bound)
         for formats, bound in FLAT_TARGETS.items():
             judge(f"{formats}: CPU-seconds a GB, flat out", self.values("flat", "aircheck", formats, "cpu_seconds_per_gb"), bound)
         for formats in self.options.formats:
@@ -413,9 +413,9 @@ class Bench:
             rows = [r for r in self.rows if r["mode"] == mode]
             if not rows:
                 continue
-            whole = "whole_ms_per_stream_second"
+            fixed = "ms_per_recording"
             lines += [
-                f"| {mode}: server | writes | {unit} | range | whole run | PSS kB/stream | RSS kB/stream | held back ms | failed | disk/sent | load |",
+                f"| {mode}: server | writes | {unit} | range | CPU ms to begin and finish one | PSS kB/stream | RSS kB/stream | held back ms | failed | disk/sent | load |",
                 "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             ]
             for server, formats in self.subjects(mode):
@@ -425,7 +425,7 @@ class Bench:
                 median = statistics.median
                 lines.append(
                     f"| {server} | {formats} | {median(of(key)):.2f} | {min(of(key)):.2f}-{max(of(key)):.2f} "
-                    f"| {f'{median(of(whole)):.2f}' if of(whole) else '-'} | {median(of('pss_kb_per_stream')):.0f} "
+                    f"| {f'{median(of(fixed)):.1f}' if of(fixed) else '-'} | {median(of('pss_kb_per_stream')):.0f} "
                     f"| {median(of('rss_kb_per_stream')):.0f} | {max(of('held_back_ms'))} | {sum(of('failures'))} "
                     f"| {median(of('disk_over_sent')):.3f} | {median(of('load_average')):.1f} |"
                 )
@@ -440,7 +440,7 @@ class Bench:
 
 
 SHOWN = {
-    "ms_per_stream_second", "whole_ms_per_stream_second", "cpu_seconds_per_gb", "mb_per_second",
+    "ms_per_stream_second", "ms_per_recording", "cpu_seconds_per_gb", "mb_per_second",
     "pss_kb_per_stream", "held_back_ms", "own_lateness_ms", "failures", "disk_over_sent",
 }  # fmt: skip
 
