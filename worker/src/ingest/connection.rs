@@ -57,7 +57,13 @@ impl Publishing {
         if let Err(error) = self.writer.control(&gap, now.wall_ms) {
             tracing::error!(publish = %self.publish_id, units = lost.units, %error, "the gap cannot be written to the journal either");
         }
-        Ending::new(kind, format!("the journal cannot be written: {error}"))
+        // The publisher is told what happened, not where: paths and causes are the log's.
+        let reason = if error.is_full() {
+            "the journal's disk is full"
+        } else {
+            "the journal cannot be written"
+        };
+        Ending::new(kind, reason)
     }
 }
 

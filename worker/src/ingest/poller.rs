@@ -261,8 +261,9 @@ impl Admission for Door<'_> {
             started_ms: now.wall_ms,
         };
         let (writer, live) = self.desk.open(publish, now).map_err(|error| {
-            warn!(stream = %key, %peer, error = %error, "journal cannot be opened, publish refused");
-            (DENIED, format!("the journal cannot be opened: {error}"))
+            warn!(stream = %key, %peer, error = &error as &dyn std::error::Error, "journal cannot be opened, publish refused");
+            let reason = if error.is_full() { "the journal's disk is full" } else { "the journal cannot be opened" };
+            (DENIED, reason.to_owned())
         })?;
         info!(stream = %key, publish = %publish_id, %peer, client = %request.flash_ver, "publish began");
         self.desk.live.insert(
@@ -293,7 +294,7 @@ impl Admission for Door<'_> {
     }
 
     fn write_failed(&mut self, publish_id: &str, error: &JournalError) {
-        tracing::error!(publish = %publish_id, error = %error, "journal write failed; what the publisher sent last is lost");
+        tracing::error!(publish = %publish_id, error = error as &dyn std::error::Error, "journal write failed; what the publisher sent last is lost");
         self.desk
             .metrics
             .journal_errors
