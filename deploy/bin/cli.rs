@@ -261,10 +261,10 @@ pub(crate) struct TemplateSpec {
     /// Cut MP3 files this often.
     #[arg(long, value_name = "TIME")]
     pub(crate) mp3_interval: Option<humantime::Duration>,
-    /// Keep one HLS recording over interruptions up to this long, 0s to 30m [default: 0s]
+    /// Keep one HLS recording over interruptions up to this long, 0s to 30m; stored, not acted on yet [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) hls_continue: Option<humantime::Duration>,
-    /// Keep files this long, up to 1500d; 0s: for ever [default: 0s]
+    /// Keep files this long, up to 1500d; 0s: for ever; stored, nothing is deleted yet [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) storage: Option<humantime::Duration>,
     /// Pattern of file names, such as {StreamID}_{StartYear}-{StartMonth}-{StartDay}
