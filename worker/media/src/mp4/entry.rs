@@ -7,7 +7,6 @@ use bytes::BufMut;
 use super::{
     boxes::{boxed, full_box},
     layout::Configuration,
-    sample_log::Summary,
 };
 use crate::{
     access_unit::Codec,
@@ -105,12 +104,21 @@ impl Sound {
     }
 }
 
-/// Appends the sample entry for `configuration`; bit rates are the whole track's.
-pub(super) fn put_sample_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+/// How much data a track has, as far as it is known: 0 where it is not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rate {
+    /// Bytes of the largest sample.
+    pub(super) max_size: u32,
+    /// Bits a second over the whole track.
+    pub(super) average: u32,
+}
+
+/// Appends the sample entry for `configuration`.
+pub(super) fn put_sample_entry(out: &mut Vec<u8>, configuration: &Configuration, rate: Rate) {
     match configuration.codec {
         Codec::Avc => put_picture_entry(out, b"avc1", b"avcC", configuration),
         Codec::Hevc => put_picture_entry(out, b"hvc1", b"hvcC", configuration),
-        Codec::Aac | Codec::Mp3 | Codec::Other => put_sound_entry(out, configuration, summary),
+        Codec::Aac | Codec::Mp3 | Codec::Other => put_sound_entry(out, configuration, rate),
     }
 }
 
@@ -135,7 +143,7 @@ fn put_picture_entry(out: &mut Vec<u8>, kind: &[u8; 4], config_kind: &[u8; 4], c
 }
 
 /// `AudioSampleEntry`, §12.2.3.
-fn put_sound_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+fn put_sound_entry(out: &mut Vec<u8>, configuration: &Configuration, rate: Rate) {
     let sound = Sound::of(configuration);
     boxed(out, b"mp4a", |out| {
         out.put_bytes(0, 6);
@@ -146,27 +154,24 @@ fn put_sound_entry(out: &mut Vec<u8>, configuration: &Configuration, summary: &S
         out.put_u32(0);
         // 16.16 fixed point: higher rates do not fit, and are in the decoder configuration alone.
         out.put_u32(u16::try_from(sound.rate).map_or(0, |rate| u32::from(rate) << 16));
-        put_esds(out, configuration, summary);
+        put_esds(out, configuration, rate);
     });
 }
 
 /// `ESDescriptor` of 14496-1 §7.2.6.5 in its box, 14496-14 §5.6.
-fn put_esds(out: &mut Vec<u8>, configuration: &Configuration, summary: &Summary) {
+fn put_esds(out: &mut Vec<u8>, configuration: &Configuration, rate: Rate) {
     let (object_type, decoder_config): (u8, &[u8]) = match configuration.codec {
         Codec::Mp3 if Sound::of(configuration).mpeg1 => (0x6b, &[]),
         Codec::Mp3 => (0x69, &[]),
         _ => (0x40, &configuration.record),
     };
-    let milliseconds = u64::try_from(summary.last_dts_ms - summary.first_dts_ms).unwrap_or(0);
-    let bit_rate = (summary.bytes * 8000).checked_div(milliseconds).unwrap_or(0);
-    let bit_rate = u32::try_from(bit_rate).unwrap_or(u32::MAX);
 
     let mut decoder = Vec::with_capacity(32 + decoder_config.len());
     decoder.put_u8(object_type);
     decoder.put_u8(5 << 2 | 1); // audio, downstream
-    decoder.put_uint(u64::from(summary.max_size.min(0x00ff_ffff)), 3);
-    decoder.put_u32(bit_rate); // at most: not known better
-    decoder.put_u32(bit_rate); // on average
+    decoder.put_uint(u64::from(rate.max_size.min(0x00ff_ffff)), 3);
+    decoder.put_u32(rate.average); // at most: not known better
+    decoder.put_u32(rate.average);
     if !decoder_config.is_empty() {
         put_descriptor(&mut decoder, 5, decoder_config);
     }

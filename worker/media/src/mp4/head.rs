@@ -5,19 +5,18 @@ use alloc::vec::Vec;
 use bytes::BufMut;
 
 use super::{
-    HEAD_ALIGNMENT, Layout, Mp4Error, TIMESCALE, Take,
-    boxes::{boxed, counted_box, full_box, put_time},
+    HEAD_ALIGNMENT, Layout, Mp4Error, Take,
+    boxes::{boxed, counted_box, put_time},
     entry,
     layout::Configuration,
     sample_log::{SampleLog, Summary},
     tables::{self, ChunkOffsets},
+    track::{put_mdia, put_mvhd, put_tkhd, version_for},
 };
 use crate::access_unit::{Codec, Track, UnitInfo};
 
 /// From the epoch of the format's times, the beginning of 1904, to that of Unix.
 const EPOCH_1904_S: i64 = 2_082_844_800;
-/// Scale 1, no turning: the matrix every track and movie carries. §6.2.2.
-const UNITY_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 /// What a head holds besides sample tables and decoder configurations, padding included, generously.
 const FIXED_BYTES: u64 = 2 * HEAD_ALIGNMENT as u64;
 /// What a sample entry holds besides its decoder configuration, generously.
@@ -115,7 +114,7 @@ impl HeadBuilder {
         put_ftyp(&mut head);
         let mut offsets = [None, None];
         boxed(&mut head, b"moov", |out| {
-            self.put_mvhd(out);
+            put_mvhd(out, self.created(), self.duration_ms());
             for (track, offsets) in self.tracks(start_ms).zip(&mut offsets) {
                 *offsets = Some(track.put_trak(out, self.created(), wide));
             }
@@ -153,32 +152,6 @@ impl HeadBuilder {
     /// Seconds since 1904.
     fn created(&self) -> u64 {
         u64::try_from(self.created_ms.div_euclid(1000).saturating_add(EPOCH_1904_S)).unwrap_or(0)
-    }
-
-    /// §8.2.2.
-    fn put_mvhd(&self, out: &mut Vec<u8>) {
-        let (created, duration) = (self.created(), self.duration_ms());
-        let version = version_for(&[created, duration]);
-        full_box(out, b"mvhd", version, 0, |out| {
-            put_time(out, version, created);
-            put_time(out, version, created);
-            out.put_u32(TIMESCALE);
-            put_time(out, version, duration);
-            out.put_u32(0x1_0000); // at normal speed
-            out.put_u16(0x100); // at full volume
-            out.put_bytes(0, 10);
-            UNITY_MATRIX.iter().for_each(|&value| out.put_u32(value));
-            out.put_bytes(0, 24);
-            out.put_u32(track_id(Track::Audio) + 1); // next free track
-        });
-    }
-}
-
-/// The same in every file, whether the other track is there or not.
-fn track_id(track: Track) -> u32 {
-    match track {
-        Track::Video => 1,
-        Track::Audio => 2,
     }
 }
 
@@ -264,46 +237,13 @@ impl<'a> TrackHead<'a> {
     fn put_trak(&self, out: &mut Vec<u8>, created: u64, wide: bool) -> ChunkOffsets {
         let mut offsets = ChunkOffsets::default();
         boxed(out, b"trak", |out| {
-            self.put_tkhd(out, created);
+            put_tkhd(out, self.kind, created, self.movie_duration(), self.entries);
             self.put_edts(out);
-            boxed(out, b"mdia", |out| {
-                self.put_mdhd(out, created);
-                self.put_hdlr(out);
-                boxed(out, b"minf", |out| {
-                    match self.kind {
-                        Track::Video => full_box(out, b"vmhd", 0, 1, |out| out.put_bytes(0, 8)),
-                        Track::Audio => full_box(out, b"smhd", 0, 0, |out| out.put_bytes(0, 4)),
-                    }
-                    boxed(out, b"dinf", |out| {
-                        counted_box(out, b"dref", 0, |out| {
-                            full_box(out, b"url ", 0, 1, |_| {}); // this file
-                            1
-                        });
-                    });
-                    boxed(out, b"stbl", |out| offsets = self.put_tables(out, wide));
-                });
+            put_mdia(out, self.kind, created, self.media_duration(), |out| {
+                offsets = self.put_tables(out, wide);
             });
         });
         offsets
-    }
-
-    /// §8.3.2.
-    fn put_tkhd(&self, out: &mut Vec<u8>, created: u64) {
-        let version = version_for(&[created, self.movie_duration()]);
-        full_box(out, b"tkhd", version, 3, |out| {
-            put_time(out, version, created);
-            put_time(out, version, created);
-            out.put_u32(track_id(self.kind));
-            out.put_u32(0);
-            put_time(out, version, self.movie_duration());
-            out.put_bytes(0, 12);
-            out.put_u16(if self.kind == Track::Audio { 0x100 } else { 0 });
-            out.put_u16(0);
-            UNITY_MATRIX.iter().for_each(|&value| out.put_u32(value));
-            let (width, height) = self.entries.first().map_or((0, 0), entry::dimensions);
-            out.put_u32(u32::from(width) << 16);
-            out.put_u32(u32::from(height) << 16);
-        });
     }
 
     /// An empty edit up to the track's beginning, then the track from its earliest presentation time. §8.6.6.
@@ -330,38 +270,11 @@ impl<'a> TrackHead<'a> {
         });
     }
 
-    /// §8.4.2.
-    fn put_mdhd(&self, out: &mut Vec<u8>, created: u64) {
-        let version = version_for(&[created, self.media_duration()]);
-        full_box(out, b"mdhd", version, 0, |out| {
-            put_time(out, version, created);
-            put_time(out, version, created);
-            out.put_u32(TIMESCALE);
-            put_time(out, version, self.media_duration());
-            out.put_u16(0x55c4); // language: und
-            out.put_u16(0);
-        });
-    }
-
-    /// §8.4.3.
-    fn put_hdlr(&self, out: &mut Vec<u8>) {
-        let (kind, name): (&[u8; 4], &[u8]) = match self.kind {
-            Track::Video => (b"vide", b"video\0"),
-            Track::Audio => (b"soun", b"audio\0"),
-        };
-        full_box(out, b"hdlr", 0, 0, |out| {
-            out.put_u32(0);
-            out.put_slice(kind);
-            out.put_bytes(0, 12);
-            out.put_slice(name);
-        });
-    }
-
     fn put_tables(&self, out: &mut Vec<u8>, wide: bool) -> ChunkOffsets {
         counted_box(out, b"stsd", 0, |out| {
             self.entries
                 .iter()
-                .map(|configuration| entry::put_sample_entry(out, configuration, self.summary))
+                .map(|configuration| entry::put_sample_entry(out, configuration, self.summary.rate()))
                 .fold(0, |n, ()| n + 1)
         });
         tables::put_stts(out, self.log, self.last_duration);
@@ -394,11 +307,6 @@ fn put_padding_and_mdat(out: &mut Vec<u8>, body_len: u64) {
     if short.is_none() {
         out.put_u64(body_len + header as u64);
     }
-}
-
-/// 1, for 64-bit fields, where one of these needs it.
-fn version_for(values: &[u64]) -> u8 {
-    u8::from(values.iter().any(|&value| value > u64::from(u32::MAX)))
 }
 
 /// From `from_ms` to `to_ms`, which is not before it.

@@ -142,6 +142,11 @@ impl TrackLayout {
         &self.entries
     }
 
+    /// The configuration of the first unit; before there is one, the configuration set last.
+    pub(super) fn leading(&self) -> Option<&Configuration> {
+        self.entries.first().or(self.in_force.last().map(|(known, _)| known))
+    }
+
     fn configure(&mut self, codec: Codec, record: &[u8]) {
         let mp3 = if codec == Codec::Mp3 {
             entry::mp3_parameters(record)

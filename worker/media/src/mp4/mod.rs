@@ -1,4 +1,4 @@
-//! Plain MP4 with the head composed last: which units go into a file, and the bytes in front of them.
+//! MP4: plain files with the head composed last, and the fragments that HLS segments hold.
 //!
 //! A file's body is the coded data of the units taken, concatenated in the order they arrived, and is written while the
 //! stream runs. Its head (`ftyp`, `moov`, `free`, the header of `mdat`) needs sizes and times only, so it is composed at
@@ -10,7 +10,8 @@
 //! 1. [`Layout`]: one answer for each unit, [`Take`]. What writes the body asks it.
 //! 2. [`HeadBuilder`]: asks a `Layout` of its own the same questions, notes each sample in a compact log, composes the head.
 //! 3. `sample_log`, `tables`: some seven bytes a sample, and the sample tables made from them.
-//! 4. `entry`: sample entries `avc1`, `hvc1`, `mp4a`. `boxes`: how a box is written.
+//! 4. [`Fragmenter`]: the same units as an initialisation segment and fragments, for HLS.
+//! 5. `track`, `entry`: what a track says of itself; sample entries `avc1`, `hvc1`, `mp4a`. `boxes`: how a box is written.
 //!
 //! # Times
 //!
@@ -29,11 +30,14 @@
 
 mod boxes;
 mod entry;
+mod fragment;
 mod head;
 mod layout;
 mod sample_log;
 mod tables;
+mod track;
 
+pub use fragment::{FRAGMENT_BYTES, Fragmenter, State};
 pub use head::HeadBuilder;
 pub use layout::Layout;
 
@@ -79,6 +83,8 @@ pub mod reason {
     pub const TOO_MANY_UNITS: &str = "too_many_units";
     /// New file: 2^32 ms (49 days) or more since the track's last unit.
     pub const PAUSE_TOO_LONG: &str = "pause_too_long";
+    /// New file, for fragments: the decoder configuration is another than the initialisation segment's.
+    pub const CONFIGURATION_CHANGED: &str = "configuration_changed";
     /// New file: presentation time 2^30 ms (12 days) or more before the track's last decode time.
     pub const TIME_WENT_BACK: &str = "time_went_back";
 }

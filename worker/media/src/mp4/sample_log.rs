@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::{iter, mem, slice};
 
-use super::layout::Placed;
+use super::{entry::Rate, layout::Placed};
 
 /// Records are kept in blocks of this many bytes: growing one large buffer would hold it twice over.
 const BLOCK_LEN: usize = 16 << 10;
@@ -64,6 +64,16 @@ impl Summary {
     /// Every sample is one where decoding can start.
     pub(super) fn all_sync(&self) -> bool {
         self.sync_samples == self.samples
+    }
+
+    /// For the sample entries.
+    pub(super) fn rate(&self) -> Rate {
+        let milliseconds = u64::try_from(self.last_dts_ms - self.first_dts_ms).unwrap_or(0);
+        let average = (self.bytes * 8000).checked_div(milliseconds).unwrap_or(0);
+        Rate {
+            max_size: self.max_size,
+            average: u32::try_from(average).unwrap_or(u32::MAX),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! MP4 heads read back by an independent reader and by players.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod fragments;
 mod limits;
 mod players;
 mod reader;

@@ -22,26 +22,26 @@ use crate::{
 };
 
 /// A tag of a stream and the bytes behind its codec header.
-type Tag = (UnitInfo, Vec<u8>);
+pub(crate) type Tag = (UnitInfo, Vec<u8>);
 
 /// One packet of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Packet {
-    dts_ms: i64,
-    pts_ms: i64,
-    key: bool,
-    size: u64,
-    adler32: u32,
+pub(crate) struct Packet {
+    pub(crate) dts_ms: i64,
+    pub(crate) pts_ms: i64,
+    pub(crate) key: bool,
+    pub(crate) size: u64,
+    pub(crate) adler32: u32,
 }
 
-type Packets = BTreeMap<Track, Vec<Packet>>;
+pub(crate) type Packets = BTreeMap<Track, Vec<Packet>>;
 
-const PICTURES: &str = "-f lavfi -i testsrc2=s=320x180:r=25";
-const SOUND: &str = "-f lavfi -i sine=f=440:r=44100";
-const X264: &str = "-c:v libx264 -preset veryfast -g 25 -pix_fmt yuv420p";
+pub(crate) const PICTURES: &str = "-f lavfi -i testsrc2=s=320x180:r=25";
+pub(crate) const SOUND: &str = "-f lavfi -i sine=f=440:r=44100";
+pub(crate) const X264: &str = "-c:v libx264 -preset veryfast -g 25 -pix_fmt yuv420p";
 
 /// Encodes with ffmpeg into a new file.
-fn encode(dir: &TempDir, name: &str, arguments: &str) -> PathBuf {
+pub(crate) fn encode(dir: &TempDir, name: &str, arguments: &str) -> PathBuf {
     let path = dir.path().join(name);
     let status = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin"])
@@ -54,7 +54,7 @@ fn encode(dir: &TempDir, name: &str, arguments: &str) -> PathBuf {
 }
 
 /// The tags of an FLV file.
-fn flv_tags(path: &Path) -> Vec<Tag> {
+pub(crate) fn flv_tags(path: &Path) -> Vec<Tag> {
     let bytes = fs::read(path).unwrap();
     let header = flv::read_file_header(&bytes).unwrap().expect("a whole header");
     let mut rest = &bytes[header.first_tag as usize..];
@@ -79,7 +79,7 @@ fn flv_tags(path: &Path) -> Vec<Tag> {
 }
 
 /// What a decoder configuration is for the layout: the record, or the first bytes of an MP3 unit.
-fn record((info, data): &Tag) -> Option<&[u8]> {
+pub(crate) fn record((info, data): &Tag) -> Option<&[u8]> {
     let config = matches!(info.kind, UnitKind::VideoConfig | UnitKind::AudioConfig);
     (config || info.codec == Codec::Mp3).then_some(data.as_slice())
 }
@@ -132,7 +132,7 @@ fn from_zero(mut packets: Packets) -> Packets {
 }
 
 /// RFC 1950 §8.2.
-fn adler32(data: &[u8]) -> u32 {
+pub(crate) fn adler32(data: &[u8]) -> u32 {
     let (a, b) = data.iter().fold((1u32, 0u32), |(a, b), &byte| {
         let a = (a + u32::from(byte)) % 65521;
         (a, (b + a) % 65521)
@@ -142,7 +142,7 @@ fn adler32(data: &[u8]) -> u32 {
 
 /// The packets that ffprobe finds, in the file's time. About an MP4 it must have nothing to say; about an FLV it may, for
 /// that format does not say in front what is in it.
-fn probe(path: &Path) -> Packets {
+pub(crate) fn probe(path: &Path) -> Packets {
     let flv = path.extension().is_some_and(|extension| extension == "flv");
     let output = Command::new("ffprobe")
         .args([
@@ -192,7 +192,7 @@ fn probe(path: &Path) -> Packets {
 }
 
 /// Decodes all of it: ffmpeg must neither warn nor fail.
-fn decode(path: &Path) {
+pub(crate) fn decode(path: &Path) {
     let output = Command::new("ffmpeg")
         .args(["-v", "warning", "-nostdin", "-xerror", "-i"])
         .arg(path)
@@ -234,7 +234,7 @@ fn check(dir: &TempDir, tags: &[Tag]) {
 }
 
 /// Compares unit by unit, so that a failure names the first that differs.
-fn same(found: &Packets, expected: &Packets) {
+pub(crate) fn same(found: &Packets, expected: &Packets) {
     for track in [Track::Video, Track::Audio] {
         let (found, expected) = (found.get(&track), expected.get(&track));
         let pairs = found.into_iter().flatten().zip(expected.into_iter().flatten());
@@ -396,7 +396,7 @@ fn offsets_below_zero() {
 }
 
 /// H.265 pictures, as an MP4 of ffmpeg's has them, and that file.
-fn hevc_tags(dir: &TempDir) -> (Vec<Tag>, PathBuf) {
+pub(crate) fn hevc_tags(dir: &TempDir) -> (Vec<Tag>, PathBuf) {
     let x265 = "-c:v libx265 -preset veryfast -tag:v hvc1 -x265-params";
     let options = "log-level=error:open-gop=1:bframes=3:keyint=27:rc-lookahead=10:scenecut=0";
     let arguments =
