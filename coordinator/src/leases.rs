@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind},
+    lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind, Window},
     recording::{Recording, RecordingState},
     store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
     time::{Monotonic, Timestamp},
@@ -14,6 +14,8 @@ use crate::{catalog::Catalog, fleet::Fleet};
 
 /// Why a publish ended whose journal its worker found at its start.
 const ADOPTED: &str = "found by its worker after a restart";
+/// Version of the set of recordings that a new publish is granted. A worker that has none says 0.
+const FIRST_REVISION: u64 = 1;
 
 /// What a worker asks for.
 #[derive(Debug, Clone)]
@@ -133,14 +135,21 @@ impl Leases {
                 return Ok(refused(RefusalKind::NotYours, not_yours(cx, live.record.worker)));
             }
             live.named = cx.mono;
-            let epoch = live.record.epoch;
+            let (epoch, revision) = (live.record.epoch, live.record.revision);
             // While it is live the library may have gone on; what was read from it is later than what is kept here.
             let recordings = known.map_or_else(|| live.recordings.clone(), |known| known.recordings);
             let txn = match request.adopted {
                 true => self.end(request.publish, ADOPTED.to_owned(), cx.now, Txn::new())?,
                 false => Txn::new(),
             };
-            return Ok(granted(Grant { epoch, recordings }, txn));
+            return Ok(granted(
+                Grant {
+                    epoch,
+                    revision,
+                    recordings,
+                },
+                txn,
+            ));
         }
         if let Some(known) = known {
             return self.acquire_known(cx, &request, known);
@@ -168,6 +177,7 @@ impl Leases {
         }
         let grant = Grant {
             epoch: record.epoch,
+            revision: record.revision,
             recordings: recordings.clone(),
         };
         if request.adopted {
@@ -268,7 +278,7 @@ impl Leases {
             txn = txn
                 .put_json(keys::recording(recording.id), &recording)?
                 .put(keys::stream_recording(&recording.stream, recording.id), "");
-            recordings.push(granted_of(recording));
+            recordings.push(granted_of(recording, Window::default()));
         }
         let record = PublishRecord {
             id: request.publish,
@@ -285,6 +295,8 @@ impl Leases {
                 String::new()
             },
             recordings: recordings.iter().map(|recording| recording.id).collect(),
+            revision: FIRST_REVISION,
+            windows: BTreeMap::new(),
         };
         txn = txn.put_json(keys::publish(record.id), &record)?;
         if !request.adopted {
@@ -297,7 +309,12 @@ impl Leases {
                 },
             );
         }
-        Ok(granted(Grant { epoch, recordings }, txn))
+        let grant = Grant {
+            epoch,
+            revision: FIRST_REVISION,
+            recordings,
+        };
+        Ok(granted(grant, txn))
     }
 
     fn hold(
@@ -433,12 +450,13 @@ impl Leases {
 }
 
 /// What a worker is told of a recording.
-pub(crate) fn granted_of(recording: Recording) -> GrantedRecording {
+pub(crate) fn granted_of(recording: Recording, window: Window) -> GrantedRecording {
     GrantedRecording {
         id: recording.id,
         cause: recording.cause,
         template: recording.template,
         state: recording.state,
+        window,
     }
 }
 

@@ -69,7 +69,8 @@ impl World {
         let record: PublishRecord = serde_json::from_slice(&entry.value).unwrap();
         let recordings = record.recordings.iter().map(|id| {
             let entry = self.kv.get(&keys::recording(*id)).unwrap();
-            granted_of(serde_json::from_slice(&entry.value).unwrap())
+            let window = record.windows.get(id).copied().unwrap_or_default();
+            granted_of(serde_json::from_slice(&entry.value).unwrap(), window)
         });
         Some(Known {
             recordings: recordings.collect(),

@@ -355,6 +355,8 @@ pub(crate) enum StreamCommand {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum State {
+    /// Waits for its task's start.
+    Scheduled,
     /// Live, or being finished.
     Recording,
     /// Its worker is away.

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    ids::RecordingId,
+    ids::{PublishId, RecordingId},
     recording::{Cause, RecordingState},
     template::TemplateSpec,
+    time::Timestamp,
 };
 
 /// Ownership count of a stream: it only grows, and only the coordinator raises it. 0 is before the first owner.
@@ -98,8 +99,23 @@ pub enum LeaseOutcome {
 pub struct Grant {
     /// Goes into object keys and with every commit.
     pub epoch: Epoch,
+    /// Version of `recordings`: grows with each change of the set while the publish is live.
+    #[serde(default)]
+    pub revision: u64,
     /// What to record; empty: nothing.
     pub recordings: Vec<GrantedRecording>,
+}
+
+/// Which part of a publish a recording is of, by the wall clock of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Window {
+    /// It begins at the random access point at or before this moment; none: with the publish.
+    pub from: Option<Timestamp>,
+    /// It ends with the last unit at or before this moment; none: with the publish.
+    pub until: Option<Timestamp>,
+    /// It ends where it has come to, and never begins if it has not begun.
+    pub cancelled: bool,
 }
 
 /// A recording to run.
@@ -113,6 +129,18 @@ pub struct GrantedRecording {
     pub template: TemplateSpec,
     /// Where the library has it. In a terminal state nothing is left to do.
     pub state: RecordingState,
+    /// Which part of the publish it is of.
+    #[serde(default)]
+    pub window: Window,
+}
+
+/// The set of recordings of a live publish, as it is from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordingSet {
+    /// Which publish.
+    pub publish: PublishId,
+    /// What it was granted, with the revision and the recordings of now.
+    pub grant: Grant,
 }
 
 /// Why a lease is refused.

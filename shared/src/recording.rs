@@ -37,6 +37,8 @@ impl fmt::Display for Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingState {
+    /// Granted ahead of time for a task whose start has not come.
+    Scheduled,
     /// Its stream is live, or its files are being finished.
     Recording,
     /// Its worker is gone for now, or its stream may come back.
@@ -58,6 +60,7 @@ impl RecordingState {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            RecordingState::Scheduled => "scheduled",
             RecordingState::Recording => "recording",
             RecordingState::Interrupted => "interrupted",
             RecordingState::Finished => "finished",

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     ids::{FileId, PublishId, StreamKey},
-    lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind},
+    lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
     time::Timestamp,
@@ -248,6 +248,7 @@ impl TryFrom<v1::Cause> for Cause {
 impl From<RecordingState> for v1::RecordingState {
     fn from(state: RecordingState) -> Self {
         match state {
+            RecordingState::Scheduled => v1::RecordingState::Scheduled,
             RecordingState::Recording => v1::RecordingState::Recording,
             RecordingState::Interrupted => v1::RecordingState::Interrupted,
             RecordingState::Finished => v1::RecordingState::Finished,
@@ -266,6 +267,7 @@ pub fn recording_state(number: i32) -> Result<Option<RecordingState>, WireError>
             .map_err(|_| WireError::new("state", format!("{number} is unknown")))?
         {
             v1::RecordingState::Unspecified => None,
+            v1::RecordingState::Scheduled => Some(RecordingState::Scheduled),
             v1::RecordingState::Recording => Some(RecordingState::Recording),
             v1::RecordingState::Interrupted => Some(RecordingState::Interrupted),
             v1::RecordingState::Finished => Some(RecordingState::Finished),
@@ -358,16 +360,8 @@ impl From<LeaseOutcome> for v1::AcquireLeaseResponse {
         let outcome = match outcome {
             LeaseOutcome::Granted(grant) => Outcome::Granted(v1::LeaseGranted {
                 epoch: grant.epoch.get(),
-                recordings: grant
-                    .recordings
-                    .iter()
-                    .map(|recording| v1::GrantedRecording {
-                        recording_id: recording.id.to_string(),
-                        cause: Some((&recording.cause).into()),
-                        template: Some((&recording.template).into()),
-                        state: v1::RecordingState::from(recording.state).into(),
-                    })
-                    .collect(),
+                revision: grant.revision,
+                recordings: grant.recordings.iter().map(Into::into).collect(),
             }),
             LeaseOutcome::Refused(refusal) => {
                 let kind = match refusal.kind {
@@ -390,17 +384,11 @@ impl TryFrom<v1::AcquireLeaseResponse> for LeaseOutcome {
     fn try_from(response: v1::AcquireLeaseResponse) -> Result<Self, WireError> {
         use v1::acquire_lease_response::Outcome;
         match required("outcome", response.outcome)? {
-            Outcome::Granted(granted) => {
-                let recordings = granted
-                    .recordings
-                    .into_iter()
-                    .map(granted_recording)
-                    .collect::<Result<_, _>>()?;
-                Ok(LeaseOutcome::Granted(Grant {
-                    epoch: Epoch::new(granted.epoch),
-                    recordings,
-                }))
-            }
+            Outcome::Granted(granted) => Ok(LeaseOutcome::Granted(grant(
+                granted.epoch,
+                granted.revision,
+                granted.recordings,
+            )?)),
             Outcome::Refused(refused) => {
                 let kind = match refused.kind() {
                     v1::LeaseRefusal::AlreadyLive => RefusalKind::AlreadyLive,
@@ -417,13 +405,74 @@ impl TryFrom<v1::AcquireLeaseResponse> for LeaseOutcome {
     }
 }
 
-fn granted_recording(recording: v1::GrantedRecording) -> Result<GrantedRecording, WireError> {
-    Ok(GrantedRecording {
-        id: id("recording_id", &recording.recording_id)?,
-        cause: required("cause", recording.cause)?.try_into()?,
-        template: required("template", recording.template)?.try_into()?,
-        state: recording_state(recording.state)?.unwrap_or(RecordingState::Recording),
+impl From<&GrantedRecording> for v1::GrantedRecording {
+    fn from(recording: &GrantedRecording) -> Self {
+        let Window { from, until, cancelled } = recording.window;
+        v1::GrantedRecording {
+            recording_id: recording.id.to_string(),
+            cause: Some((&recording.cause).into()),
+            template: Some((&recording.template).into()),
+            state: v1::RecordingState::from(recording.state).into(),
+            from_ms: from.map_or(0, Timestamp::as_millis),
+            until_ms: until.map_or(0, Timestamp::as_millis),
+            cancelled,
+        }
+    }
+}
+
+impl TryFrom<v1::GrantedRecording> for GrantedRecording {
+    type Error = WireError;
+    fn try_from(recording: v1::GrantedRecording) -> Result<Self, WireError> {
+        Ok(GrantedRecording {
+            id: id("recording_id", &recording.recording_id)?,
+            cause: required("cause", recording.cause)?.try_into()?,
+            template: required("template", recording.template)?.try_into()?,
+            state: recording_state(recording.state)?.unwrap_or(RecordingState::Recording),
+            window: Window {
+                from: moment(recording.from_ms),
+                until: moment(recording.until_ms),
+                cancelled: recording.cancelled,
+            },
+        })
+    }
+}
+
+fn grant(epoch: u64, revision: u64, recordings: Vec<v1::GrantedRecording>) -> Result<Grant, WireError> {
+    Ok(Grant {
+        epoch: Epoch::new(epoch),
+        revision,
+        recordings: recordings
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<_, _>>()?,
     })
+}
+
+/// Reads a wall clock in milliseconds; 0 is none.
+#[must_use]
+pub fn moment(ms: i64) -> Option<Timestamp> {
+    (ms != 0).then(|| Timestamp::from_millis(ms))
+}
+
+impl From<&RecordingSet> for v1::SetRecordings {
+    fn from(set: &RecordingSet) -> Self {
+        v1::SetRecordings {
+            publish_id: set.publish.to_string(),
+            epoch: set.grant.epoch.get(),
+            revision: set.grant.revision,
+            recordings: set.grant.recordings.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::SetRecordings> for RecordingSet {
+    type Error = WireError;
+    fn try_from(set: v1::SetRecordings) -> Result<Self, WireError> {
+        Ok(RecordingSet {
+            publish: id("publish_id", &set.publish_id)?,
+            grant: grant(set.epoch, set.revision, set.recordings)?,
+        })
+    }
 }
 
 const FENCED_TYPE: &str = "type.googleapis.com/aircheck.v1.Fenced";
@@ -494,19 +543,31 @@ mod tests {
     }
 
     #[test]
-    fn both_outcomes_survive_the_wire() {
+    fn outcomes_and_sets_survive_the_wire() {
         let (recording, _) = sample(&Seeded::new(1));
         let granted = GrantedRecording {
             id: RecordingId::generate(&Seeded::new(2), Timestamp::default()),
             cause: recording.cause,
             template: recording.template,
-            state: RecordingState::Recording,
+            state: RecordingState::Scheduled,
+            window: Window {
+                from: moment(5),
+                until: None,
+                cancelled: true,
+            },
         };
+        let grant = Grant {
+            epoch: Epoch::new(3),
+            revision: 7,
+            recordings: vec![granted],
+        };
+        let set = RecordingSet {
+            publish: PublishId::generate(&Seeded::new(4), Timestamp::default()),
+            grant: grant.clone(),
+        };
+        assert_eq!(RecordingSet::try_from(v1::SetRecordings::from(&set)).unwrap(), set);
         for outcome in [
-            LeaseOutcome::Granted(Grant {
-                epoch: Epoch::new(3),
-                recordings: vec![granted],
-            }),
+            LeaseOutcome::Granted(grant),
             LeaseOutcome::Refused(Refusal {
                 kind: RefusalKind::AlreadyLive,
                 reason: "live elsewhere".to_owned(),

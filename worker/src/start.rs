@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use jiff::tz::TimeZone;
 use journal::{GroupSync, Progress, Publish};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, StreamKey, WorkerId};
-use shared::lease::Epoch;
+use shared::lease::{Epoch, RecordingSet};
 use shared::objects::ObjectsUrl;
 use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +23,7 @@ use crate::control::agent::{Agent, Directive, Identity, Load};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::record::pool::Pool;
-use crate::stream::actor::{Closed, Common, Notice, StreamActor};
+use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
 use crate::upload::Objects;
@@ -267,7 +268,7 @@ fn boot_id() -> Arc<str> {
     id.unwrap_or_else(|_| format!("process {}", std::process::id())).into()
 }
 
-type Shares = Arc<Mutex<BTreeMap<PublishId, Arc<Progress>>>>;
+type Shares = Arc<Mutex<BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>>>;
 
 /// Owns the streams.
 pub(crate) struct WorkerActor {
@@ -318,17 +319,20 @@ impl WorkerActor {
 
     fn published(&mut self, live: Live, ctx: &mut Context<Self>) {
         let Some(about) = self.about(&live.publish) else { return };
-        self.shares().insert(about.publish_id, Arc::clone(&live.progress));
+        let revision = Arc::new(AtomicU64::new(0));
+        self.shares()
+            .insert(about.publish_id, (Arc::clone(&live.progress), Arc::clone(&revision)));
         let stream = StreamActor::live(
             self.common.clone(),
             about,
             (live.dir, live.progress),
+            revision,
             ctx.address().recipient(),
         );
         self.streams.insert(live.publish.id, stream.start());
     }
 
-    fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<PublishId, Arc<Progress>>> {
+    fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>> {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -381,9 +385,10 @@ impl Actor for WorkerActor {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
                 let loads = live
                     .iter()
-                    .map(|(id, p)| Load {
+                    .map(|(id, (progress, revision))| Load {
                         publish: *id,
-                        progress: Arc::clone(p),
+                        progress: Arc::clone(progress),
+                        revision: Arc::clone(revision),
                     })
                     .collect();
                 (loads, 0)
@@ -410,13 +415,22 @@ impl StreamHandler<Event> for WorkerActor {
 
 impl StreamHandler<Directive> for WorkerActor {
     fn handle(&mut self, directive: Directive, _: &mut Self::Context) {
-        let Directive::DropStream { publish, reason } = directive;
-        info!(%publish, reason, "the coordinator ends a publish");
-        // Ingest looks at its commands at least every 50 ms; should 1,024 be waiting, the coordinator will say it again.
-        let _ = self.commands.try_send(Command::Close {
-            publish_id: publish,
-            reason,
-        });
+        match directive {
+            Directive::DropStream { publish, reason } => {
+                info!(%publish, reason, "the coordinator ends a publish");
+                // Ingest looks at its commands at least every 50 ms; should 1,024 be waiting, the coordinator will say it again.
+                let _ = self.commands.try_send(Command::Close {
+                    publish_id: publish,
+                    reason,
+                });
+            }
+            Directive::SetRecordings(RecordingSet { publish, grant }) => {
+                // A full mailbox loses it, and the next heartbeat tells that it did.
+                if let Some(stream) = self.streams.get(&publish.to_string()) {
+                    let _ = stream.try_send(Set(grant));
+                }
+            }
+        }
     }
 
     fn finished(&mut self, _: &mut Self::Context) {}

@@ -87,7 +87,8 @@ pub(crate) async fn load_known(repo: &Repo, publish: PublishId) -> Result<Option
     let mut recordings = Vec::with_capacity(record.recordings.len());
     for id in &record.recordings {
         let recording: Option<Recording> = repo.recording(*id).await?;
-        recordings.extend(recording.map(leases::granted_of));
+        let window = record.windows.get(id).copied().unwrap_or_default();
+        recordings.extend(recording.map(|recording| leases::granted_of(recording, window)));
     }
     Ok(Some(Known { record, recordings }))
 }

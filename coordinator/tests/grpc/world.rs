@@ -243,6 +243,7 @@ impl Session {
                 audio_units: 7,
                 bytes: 8,
             }),
+            revision: 1,
         };
         let beat = v1::Heartbeat {
             publishes: publishes.iter().map(live).collect(),

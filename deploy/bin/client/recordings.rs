@@ -122,6 +122,7 @@ async fn list(
 ) -> Result<Vec<Recording>, Box<dyn std::error::Error + Send + Sync>> {
     let mut service = RecordingsClient::new(channel);
     let state = state.map_or(RecordingState::Unspecified, |s| match s {
+        State::Scheduled => RecordingState::Scheduled,
         State::Recording => RecordingState::Recording,
         State::Interrupted => RecordingState::Interrupted,
         State::Finished => RecordingState::Finished,
@@ -150,6 +151,7 @@ const HEADINGS: [&str; 8] = ["stream", "state", "started", "ended", "files", "si
 
 fn state(recording: &Recording) -> &'static str {
     match recording.state() {
+        RecordingState::Scheduled => "scheduled",
         RecordingState::Recording => "recording",
         RecordingState::Interrupted => "interrupted",
         RecordingState::Finished => "finished",

@@ -1,6 +1,6 @@
 //! [`Repo`]: typed access to the store, and the commits of workers under their fencing tokens.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{Entry, Guard, MetaStore, Revision, Scan, StoreError, Txn, keys};
 use crate::{
     ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, Fenced, FencingToken},
+    lease::{Epoch, Fenced, FencingToken, Window},
     recording::{Gap, MediaFile, Recording, RecordingState},
     template::Format,
     time::Timestamp,
@@ -59,6 +59,12 @@ pub struct PublishRecord {
     pub reason: String,
     /// The recordings that it feeds.
     pub recordings: Vec<RecordingId>,
+    /// Version of that set: grows with each change of it while the publish is live.
+    #[serde(default)]
+    pub revision: u64,
+    /// Those recordings' parts of the publish, where they are not the whole.
+    #[serde(default)]
+    pub windows: BTreeMap<RecordingId, Window>,
 }
 
 /// A page of a list: how many, and from where.

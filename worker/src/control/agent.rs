@@ -3,6 +3,7 @@
 //! Every call is idempotent, so a call whose answer was lost is simply made again. Recording does not wait for any of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::v1::workers_client::WorkersClient;
@@ -11,7 +12,7 @@ use proto::v1::{
     StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
 use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
-use shared::lease::{Epoch, LeaseOutcome};
+use shared::lease::{Epoch, LeaseOutcome, RecordingSet};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::wire::fenced_from_details;
 use tokio::sync::mpsc;
@@ -31,12 +32,19 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Load {
     pub(crate) publish: PublishId,
     pub(crate) progress: Arc<journal::Progress>,
+    /// Revision of its recordings that was applied last; 0: none yet.
+    pub(crate) revision: Arc<AtomicU64>,
 }
 
 /// A directive from the coordinator.
 #[derive(Debug)]
 pub(crate) enum Directive {
-    DropStream { publish: String, reason: String },
+    DropStream {
+        publish: String,
+        reason: String,
+    },
+    /// What a live publish is to record from now on.
+    SetRecordings(RecordingSet),
 }
 
 /// Who this worker is.
@@ -221,6 +229,13 @@ impl Agent {
                         let directive = Directive::DropStream { publish: drop.publish_id, reason: drop.reason };
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                     }
+                    Some(coordinator_down::Message::SetRecordings(set)) => match RecordingSet::try_from(set) {
+                        Ok(set) => {
+                            let directive = Directive::SetRecordings(set);
+                            directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                        }
+                        Err(error) => warn!(%error, "the coordinator sent a set of recordings that cannot be read"),
+                    },
                     None => return Ok(()),
                 },
                 now = beat.tick() => {
@@ -256,6 +271,7 @@ fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> Live
     LivePublish {
         publish_id: load.publish.to_string(),
         counters: Some(counters),
+        revision: load.revision.load(Ordering::Relaxed),
     }
 }
 

@@ -28,9 +28,15 @@ pub(crate) enum Report {
 }
 
 /// The journal is complete: go to its end.
-#[derive(Debug, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub(crate) struct End;
+
+/// End with the last unit that arrived at or before this moment, milliseconds since the Unix epoch; none: with the journal. A moment
+/// that is past ends it where it has come to.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct MoveEnd(pub(crate) Option<i64>);
 
 /// What a recorder is given.
 pub(crate) struct Parts {
@@ -39,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) sync: Arc<journal::GroupSync>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) progress: Arc<Progress>,
+    /// The first end; see [`MoveEnd`].
+    pub(crate) until_ms: Option<i64>,
     pub(crate) parent: Recipient<Report>,
 }
 
@@ -49,12 +57,14 @@ pub(crate) struct RecorderActor {
     recorder: Option<Recorder>,
     busy: bool,
     ending: bool,
+    until_ms: Option<i64>,
     failures: u32,
 }
 
 impl RecorderActor {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            until_ms: parts.until_ms,
             parts,
             recorder: None,
             busy: false,
@@ -65,8 +75,10 @@ impl RecorderActor {
 
     fn look(&mut self, ctx: &mut Context<Self>) {
         let now = self.parts.progress.snapshot();
+        // Units later than the end can only be there once something arrived later.
+        let until_ms = self.until_ms.filter(|until| now.wall_ms > *until);
         let due = match &self.recorder {
-            _ if self.ending => true,
+            _ if self.ending || until_ms.is_some() => true,
             Some(recorder) => recorder.worthwhile(now.end.0, now.last_random_access.map(|(_, at)| at)),
             None => now.end.0 > 0,
         };
@@ -75,6 +87,7 @@ impl RecorderActor {
                 Reach {
                     end: now.end.0,
                     last: self.ending,
+                    until_ms,
                 },
                 ctx,
             );
@@ -157,6 +170,15 @@ impl Actor for RecorderActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOOK_EVERY, Self::look);
+        self.look(ctx);
+    }
+}
+
+impl Handler<MoveEnd> for RecorderActor {
+    type Result = ();
+
+    fn handle(&mut self, MoveEnd(until_ms): MoveEnd, ctx: &mut Self::Context) {
+        self.until_ms = until_ms;
         self.look(ctx);
     }
 }

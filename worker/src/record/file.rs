@@ -104,6 +104,11 @@ impl FileRecorder {
         Ok(())
     }
 
+    /// What it is to render, and how far it is.
+    pub(super) fn place(&mut self) -> (&Setting, &mut State) {
+        (&self.setting, &mut self.state)
+    }
+
     pub(super) fn worthwhile(&self, end: u64) -> bool {
         end.saturating_sub(self.state.cursor) >= WORTHWHILE_BYTES
     }
@@ -498,7 +503,7 @@ impl FileRecorder {
 }
 
 /// The publisher's `onMetaData` is kept for the heads of files up to this many bytes; real ones have some hundred.
-const MAX_METADATA: u32 = 16 * 1024;
+pub(super) const MAX_METADATA: u32 = 16 * 1024;
 
 /// Damaged stretches of the journal that one file may run over; then it is cut.
 const MAX_HOLES: usize = 256;

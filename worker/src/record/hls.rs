@@ -68,6 +68,11 @@ impl HlsRecorder {
             .unwrap_or_else(|| NONE.get_or_init(HlsState::default))
     }
 
+    /// What it is to render, and how far it is.
+    pub(super) fn place(&mut self) -> (&Setting, &mut State) {
+        (&self.setting, &mut self.state)
+    }
+
     pub(super) fn worthwhile(&self, random_access_ms: Option<i64>) -> bool {
         match (random_access_ms, self.hls().segment_ms) {
             (Some(at), Some(start)) => at - start >= self.setting.interval_ms,

@@ -1,7 +1,7 @@
 //! Recorders: cursors over a journal that render files. See `docs/ARCHITECTURE.md`.
 //!
 //! [`body`] and [`state`] are pure; [`file`] (FLV, MP4, AAC, MP3) and [`hls`] read a stretch of the journal, render it and write it;
-//! [`actor`] says when. [`keeper`] remembers how far a recorder came, for killed processes and for power loss.
+//! [`actor`] says when, [`window`] which part of the journal. [`keeper`] remembers how far a recorder came, for killed processes and for power loss.
 
 pub(crate) mod actor;
 mod body;
@@ -13,6 +13,7 @@ pub(crate) mod pool;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub(crate) struct Setting {
     pub(crate) prefix: String,
     /// Tells a restarted machine from a restarted process.
     pub(crate) boot_id: Arc<str>,
+    /// It begins at the random access point that arrived at or before this moment, milliseconds since the Unix epoch; none: at the
+    /// journal's start.
+    pub(crate) from_ms: Option<i64>,
 }
 
 impl Setting {
@@ -80,6 +84,8 @@ pub(crate) struct Reach {
     pub(crate) end: u64,
     /// Nothing comes after it: finish what is open.
     pub(crate) last: bool,
+    /// What arrived after this moment, milliseconds since the Unix epoch, is beyond the end: given once there may be such.
+    pub(crate) until_ms: Option<i64>,
 }
 
 /// What a step did.
@@ -130,8 +136,15 @@ impl Recorder {
         })
     }
 
-    /// Renders what the journal holds up to `reach`.
+    /// Renders what the journal holds up to `reach`, within the recorder's window.
     pub(crate) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
+        let (setting, state) = match self {
+            Self::File(recorder) => recorder.place(),
+            Self::Hls(recorder) => recorder.place(),
+        };
+        let Some(reach) = window::enter(setting, state, reach)? else {
+            return Ok(Stepped::default());
+        };
         match self {
             Self::File(recorder) => recorder.step(scratch, reach),
             Self::Hls(recorder) => recorder.step(scratch, reach),

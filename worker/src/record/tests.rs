@@ -120,6 +120,7 @@ impl World {
             notes: self.dir.path().join("notes"),
             prefix: format!("{name}/{}", format.as_str()),
             boot_id: "boot".into(),
+            from_ms: None,
         }
     }
 
@@ -137,7 +138,16 @@ impl World {
             if kill(n) {
                 recorder = self.open(setting);
             }
-            let stepped = recorder.step(&mut scratch, Reach { end: *end, last }).expect("step");
+            let stepped = recorder
+                .step(
+                    &mut scratch,
+                    Reach {
+                        end: *end,
+                        last,
+                        until_ms: None,
+                    },
+                )
+                .expect("step");
             assert_eq!(stepped.done, last);
             files.extend(stepped.files);
         }
@@ -253,6 +263,7 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
             Reach {
                 end: world.ends[0],
                 last: true,
+                until_ms: None,
             },
         )
         .expect("step");
@@ -295,6 +306,7 @@ fn what_the_journal_says_is_missing_is_said_by_the_file() {
         let reach = Reach {
             end: *world.ends.last().expect("an end"),
             last: true,
+            until_ms: None,
         };
         let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
         let [file] = stepped.files.as_slice() else {
@@ -318,6 +330,7 @@ fn what_no_file_can_tell_is_told_by_the_recorder() {
     let reach = Reach {
         end: *world.ends.last().expect("an end"),
         last: true,
+        until_ms: None,
     };
     let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
     assert!(stepped.files.is_empty());
@@ -340,7 +353,14 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
     let mut recorder = world.open(&lost);
     for end in &world.ends[..half] {
         recorder
-            .step(&mut scratch, Reach { end: *end, last: false })
+            .step(
+                &mut scratch,
+                Reach {
+                    end: *end,
+                    last: false,
+                    until_ms: None,
+                },
+            )
             .expect("step");
         world.sync.sync_now().expect("sync");
     }
@@ -352,7 +372,16 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
     staged.truncate(len - 100).expect("truncate");
     let mut recorder = world.open(&lost);
     let end = *world.ends.last().expect("an end");
-    recorder.step(&mut scratch, Reach { end, last: true }).expect("step");
+    recorder
+        .step(
+            &mut scratch,
+            Reach {
+                end,
+                last: true,
+                until_ms: None,
+            },
+        )
+        .expect("step");
     let bytes = |name: &str| world.objects.get(&format!("{name}/mp4/000000.mp4")).expect("stored");
     assert_eq!(bytes("lost"), bytes("smooth"));
 }

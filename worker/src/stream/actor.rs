@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -12,20 +13,24 @@ use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingState};
 use shared::telemetry::{FormatLabel, TrackLabel, WorkerMetrics};
 use shared::template::Format;
-use shared::time::Clock;
+use shared::time::{Clock, Timestamp};
 use tracing::{error, info, warn};
 
 use super::adopt::{GRANT, NOTES};
-use super::core::{Effect, Event, StreamCore};
+use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{About, noted_files};
 use crate::control::agent::{Agent, Ask};
-use crate::record::actor::{End, Parts, RecorderActor, Report};
+use crate::record::actor::{End, MoveEnd, Parts, RecorderActor, Report};
 use crate::record::pool::Pool;
 use crate::record::{FinishedFile, Setting};
 use crate::upload::Objects;
 
 /// How often a stream looks at what of its journal may go.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How often it is asked whether a window has begun or ended. What is recorded does not depend on it, only how soon that is seen.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// A random access point further back than this, milliseconds of media, is not kept for recordings to come.
+const LONGEST_GOP_MS: i64 = 60_000;
 /// How often it is asked whether a group sync has ended.
 const SYNC_POLL: Duration = Duration::from_millis(50);
 /// Reports of recorders that may wait; each recorder sends one and then waits for its next step.
@@ -50,6 +55,11 @@ pub(crate) struct Common {
 #[rtype(result = "()")]
 pub(crate) struct Closed(pub(crate) String);
 
+/// What the publish is to record from now on, as the coordinator says.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Set(pub(crate) Grant);
+
 /// What a stream tells its worker.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -70,10 +80,12 @@ pub(crate) struct StreamActor {
     parent: Recipient<Notice>,
     /// Found at the worker's start: its grant and why it ended.
     adopted: Option<(Option<Grant>, String)>,
-    recorders: Vec<Addr<RecorderActor>>,
+    recorders: BTreeMap<(RecordingId, Format), Addr<RecorderActor>>,
+    /// Revision of the recordings that was applied last, for heartbeats.
+    revision: Arc<AtomicU64>,
     /// What each recorder has behind it for good.
     retired: BTreeMap<(RecordingId, Format), u64>,
-    /// Where the journal ended at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
+    /// Where a recording could have begun at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
     ends: VecDeque<(i64, u64)>,
 }
 
@@ -82,9 +94,12 @@ impl StreamActor {
         common: Common,
         about: About,
         live: (PathBuf, Arc<Progress>),
+        revision: Arc<AtomicU64>,
         parent: Recipient<Notice>,
     ) -> Self {
-        Self::new(common, about, live, parent, None)
+        let mut stream = Self::new(common, about, live, parent, None);
+        stream.revision = revision;
+        stream
     }
 
     pub(crate) fn adopted(
@@ -113,15 +128,19 @@ impl StreamActor {
             progress,
             parent,
             adopted,
-            recorders: Vec::new(),
+            recorders: BTreeMap::new(),
+            revision: Arc::default(),
             retired: BTreeMap::new(),
             ends: VecDeque::new(),
         }
     }
 
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
-        let effects = self.core.on(event);
-        for effect in effects {
+        let at = Moment {
+            now_ms: self.common.clock.now().as_millis(),
+            arrived_ms: self.progress.snapshot().wall_ms,
+        };
+        for effect in self.core.on(event, at) {
             self.perform(effect, ctx);
         }
     }
@@ -129,20 +148,14 @@ impl StreamActor {
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::KeepGrant(grant) => {
-                let begun = grant.recordings.iter().filter(|r| !r.state.is_terminal()).count();
-                self.common.metrics.recordings.inc_by(i64::try_from(begun).unwrap_or(0));
                 self.about.epoch = grant.epoch;
                 self.keep(&grant);
+                self.revision.store(grant.revision, Ordering::Relaxed);
             }
             Effect::StartRecorder { recording, format } => self.start_recorder(&recording, format, ctx),
-            Effect::EndRecorders => {
-                for recorder in &self.recorders {
-                    let sent = recorder.try_send(End);
-                    if let Err(error) = sent {
-                        warn!(%error, "a recorder ended before its stream");
-                    }
-                }
-            }
+            Effect::EndRecorders(recording) => self.tell(recording, &End),
+            Effect::MoveEnd { recording, until_ms } => self.tell(recording, &MoveEnd(until_ms)),
+            Effect::Begin(recording) => self.begin_recording(recording, ctx),
             Effect::CommitFile { recording, file } => self.commit_file(recording, file, ctx),
             Effect::WriteDocument {
                 recording,
@@ -217,7 +230,11 @@ impl StreamActor {
             notes: self.dir.join(NOTES),
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
             boot_id: Arc::clone(&self.common.boot_id),
+            from_ms: recording.window.from.map(Timestamp::as_millis),
         };
+        if !self.recorders.keys().any(|(other, _)| *other == recording.id) {
+            self.common.metrics.recordings.inc();
+        }
         self.retired.insert((recording.id, format), 0);
         let recorder = RecorderActor::new(Parts {
             setting: Arc::new(setting),
@@ -225,9 +242,35 @@ impl StreamActor {
             sync: Arc::clone(&self.common.sync),
             pool: Arc::clone(&self.common.pool),
             progress: Arc::clone(&self.progress),
+            until_ms: recording.window.until.map(Timestamp::as_millis),
             parent: ctx.address().recipient(),
         });
-        self.recorders.push(recorder.start());
+        self.recorders.insert((recording.id, format), recorder.start());
+    }
+
+    /// Tells every recorder of a recording; one that has ended needs no telling.
+    fn tell<M>(&self, recording: RecordingId, message: &M)
+    where
+        M: Message + Clone + Send + 'static,
+        M::Result: Send,
+        RecorderActor: Handler<M>,
+    {
+        for ((_, format), recorder) in self.recorders.iter().filter(|((id, _), _)| *id == recording) {
+            if let Err(SendError::Full(_)) = recorder.try_send(message.clone()) {
+                error!(%recording, %format, "a recorder does not take messages");
+            }
+        }
+    }
+
+    /// Tells the library that a recording granted ahead of time has begun.
+    fn begin_recording(&mut self, recording: RecordingId, ctx: &mut Context<Self>) {
+        let (agent, epoch) = (self.common.agent.clone(), self.about.epoch);
+        let begin = async move {
+            let state = (RecordingState::Recording, String::new(), 0);
+            agent.commit_recording(recording, epoch, state, &[], 0).await;
+        };
+        let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::Begun(recording), ctx);
+        ctx.spawn(begin.into_actor(self).map(done));
     }
 
     /// Commits once the file is safe against power loss: what is in the library is there.
@@ -298,8 +341,14 @@ impl StreamActor {
                 .commit_recording(recording, epoch, (state, reason, ended), &gaps, files.unwrap_or(0))
                 .await;
         };
-        let done =
-            move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::RecordingCommitted(recording), ctx);
+        let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
+            if actor.recorders.keys().any(|(id, _)| *id == recording) {
+                actor.common.metrics.recordings.dec();
+            }
+            actor.recorders.retain(|(id, _), _| *id != recording);
+            actor.retired.retain(|(id, _), _| *id != recording);
+            actor.on(Event::RecordingCommitted(recording), ctx);
+        };
         ctx.spawn(commit.into_actor(self).map(done));
     }
 
@@ -316,8 +365,14 @@ impl StreamActor {
             return;
         }
         let now = self.common.clock.monotonic().as_millis();
-        let end = self.progress.snapshot().end.0;
-        self.ends.push_back((now, end));
+        let journaled = self.progress.snapshot();
+        let end = journaled.end.0;
+        // A recording may begin at the random access point before the moment it asks for: that one is kept too.
+        let end_ms = journaled.end_dts_ms.unwrap_or(0);
+        let recent = |at: &i64| end_ms.saturating_sub(*at) <= LONGEST_GOP_MS;
+        let start = journaled.last_random_access.filter(|(_, dts_ms)| recent(dts_ms));
+        self.ends
+            .push_back((now, start.map_or(end, |(position, _)| position.0)));
         let preroll = i64::try_from(self.common.preroll.as_millis()).unwrap_or(i64::MAX);
         while self
             .ends
@@ -400,6 +455,11 @@ impl Actor for StreamActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_interval(TIDY_EVERY, Self::tidy);
+        ctx.run_interval(TICK_EVERY, |actor, ctx| {
+            if actor.core.waits_for_time() {
+                actor.on(Event::Tick, ctx);
+            }
+        });
         match self.adopted.take() {
             None => self.ask(ctx, false),
             Some((Some(grant), reason)) => {
@@ -428,6 +488,15 @@ impl Handler<Closed> for StreamActor {
                 .inc_by(count);
         }
         self.on(Event::Closed(reason), ctx);
+    }
+}
+
+impl Handler<Set> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, Set(grant): Set, ctx: &mut Self::Context) {
+        info!(stream = %self.about.stream, revision = grant.revision, recordings = grant.recordings.len(), "recordings set");
+        self.on(Event::Set(grant), ctx);
     }
 }
 

@@ -1,23 +1,46 @@
 //! [`StreamCore`]: what happens next to one publish. Pure: an event in, effects out.
 //!
-//! A publish is journaled from the start; meanwhile its lease is asked for. The grant says what to record. When the publish ends
-//! its recorders finish, every file is committed to the library, then the recording is closed and the journal goes.
+//! A publish is journaled from the start; meanwhile its lease is asked for. The grant says what to record, and may change while the
+//! publish is live. Each recording begins and ends by its own [`Window`], at the latest with the publish: its recorders finish, every
+//! file is committed to the library, then it is closed. When all are, the journal goes.
 //! Every effect may be asked for again after a crash: each is idempotent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::ids::RecordingId;
-use shared::lease::{Grant, GrantedRecording};
+use shared::lease::{Grant, GrantedRecording, Window};
 use shared::recording::{Gap, RecordingState};
 use shared::template::Format;
+use shared::time::Timestamp;
 
 use crate::record::FinishedFile;
+
+/// A publisher that is silent leaves nothing to tell that a window is over but the clock. So long after the window's end the clock is
+/// believed: what arrived before it is in the journal by then.
+const SILENT_END_MS: i64 = 2_000;
+/// Why a recording ended before its publish.
+const WINDOW_ENDED: &str = "task_ended";
+/// Why a recording ended that never began.
+const NEVER_BEGAN: &str = "ended_before_its_start";
+
+/// When something happens, by the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Now, milliseconds since the Unix epoch.
+    pub(crate) now_ms: i64,
+    /// Arrival of the last that is in the journal, milliseconds since the Unix epoch.
+    pub(crate) arrived_ms: i64,
+}
 
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The lease is ours.
     Granted(Grant),
+    /// What is to be recorded has changed.
+    Set(Grant),
+    /// Time has passed.
+    Tick,
     /// The stream is not ours: disconnect and forget.
     Refused(String),
     /// The journal got its last record.
@@ -38,6 +61,8 @@ pub(crate) enum Event {
     },
     /// The library has the file.
     FileCommitted { recording: RecordingId, file_id: String },
+    /// The library knows that the recording has begun.
+    Begun(RecordingId),
     /// The library knows that the recording ended.
     RecordingCommitted(RecordingId),
 }
@@ -51,8 +76,15 @@ pub(crate) enum Effect {
         recording: GrantedRecording,
         format: Format,
     },
-    /// The journal is complete: recorders go to its end.
-    EndRecorders,
+    /// The recorders of a recording go to the journal's end, or to its window's, and finish.
+    EndRecorders(RecordingId),
+    /// The window of a recording that runs has changed.
+    MoveEnd {
+        recording: RecordingId,
+        until_ms: Option<i64>,
+    },
+    /// Tell the library that a scheduled recording has begun.
+    Begin(RecordingId),
     CommitFile {
         recording: RecordingId,
         file: FinishedFile,
@@ -83,20 +115,48 @@ pub(crate) enum Effect {
     RemoveJournal,
 }
 
+/// How far a recording is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// Its window has not begun, or nothing has arrived in it.
+    #[default]
+    Waiting,
+    /// Its recorders run.
+    Running,
+    /// Its recorders have been told to finish.
+    Ending,
+    /// The library is being told that it ended.
+    Closing,
+    /// The library knows.
+    Closed,
+}
+
 #[derive(Debug, Default)]
 struct Recording {
+    phase: Phase,
     /// Formats whose recorders are not done.
     open: BTreeSet<Format>,
     /// Files heard of; after a restart some are told twice.
     known: BTreeSet<String>,
     /// Files that the library does not have yet.
     uncommitted: BTreeSet<String>,
+    /// The library is being told that it has begun.
+    beginning: bool,
     failures: Vec<String>,
     gaps: Vec<Gap>,
     /// Those of `gaps` that are in no file's record.
     left_out: Vec<Gap>,
-    committing: bool,
-    closed: bool,
+}
+
+/// True if something arrived in the window.
+fn begun(window: &Window, at: Moment) -> bool {
+    window.from.is_none_or(|from| at.arrived_ms > from.as_millis())
+}
+
+/// True if nothing can arrive in the window any more, whatever the publisher does.
+fn over(window: &Window, at: Moment) -> bool {
+    let silent_end = |until: Timestamp| at.now_ms > until.as_millis().saturating_add(SILENT_END_MS);
+    window.cancelled || window.until.is_some_and(silent_end)
 }
 
 /// One publish.
@@ -104,51 +164,65 @@ struct Recording {
 pub(crate) struct StreamCore {
     grant: Option<Grant>,
     refused: bool,
-    closed: Option<String>,
+    /// Why the publish ended, and when what had arrived last.
+    closed: Option<(String, i64)>,
     recordings: BTreeMap<RecordingId, Recording>,
     removed: bool,
 }
 
 impl StreamCore {
-    /// What the coordinator granted, once it has.
+    /// What the coordinator granted, as it is by now.
     pub(crate) fn grant(&self) -> Option<&Grant> {
         self.grant.as_ref()
     }
 
+    /// True while something is due at some moment rather than with an event.
+    pub(crate) fn waits_for_time(&self) -> bool {
+        let bounded = |r: &&GrantedRecording| r.window.until.is_some() || r.window.from.is_some();
+        let unsettled = |r: &GrantedRecording| {
+            let phase = self.recordings.get(&r.id).map(|r| r.phase);
+            matches!(phase, Some(Phase::Waiting | Phase::Running))
+        };
+        let grant = self.grant.as_ref();
+        grant.is_some_and(|grant| grant.recordings.iter().filter(bounded).any(unsettled))
+    }
+
     /// Takes an event; says what follows from it. Events that come twice follow with nothing.
-    pub(crate) fn on(&mut self, event: Event) -> Vec<Effect> {
+    pub(crate) fn on(&mut self, event: Event, at: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Granted(grant) => self.granted(grant, &mut effects),
+            Event::Granted(grant) => {
+                if self.grant.is_none() {
+                    self.take_up(grant, &mut effects);
+                    self.release(&mut effects);
+                }
+            }
+            Event::Set(grant) => {
+                let newer = |held: &Grant| held.epoch == grant.epoch && held.revision < grant.revision;
+                if self.grant.as_ref().is_some_and(newer) {
+                    self.take_up(grant, &mut effects);
+                }
+            }
+            Event::Tick => {}
             Event::Refused(reason) => {
                 self.refused = true;
                 if self.closed.is_none() {
                     effects.push(Effect::DropPublisher { reason });
                 }
             }
-            Event::Closed(reason) => self.close(reason, &mut effects),
+            Event::Closed(reason) => {
+                if self.closed.is_none() {
+                    self.closed = Some((reason, at.arrived_ms));
+                    self.release(&mut effects);
+                }
+            }
             Event::Rendered {
-                recording: id,
+                recording,
                 format,
                 files,
                 left_out,
                 done,
-            } => {
-                if let Some(recording) = self.recordings.get_mut(&id) {
-                    for file in files {
-                        if !recording.known.insert(file.file_id.clone()) {
-                            continue;
-                        }
-                        recording.gaps.extend(file.gaps.iter().cloned());
-                        recording.uncommitted.insert(file.file_id.clone());
-                        effects.push(Effect::CommitFile { recording: id, file });
-                    }
-                    if done && recording.open.remove(&format) {
-                        recording.gaps.extend(left_out.iter().cloned());
-                        recording.left_out.extend(left_out);
-                    }
-                }
-            }
+            } => self.rendered(recording, (format, files), left_out, done, &mut effects),
             Event::Failed {
                 recording: id,
                 format,
@@ -173,247 +247,187 @@ impl StreamCore {
                     });
                 }
             }
+            Event::Begun(id) => {
+                if let Some(recording) = self.recordings.get_mut(&id) {
+                    recording.beginning = false;
+                }
+            }
             Event::RecordingCommitted(id) => {
                 if let Some(recording) = self.recordings.get_mut(&id) {
-                    recording.closed = true;
+                    recording.phase = Phase::Closed;
                 }
             }
         }
-        self.settle(&mut effects);
+        self.settle(at, &mut effects);
         effects
     }
 
-    fn granted(&mut self, grant: Grant, effects: &mut Vec<Effect>) {
-        if self.grant.is_some() {
+    fn rendered(
+        &mut self,
+        id: RecordingId,
+        (format, files): (Format, Vec<FinishedFile>),
+        left_out: Vec<Gap>,
+        done: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(recording) = self.recordings.get_mut(&id) else {
             return;
+        };
+        for file in files {
+            if !recording.known.insert(file.file_id.clone()) {
+                continue;
+            }
+            recording.gaps.extend(file.gaps.iter().cloned());
+            recording.uncommitted.insert(file.file_id.clone());
+            effects.push(Effect::CommitFile { recording: id, file });
         }
-        effects.push(Effect::KeepGrant(grant.clone()));
+        if done && recording.open.remove(&format) {
+            recording.gaps.extend(left_out.iter().cloned());
+            recording.left_out.extend(left_out);
+        }
+    }
+
+    /// Takes a set of recordings: new ones are added, windows of known ones change, and none is forgotten.
+    fn take_up(&mut self, mut grant: Grant, effects: &mut Vec<Effect>) {
+        if let Some(held) = self.grant.take() {
+            for old in held.recordings {
+                let open = self.recordings.get(&old.id).map(|r| r.phase);
+                match grant.recordings.iter_mut().find(|new| new.id == old.id) {
+                    // Settings are frozen, and how far it is is known better here: only the window may change.
+                    Some(new) => {
+                        let window = new.window;
+                        if window.until != old.window.until && open == Some(Phase::Running) {
+                            effects.push(Effect::MoveEnd {
+                                recording: old.id,
+                                until_ms: window.until.map(Timestamp::as_millis),
+                            });
+                        }
+                        *new = GrantedRecording { window, ..old };
+                    }
+                    None if open.is_some_and(|phase| phase != Phase::Closed) => grant.recordings.push(old),
+                    None => {}
+                }
+            }
+        }
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
-            let open: BTreeSet<Format> = granted.template.formats.keys().copied().collect();
-            let (state, reason) = (RecordingState::Recording, String::new());
-            effects.push(Effect::WriteDocument {
-                recording: granted.id,
-                state,
-                reason,
-                left_out: Vec::new(),
+            self.recordings.entry(granted.id).or_insert_with(|| Recording {
+                open: granted.template.formats.keys().copied().collect(),
+                ..Recording::default()
             });
-            for format in &open {
-                effects.push(Effect::StartRecorder {
-                    recording: granted.clone(),
-                    format: *format,
-                });
-            }
-            self.recordings.insert(
-                granted.id,
-                Recording {
-                    open,
-                    ..Recording::default()
-                },
-            );
         }
+        effects.insert(0, Effect::KeepGrant(grant.clone()));
         self.grant = Some(grant);
-        if let Some(reason) = self.closed.clone() {
-            effects.push(Effect::EndRecorders);
-            effects.push(Effect::ReleaseLease { reason });
+    }
+
+    /// Once the publish is over and its lease has come: the stream is free.
+    fn release(&self, effects: &mut Vec<Effect>) {
+        if let (Some((reason, _)), true) = (&self.closed, self.grant.is_some()) {
+            effects.push(Effect::ReleaseLease { reason: reason.clone() });
         }
     }
 
-    fn close(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        if self.closed.is_some() {
-            return;
-        }
-        self.closed = Some(reason.clone());
-        if self.grant.is_some() {
-            effects.push(Effect::EndRecorders);
-            effects.push(Effect::ReleaseLease { reason });
-        }
-    }
-
-    /// What is due once the publish is over: close what is complete, then let the journal go.
-    fn settle(&mut self, effects: &mut Vec<Effect>) {
-        let Some(closed) = &self.closed else { return };
-        for (id, recording) in &mut self.recordings {
-            if recording.open.is_empty() && recording.uncommitted.is_empty() && !recording.committing {
-                recording.committing = true;
-                let (state, reason) = if recording.failures.is_empty() {
-                    (RecordingState::Finished, closed.clone())
-                } else {
-                    (RecordingState::Failed, recording.failures.join("; "))
-                };
-                effects.push(Effect::WriteDocument {
-                    recording: *id,
-                    state,
-                    reason: reason.clone(),
-                    left_out: recording.left_out.clone(),
-                });
-                effects.push(Effect::CommitRecording {
-                    recording: *id,
-                    state,
-                    reason,
-                    gaps: recording.gaps.clone(),
-                });
+    /// What is due by now: recordings that begin, that end, that are complete; in the end the journal goes.
+    fn settle(&mut self, at: Moment, effects: &mut Vec<Effect>) {
+        if let Some(grant) = &mut self.grant {
+            let mut begin = Vec::new();
+            for granted in &mut grant.recordings {
+                if let Some(recording) = self.recordings.get_mut(&granted.id) {
+                    if recording.begins(granted, at) {
+                        recording.begin(granted, &mut begin);
+                    }
+                    recording.settle(granted, self.closed.as_ref(), at, &mut begin);
+                }
             }
+            if begin.iter().any(|effect| matches!(effect, Effect::Begin(_))) {
+                effects.push(Effect::KeepGrant(grant.clone()));
+            }
+            effects.append(&mut begin);
         }
         let answered = self.grant.is_some() || self.refused;
-        if answered && !self.removed && self.recordings.values().all(|r| r.closed) {
+        let settled = self.closed.is_some() && self.recordings.values().all(|r| r.phase == Phase::Closed);
+        if answered && settled && !self.removed {
             self.removed = true;
             effects.push(Effect::RemoveJournal);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use shared::ids::Seeded;
-    use shared::lease::Epoch;
-    use shared::recording::Cause;
-    use shared::template::TemplateSpec;
-    use shared::time::Timestamp;
-
-    fn grant(formats: &[Format]) -> (RecordingId, Grant) {
-        let id = RecordingId::generate(&Seeded::new(1), Timestamp::from_millis(1));
-        let template = TemplateSpec::plain("t", formats);
-        let recording = GrantedRecording {
-            id,
-            cause: Cause::BuiltIn,
-            template,
-            state: RecordingState::Recording,
-        };
-        (
-            id,
-            Grant {
-                epoch: Epoch::new(1),
-                recordings: vec![recording],
-            },
-        )
-    }
-
-    fn file(id: &str) -> FinishedFile {
-        FinishedFile {
-            file_id: id.to_owned(),
-            format: Format::Mp4,
-            sequence: 0,
-            key: "k".to_owned(),
-            size: 1,
-            checksum: String::new(),
-            duration_ms: 1,
-            start_ms: 0,
-            video_units: 1,
-            audio_units: 0,
-            gaps: Vec::new(),
+impl Recording {
+    fn settle(
+        &mut self,
+        granted: &GrantedRecording,
+        closed: Option<&(String, i64)>,
+        at: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (id, window) = (granted.id, &granted.window);
+        let ends = closed.is_some() || over(window, at);
+        if self.phase == Phase::Waiting && ends {
+            self.phase = Phase::Closing;
+            effects.push(Effect::CommitRecording {
+                recording: id,
+                state: RecordingState::Finished,
+                reason: NEVER_BEGAN.to_owned(),
+                gaps: Vec::new(),
+            });
+        }
+        if self.phase == Phase::Running && ends {
+            self.phase = Phase::Ending;
+            effects.push(Effect::EndRecorders(id));
+        }
+        let complete = self.open.is_empty() && self.uncommitted.is_empty() && !self.beginning;
+        let bounded = window.until.is_some() || window.cancelled;
+        if matches!(self.phase, Phase::Running | Phase::Ending) && complete && (closed.is_some() || bounded) {
+            self.phase = Phase::Closing;
+            let by_window = |(_, last): &&(String, i64)| window.until.is_none_or(|until| *last <= until.as_millis());
+            let (state, reason) = match closed.filter(by_window) {
+                _ if !self.failures.is_empty() => (RecordingState::Failed, self.failures.join("; ")),
+                Some((closed, _)) => (RecordingState::Finished, closed.clone()),
+                None => (RecordingState::Finished, WINDOW_ENDED.to_owned()),
+            };
+            effects.push(Effect::WriteDocument {
+                recording: id,
+                state,
+                reason: reason.clone(),
+                left_out: self.left_out.clone(),
+            });
+            effects.push(Effect::CommitRecording {
+                recording: id,
+                state,
+                reason,
+                gaps: self.gaps.clone(),
+            });
         }
     }
 
-    #[test]
-    fn the_journal_goes_only_when_the_library_has_everything() {
-        let mut core = StreamCore::default();
-        let (id, grant) = grant(&[Format::Mp4]);
-        let started = core.on(Event::Granted(grant));
-        assert!(matches!(
-            started.last(),
-            Some(Effect::StartRecorder {
-                format: Format::Mp4,
-                ..
-            })
-        ));
-        let ended = core.on(Event::Closed("peer_closed".to_owned()));
-        assert_eq!(
-            ended,
-            [
-                Effect::EndRecorders,
-                Effect::ReleaseLease {
-                    reason: "peer_closed".to_owned()
-                }
-            ]
-        );
-        let rendered = core.on(Event::Rendered {
-            recording: id,
-            format: Format::Mp4,
-            files: vec![file("a")],
+    /// True if it is time to start its recorders. One that a killed worker had begun is taken up whatever became of its window.
+    fn begins(&self, granted: &GrantedRecording, at: Moment) -> bool {
+        let due = || begun(&granted.window, at) && !granted.window.cancelled;
+        self.phase == Phase::Waiting && (granted.state != RecordingState::Scheduled || due())
+    }
+
+    fn begin(&mut self, granted: &mut GrantedRecording, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Running;
+        granted.state = RecordingState::Recording;
+        effects.push(Effect::WriteDocument {
+            recording: granted.id,
+            state: RecordingState::Recording,
+            reason: String::new(),
             left_out: Vec::new(),
-            done: true,
         });
-        assert_eq!(
-            rendered,
-            [Effect::CommitFile {
-                recording: id,
-                file: file("a")
-            }]
-        );
-        let committed = core.on(Event::FileCommitted {
-            recording: id,
-            file_id: "a".to_owned(),
-        });
-        assert!(matches!(
-            committed.last(),
-            Some(Effect::CommitRecording {
-                state: RecordingState::Finished,
-                ..
-            })
-        ));
-        assert_eq!(core.on(Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
-        assert!(core.removed);
-        assert_eq!(core.on(Event::RecordingCommitted(id)), []);
-    }
-
-    #[test]
-    fn a_publish_that_ends_before_its_lease_comes_is_recorded_all_the_same() {
-        let mut core = StreamCore::default();
-        assert_eq!(core.on(Event::Closed("deleteStream".to_owned())), []);
-        let (_, grant) = grant(&[Format::Flv]);
-        let effects = core.on(Event::Granted(grant));
-        assert!(effects.contains(&Effect::EndRecorders));
-        assert!(!core.removed);
-    }
-
-    #[test]
-    fn a_refused_publish_is_dropped_and_forgotten() {
-        let mut core = StreamCore::default();
-        assert_eq!(
-            core.on(Event::Refused("live elsewhere".to_owned())),
-            [Effect::DropPublisher {
-                reason: "live elsewhere".to_owned()
-            }]
-        );
-        assert_eq!(core.on(Event::Closed("refused".to_owned())), [Effect::RemoveJournal]);
-    }
-
-    #[test]
-    fn a_stream_without_recordings_leaves_nothing() {
-        let mut core = StreamCore::default();
-        core.on(Event::Granted(Grant {
-            epoch: Epoch::new(1),
-            recordings: Vec::new(),
-        }));
-        let effects = core.on(Event::Closed("deleteStream".to_owned()));
-        assert_eq!(effects.last(), Some(&Effect::RemoveJournal));
-    }
-
-    #[test]
-    fn a_recorder_that_gives_up_fails_the_recording_by_name() {
-        let mut core = StreamCore::default();
-        let (id, grant) = grant(&[Format::Mp4, Format::Flv]);
-        core.on(Event::Granted(grant));
-        core.on(Event::Failed {
-            recording: id,
-            format: Format::Mp4,
-            reason: "disk".to_owned(),
-        });
-        core.on(Event::Closed("peer_closed".to_owned()));
-        let effects = core.on(Event::Rendered {
-            recording: id,
-            format: Format::Flv,
-            files: Vec::new(),
-            left_out: Vec::new(),
-            done: true,
-        });
-        let failed = Effect::CommitRecording {
-            recording: id,
-            state: RecordingState::Failed,
-            reason: "mp4: disk".to_owned(),
-            gaps: Vec::new(),
-        };
-        assert!(effects.contains(&failed));
+        if granted.window.from.is_some() {
+            self.beginning = true;
+            effects.push(Effect::Begin(granted.id));
+        }
+        for format in &self.open {
+            effects.push(Effect::StartRecorder {
+                recording: granted.clone(),
+                format: *format,
+            });
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

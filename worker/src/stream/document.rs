@@ -82,7 +82,11 @@ impl About {
             publishes: vec![self.publish_id],
             worker: self.worker,
             params: self.publish.params.clone(),
-            started: Timestamp::from_millis(self.publish.started_ms),
+            started: granted
+                .window
+                .from
+                .unwrap_or_default()
+                .max(Timestamp::from_millis(self.publish.started_ms)),
             ended,
             gaps,
         };
