@@ -268,7 +268,9 @@ fn boot_id() -> Arc<str> {
     id.unwrap_or_else(|_| format!("process {}", std::process::id())).into()
 }
 
-type Shares = Arc<Mutex<BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>>>;
+/// How far each live publish's journal goes, and which revision of its recordings is applied.
+type Shared = BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>;
+type Shares = Arc<Mutex<Shared>>;
 
 /// Owns the streams.
 pub(crate) struct WorkerActor {
@@ -332,7 +334,7 @@ impl WorkerActor {
         self.streams.insert(live.publish.id, stream.start());
     }
 
-    fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>> {
+    fn shares(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
