@@ -12,7 +12,7 @@ use shared::{
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
     shutdown::{Phase, Shutdown},
-    store::{Embedded, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
+    store::{self, ErrorClass, MetaStore, OpenError, Repo, StoreError},
     telemetry::Metrics,
     time::Clock,
 };
@@ -28,8 +28,8 @@ use crate::{
     api::{grpc, ops},
 };
 
-/// Name of the embedded store's file within the data folder.
-const STORE_FILE: &str = "metadata.redb";
+/// Time for the store to be reachable when the coordinator starts.
+const STORE_LIMIT: Duration = Duration::from_secs(30);
 /// Time for running calls to finish when the coordinator stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -58,12 +58,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The embedded store cannot be opened.
+    /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// This program cannot speak to the store that is configured.
-    #[error("store.url {0} cannot be used by this version yet: use embedded:")]
-    Unsupported(MetadataUrl),
+    /// The store cannot be reached, or what lies in it cannot be used.
+    #[error("cannot use the metadata store {url}")]
+    Store {
+        /// Where, without its password.
+        url: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
     /// The store cannot be read.
     #[error("cannot load the coordinator's state")]
     Load(#[from] StoreError),
@@ -108,14 +114,26 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr
 /// # Errors
 /// [`StartError`]; nothing is left running then.
 pub async fn start(config: CoordinatorConfig, store: StoreConfig, deps: Deps) -> Result<Running, StartError> {
-    let store: Arc<dyn MetaStore> = match store.url {
-        MetadataUrl::Embedded => Arc::new(Embedded::open(
-            &config.data_dir.join(STORE_FILE),
-            Arc::clone(&deps.clock),
-        )?),
-        other @ MetadataUrl::Etcd { .. } => return Err(StartError::Unsupported(other)),
-    };
-    start_over(config, store, deps).await
+    let open = store::open(&store, &config.data_dir, Arc::clone(&deps.clock))?;
+    ready(open.as_ref(), &store).await?;
+    start_over(config, open, deps).await
+}
+
+/// Waits until the store can be used. An etcd may come up after its coordinators do.
+async fn ready(open: &dyn MetaStore, config: &StoreConfig) -> Result<(), StartError> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let source = match store::ensure_layout(open).await {
+            Ok(()) => return Ok(()),
+            Err(source) => source,
+        };
+        if source.class() != ErrorClass::Retry || begin.elapsed() >= STORE_LIMIT {
+            let url = config.url.to_string();
+            return Err(StartError::Store { url, source });
+        }
+        warn!(url = %config.url, error = &source as &dyn std::error::Error, "metadata store not reachable yet");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// [`start`] over a store that is open.

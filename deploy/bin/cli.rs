@@ -33,15 +33,18 @@ The first TERM or INT finishes what is being recorded, within worker.drain_grace
 What is unfinished then is finished by the next start.")]
     Standalone(Standalone),
     /// Run the coordinator: templates, rules, leases and the media library.
-    #[command(after_help = "Example:
-  aircheck coordinator --metadata etcd://127.0.0.1:2379/aircheck --grpc 127.0.0.1:7070
+    #[command(after_help = "Examples:
+  aircheck coordinator --metadata etcd://127.0.0.1:2379/aircheck --data-dir ./coordinator-1
+  aircheck coordinator --metadata etcd://e1:2379,e2:2379,e3:2379/aircheck --name c2 --grpc 0.0.0.0:7070 \\
+      --advertise http://c2.example.com:7070 --insecure
 
-This version has no store that several processes can share: it says so and ends. Until then run
-`aircheck standalone`; further workers may join it with `aircheck worker --coordinator`.")]
+Start two or three with the same --metadata: one leads, each serves all calls, and when the leader dies
+another takes over within seconds.")]
     Coordinator(Coordinator),
     /// Run a worker: takes streams and records them.
     #[command(after_help = "Example:
-  aircheck worker --coordinator http://127.0.0.1:7070 --data-dir ./worker-1 --rtmp 127.0.0.1:1935")]
+  aircheck worker --coordinator http://127.0.0.1:7070 --data-dir ./worker-1 --rtmp 127.0.0.1:1935
+  aircheck worker --coordinator http://c1:7070,http://c2:7070 --name w1 --data-dir ./worker-1")]
     Worker(Worker),
     /// Record templates: in which formats, cut how often, kept how long, named how.
     Template {
@@ -68,17 +71,13 @@ This version has no store that several processes can share: it says so and ends.
         #[command(subcommand)]
         command: FileCommand,
     },
-    /// Print a journal, one of its segments or indexes, or a recorder's state, for people.
+    /// Print a journal, one of its segments or indexes, a recorder's state, or the metadata store.
     #[command(after_help = "Examples:
   aircheck inspect ./data/journal
-  aircheck inspect ./data/journal/0198f3b2-… --json")]
-    Inspect {
-        /// A journal directory, a directory of journals, or a file within one.
-        path: PathBuf,
-        /// One JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
+  aircheck inspect ./data/journal/0198f3b2-… --output json
+  aircheck inspect --metadata etcd://127.0.0.1:2379/aircheck
+  aircheck inspect --metadata etcd://127.0.0.1:2379/aircheck --under v1/recording/ --output json")]
+    Inspect(Inspect),
     /// Check settings and print those in force, without starting anything.
     #[command(after_help = "Example:
   aircheck check-config --config /etc/aircheck.toml")]
@@ -94,6 +93,27 @@ pub(crate) struct Settings {
     /// Any setting by its name, such as worker.journal.preroll=10s. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A journal directory, a directory of journals, or a file within one.
+    #[arg(required_unless_present = "metadata")]
+    pub(crate) path: Option<PathBuf>,
+    /// The metadata store at this URL: who leads, how much there is of what, and every key.
+    #[arg(long, value_name = "URL", conflicts_with = "path")]
+    pub(crate) metadata: Option<String>,
+    /// Of the metadata store only keys that begin so, such as v1/recording/
+    #[arg(long, value_name = "KEY", default_value = "")]
+    pub(crate) under: String,
+    /// What to print; JSON is one object a line.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// The same as --output json.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 #[derive(Debug, Args)]
@@ -145,9 +165,15 @@ pub(crate) struct Coordinator {
     /// API for workers and clients [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR")]
     pub(crate) grpc: Option<SocketAddr>,
-    /// Where metadata lies: etcd://HOST:2379/PREFIX
+    /// Where metadata lies: etcd://HOST:2379[,HOST:2379...]/PREFIX
     #[arg(long, value_name = "URL")]
     pub(crate) metadata: Option<String>,
+    /// Name for people [default: the host's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where the other coordinators reach this one's gRPC [default: http:// and where it listens]
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise: Option<String>,
     /// Where media goes.
     #[arg(long, value_name = "URL")]
     pub(crate) objects: Option<String>,
@@ -160,6 +186,9 @@ pub(crate) struct Worker {
     /// Coordinators to speak to, separated by commas [default: http://127.0.0.1:7070]
     #[arg(long, value_name = "URLS")]
     pub(crate) coordinator: Option<String>,
+    /// Name for people [default: the host's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
     /// Where publishers connect [default: 127.0.0.1:1935]
     #[arg(long, value_name = "ADDR")]
     pub(crate) rtmp: Option<SocketAddr>,

@@ -2,10 +2,12 @@
 //!
 //! * `cli.rs`: every command, flag and help text.
 //! * `roles.rs`: standalone, coordinator, worker: settings, start, signals, end.
+//! * `inspect.rs`: journals and the metadata store, for people.
 //! * `client/`: the commands that speak gRPC to a coordinator.
 
 mod cli;
 mod client;
+mod inspect;
 mod roles;
 
 use std::error::Error;
@@ -24,16 +26,7 @@ fn main() -> ExitCode {
         Command::Coordinator(args) => roles::coordinator(&args),
         Command::Worker(args) => roles::worker(&args),
         Command::CheckConfig(args) => roles::check_config(&args),
-        Command::Inspect { path, json } => {
-            let style = if json {
-                journal::Style::Json
-            } else {
-                journal::Style::Text
-            };
-            journal::inspect(&path, style, &mut std::io::stdout().lock())
-                .map(|()| ExitCode::SUCCESS)
-                .map_err(Into::into)
-        }
+        Command::Inspect(args) => inspect::run(&args),
         Command::Template { command } => client::run(client::templates::run(command)),
         Command::Rule { command } => client::run(client::rules::run(command)),
         Command::Stream { command } => client::run(client::streams::run(command)),

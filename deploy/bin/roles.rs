@@ -38,6 +38,8 @@ pub(crate) fn coordinator(args: &Coordinator) -> Done {
     set(&mut flags, "coordinator.grpc", args.grpc);
     set(&mut flags, "store.url", args.metadata.as_ref());
     set(&mut flags, "objects.url", args.objects.as_ref());
+    set(&mut flags, "coordinator.name", args.name.as_ref());
+    set(&mut flags, "coordinator.advertise", args.advertise.as_ref());
     run(load(&args.node, flags, Role::Coordinator)?, Role::Coordinator)
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn worker(args: &Worker) -> Done {
     let mut flags = Overrides::default();
     set(&mut flags, "worker.coordinator", args.coordinator.as_ref());
     set(&mut flags, "worker.rtmp", args.rtmp);
+    set(&mut flags, "worker.name", args.name.as_ref());
     set(&mut flags, "objects.url", args.objects.as_ref());
     run(load(&args.node, flags, Role::Worker)?, Role::Worker)
 }
@@ -66,7 +69,7 @@ fn set(flags: &mut Overrides, key: &str, value: Option<impl ToString>) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-fn read(args: &Settings, mut flags: Overrides) -> Result<Config, Box<dyn Error>> {
+pub(crate) fn read(args: &Settings, mut flags: Overrides) -> Result<Config, Box<dyn Error>> {
     for pair in &args.set {
         let (key, value) = pair
             .split_once('=')

@@ -103,7 +103,28 @@ fn rules_across_fields_name_both() {
     assert!(partial.contains("max_partial") && partial.contains("max_message"));
     assert!(text(&[("worker.time_zone", "Mars/Olympus")], Role::Worker).contains("worker.time_zone"));
     assert!(text(&[], Role::Coordinator).contains("belongs to one process"));
-    assert!(text(&[("store.url", "etcd://h:2379/p")], Role::Standalone).contains("cannot use yet"));
+    for (settings, said) in [
+        (&[("store.url", "etcds://h:2379/p")][..], "store.ca_file"),
+        (
+            &[("store.url", "etcd://h:2379/p"), ("store.cert_file", "x")],
+            "etcds://",
+        ),
+        (
+            &[("store.url", "etcd://h:2379/p"), ("store.user", "u")],
+            "store.password_file",
+        ),
+        (
+            &[
+                ("store.url", "etcd://a:b@h:2379/p"),
+                ("store.user", "u"),
+                ("store.password_file", "x"),
+            ],
+            "one of them",
+        ),
+    ] {
+        let refused = text(settings, Role::Coordinator);
+        assert!(refused.contains(said), "{refused}");
+    }
     assert!(text(&[("objects.url", "s3://bucket/p")], Role::Standalone).contains("cannot use yet"));
 }
 

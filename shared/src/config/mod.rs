@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::{size::ByteSize, validate::Role};
-use crate::{objects::ObjectsUrl, store::MetadataUrl, template::Format};
+use crate::{
+    objects::ObjectsUrl,
+    store::{MetadataUrl, mask},
+    template::Format,
+};
 
 /// Every setting of every role.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -62,8 +66,18 @@ impl Default for NodeConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// `embedded:` or `etcd://HOST:2379[,HOST:2379…]/PREFIX`.
+    /// `embedded:` or `etcd://[USER:PASSWORD@]HOST:2379[,HOST:2379…]/PREFIX`; `etcds://` for TLS.
     pub url: MetadataUrl,
+    /// PEM file of the authority that signed the certificates of etcd's members; with `etcds://`.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to etcd; together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    pub key_file: Option<PathBuf>,
+    /// User of etcd; together with `password_file`, instead of one in the URL.
+    pub user: Option<String>,
+    /// File that holds that user's password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[objects]`: where media goes.
@@ -82,6 +96,13 @@ pub struct CoordinatorConfig {
     pub http: SocketAddr,
     /// Where gRPC is served. Port 0: any free one.
     pub grpc: SocketAddr,
+    /// Name for people; absent: the host's.
+    pub name: Option<String>,
+    /// Where the other coordinators reach this one's gRPC, `http://HOST:PORT`; absent: where it listens, which must be an address and not `0.0.0.0` then.
+    pub advertise: Option<String>,
+    /// Silence after which another coordinator takes over, 2 s to 60 s.
+    #[serde(with = "humantime_serde")]
+    pub leader_ttl: Duration,
     /// The built-in rule: record every stream that no rule matches in these formats. Empty: no such rule.
     pub record: Vec<Format>,
     /// Most templates, 1 to 10000.
@@ -110,6 +131,9 @@ impl Default for CoordinatorConfig {
         CoordinatorConfig {
             http: loopback(8080),
             grpc: loopback(7070),
+            name: None,
+            advertise: None,
+            leader_ttl: Duration::from_secs(3),
             record: Vec::new(),
             max_templates: 50,
             max_rules: 50,
@@ -365,7 +389,8 @@ impl Config {
                 // Once for itself, because the parser's words name line and column.
                 let refused = |error: toml::de::Error| ConfigError::File {
                     path: path.to_owned(),
-                    problem: error.to_string().trim_end().to_owned(),
+                    // It quotes the line, and a URL may hold a password.
+                    problem: mask(error.to_string().trim_end()),
                 };
                 toml::from_str::<Config>(&text).map_err(refused)?;
                 toml::from_str(&text).map_err(refused)?

@@ -72,6 +72,22 @@ impl Config {
             Duration::from_millis(100),
             Duration::from_secs(60),
         )?;
+        within(
+            "coordinator.leader_ttl",
+            c.leader_ttl,
+            Duration::from_secs(2),
+            Duration::from_secs(60),
+        )?;
+        if let Some(bad) = c.advertise.as_ref().filter(|url| !url.starts_with("http://")) {
+            return invalid(format!("coordinator.advertise {bad:?}: write http://HOST:PORT"));
+        }
+        if c.advertise.is_none() && c.grpc.ip().is_unspecified() && self.store.url != MetadataUrl::Embedded {
+            return invalid(format!(
+                "coordinator.grpc is {}, which the other coordinators cannot connect to: say where they reach this one with --advertise http://HOST:{}",
+                c.grpc,
+                c.grpc.port()
+            ));
+        }
         if c.worker_timeout < c.heartbeat * 2 {
             return invalid(format!(
                 "coordinator.worker_timeout ({:?}) is less than two of coordinator.heartbeat ({:?}): one late heartbeat would interrupt every stream",
@@ -90,12 +106,37 @@ impl Config {
         match (&self.store.url, role) {
             (MetadataUrl::Embedded, Role::Standalone) => Ok(()),
             (MetadataUrl::Embedded, _) => invalid(
-                "store.url is `embedded:`, which belongs to one process: a coordinator of its own needs --metadata etcd://HOST:2379/PREFIX, or run `aircheck standalone`",
+                "store.url is `embedded:`, which belongs to one process: a coordinator of its own needs --metadata etcd://HOST:2379/PREFIX; for one machine run `aircheck standalone`",
             ),
-            (MetadataUrl::Etcd { .. }, _) => invalid(
-                "store.url is an etcd:// URL, which this version cannot use yet: leave out --metadata, or say --metadata embedded: with `aircheck standalone`",
-            ),
+            (MetadataUrl::Etcd { .. }, _) => self.validate_etcd(),
         }
+    }
+
+    fn validate_etcd(&self) -> Result<(), ConfigError> {
+        let MetadataUrl::Etcd { tls, login, .. } = &self.store.url else {
+            return Ok(());
+        };
+        let s = &self.store;
+        if *tls && s.ca_file.is_none() {
+            return invalid(
+                "store.url is an etcds:// URL, which needs store.ca_file: the authority that signed the certificates of etcd's members",
+            );
+        }
+        if !*tls && (s.ca_file.is_some() || s.cert_file.is_some() || s.key_file.is_some()) {
+            return invalid(
+                "store.ca_file, store.cert_file and store.key_file are for TLS: write store.url as etcds://, or leave them out",
+            );
+        }
+        if s.cert_file.is_some() != s.key_file.is_some() {
+            return invalid("store.cert_file and store.key_file go together: give both, or neither");
+        }
+        if s.user.is_some() != s.password_file.is_some() {
+            return invalid("store.user and store.password_file go together: give both, or neither");
+        }
+        if login.is_some() && s.user.is_some() {
+            return invalid("store.url names a user, and so does store.user: give one of them");
+        }
+        Ok(())
     }
 
     fn validate_worker(&self) -> Result<(), ConfigError> {

@@ -5,6 +5,9 @@
 //!
 //! | Key | Value |
 //! |---|---|
+//! | `layout` | version of this table: [`LAYOUT`](super::LAYOUT) |
+//! | `v1/leader` | the coordinator that leads, under its lease |
+//! | `v1/decision` | term and number of the last decision of a leader |
 //! | `v1/template/ID` | [`Template`](crate::template::Template) |
 //! | `v1/rule/NAME/NAME or */NAME or *` | [`Rule`](crate::rule::Rule) |
 //! | `v1/stream/PATH` | [`StreamRecord`](super::StreamRecord): epoch and owner of a stream |
@@ -21,6 +24,12 @@ use crate::{
     rule::RuleKey,
 };
 
+/// Version of all that follows.
+pub const LAYOUT: &str = "layout";
+/// The coordinator that leads.
+pub const LEADER: &str = "v1/leader";
+/// The last decision of a leader.
+pub const DECISION: &str = "v1/decision";
 /// All templates.
 pub const TEMPLATES: &str = "v1/template/";
 /// All rules.

@@ -60,7 +60,7 @@ pub(super) fn is_empty_range(bounds: &(Bound<String>, Bound<String>)) -> bool {
 }
 
 /// The first text after everything that begins with `prefix`; none if there is no such text.
-fn prefix_end(prefix: &str) -> Option<String> {
+pub(super) fn prefix_end(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // The next scalar value; the surrogates between U+D7FF and U+E000 are none.

@@ -6,17 +6,20 @@
 //! 1. This file: the trait and its types.
 //! 2. `kv`: the model, a pure state machine that says what every store must do.
 //! 3. `watch`: recent changes, and who wants to hear of them.
-//! 4. [`Embedded`]: the model's promises on a database file.
-//! 5. [`keys`] and [`Repo`]: what lies where, and typed access to it.
-//! 6. `contract` (feature `test-support`): the promises as tests that every store runs.
+//! 4. [`Embedded`]: the model's promises on a database file. [`Etcd`]: the same on a cluster of machines.
+//! 5. [`open`]: from settings to a store.
+//! 6. [`keys`] and [`Repo`]: what lies where, and typed access to it.
+//! 7. `contract` (feature `test-support`): the promises as tests that every store runs.
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
 mod embedded;
+mod etcd;
 pub mod keys;
 mod kv;
 #[cfg(any(test, feature = "test-support"))]
 mod model;
+mod open;
 mod repo;
 #[cfg(any(test, feature = "test-support"))]
 mod unreliable;
@@ -30,11 +33,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use self::url::mask;
 pub use self::{
-    embedded::{Embedded, OpenError},
+    embedded::Embedded,
+    etcd::{Etcd, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
-    repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
-    url::{MetadataUrl, MetadataUrlError},
+    open::{LAYOUT, ensure_layout, open},
+    repo::{
+        CommitError, DecisionRecord, FileFilter, LeaderRecord, Page, PublishRecord, RecordingFilter, RecordingUpdate,
+        Repo, StreamRecord,
+    },
+    url::{Login, MetadataUrl, MetadataUrlError, Secret},
     watch::Watch,
 };
 #[cfg(any(test, feature = "test-support"))]
@@ -46,6 +55,8 @@ pub const MAX_KEY_BYTES: usize = 2_048;
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Most operations and guards of one transaction, each: etcd's own default.
 pub const MAX_TXN_OPS: usize = 128;
+/// Longest transaction, bytes of keys and values together: below etcd's request limit of 1.5 MiB.
+pub const MAX_TXN_BYTES: usize = 5 << 18;
 /// Most entries of one scan.
 pub const MAX_SCAN: usize = 1_000;
 /// Shortest time to live of a lease: etcd counts in seconds.
@@ -234,6 +245,32 @@ impl Txn {
         self
     }
 
+    /// Bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let guards = self.guards.iter().map(|guard| guard.key().len());
+        let ops = self.ops.iter().map(|op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete(key) => key.len(),
+        });
+        guards.chain(ops).sum()
+    }
+
+    /// True if doing it breaks one of its own guards, so that a second copy of it has no effect, however late either
+    /// arrives.
+    #[must_use]
+    pub fn fences_itself(&self) -> bool {
+        let puts = |key: &str| {
+            self.ops
+                .iter()
+                .any(|op| matches!(op, Op::Put { .. }) && op.key() == key)
+        };
+        self.guards.iter().any(|guard| match guard {
+            Guard::Absent(key) => puts(key),
+            Guard::AtRevision(key, _) => self.ops.iter().any(|op| op.key() == key),
+        })
+    }
+
     /// Checks sizes and that no key is changed twice.
     fn validate(&self) -> Result<(), StoreError> {
         if self.ops.len() > MAX_TXN_OPS || self.guards.len() > MAX_TXN_OPS {
@@ -266,6 +303,12 @@ impl Txn {
                     "{key:?} has {len} bytes, at most {MAX_VALUE_BYTES} are allowed"
                 )));
             }
+        }
+        let bytes = self.bytes();
+        if bytes > MAX_TXN_BYTES {
+            return Err(StoreError::Invalid(format!(
+                "a transaction has {bytes} bytes of keys and values, at most {MAX_TXN_BYTES} are allowed"
+            )));
         }
         Ok(())
     }
@@ -324,6 +367,9 @@ pub enum StoreError {
     /// The store cannot be reached or cannot write; whether the change happened is not known.
     #[error("the metadata store is unavailable: {0}")]
     Unavailable(#[source] std::sync::Arc<dyn StdError + Send + Sync>),
+    /// The store does not let this process in, or not there.
+    #[error("the metadata store refuses: {0}")]
+    Forbidden(String),
     /// What is stored cannot be read.
     #[error("stored value of {key:?} cannot be read: {problem}")]
     Corrupt {
@@ -356,7 +402,7 @@ impl StoreError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             StoreError::Unavailable(_) => ErrorClass::Retry,
-            StoreError::Corrupt { .. } => ErrorClass::GiveUp,
+            StoreError::Corrupt { .. } | StoreError::Forbidden(_) => ErrorClass::GiveUp,
             StoreError::Stale { .. }
             | StoreError::Compacted { .. }
             | StoreError::LeaseEnded(_)
@@ -373,9 +419,20 @@ impl StoreError {
             StoreError::LeaseEnded(_) => "lease_ended",
             StoreError::Invalid(_) => "invalid",
             StoreError::Unavailable(_) => "unavailable",
+            StoreError::Forbidden(_) => "forbidden",
             StoreError::Corrupt { .. } => "corrupt",
         }
     }
+}
+
+/// A store cannot be opened.
+#[derive(Debug, Error)]
+#[error("cannot open the metadata store {store}: {problem}")]
+pub struct OpenError {
+    /// Which: a file, or a URL without its password.
+    pub store: String,
+    /// Why, and what to do.
+    pub problem: String,
 }
 
 /// Keys and values with guarded transactions, revisions, watches and leases.

@@ -26,6 +26,15 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// A watch that is told through a queue; when that closes, the watcher must scan again.
+    pub(super) fn over(queue: mpsc::Receiver<Batch>, after: Revision) -> Self {
+        Watch {
+            past: VecDeque::new(),
+            queue,
+            told: after,
+        }
+    }
+
     /// Waits for the next transaction that changed something under the prefix; its batch holds only those changes.
     ///
     /// # Errors

@@ -4,11 +4,12 @@
 //! mistake with it would not see it.
 //!
 //! *Tour*: [`rtmp`] the publishing side of the protocol without I/O; [`source`] numbered frames; [`publisher`] sends
-//! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`flv`] reads FLV
+//! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`etcd`] starts members of one; [`flv`] reads FLV
 //! files; [`programs`] and [`wait`] the rest.
 
 pub mod browser;
 pub mod clips;
+pub mod etcd;
 pub mod flv;
 pub mod frames;
 pub mod ledger;

@@ -8,7 +8,7 @@ mod file;
 mod writer;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, PoisonError, RwLock,
         mpsc::{SyncSender, TrySendError, sync_channel},
@@ -19,30 +19,19 @@ use std::{
 
 use async_trait::async_trait;
 use redb::{Database, DatabaseError};
-use thiserror::Error;
 use tokio::sync::oneshot;
 
 use self::{
     file::{LAYOUT, prepare, read_one, read_scan},
     writer::{Failed, Job, Opener, Shared, State, Stopped, Writer},
 };
-use super::{Entry, LeaseId, MetaStore, Revision, Scan, Scanned, StoreError, Txn, Watch, watch::Hub};
+use super::{Entry, LeaseId, MetaStore, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch, watch::Hub};
 use crate::time::Clock;
 
 /// Requests that wait for the writer; more wait in their callers.
 const QUEUE: usize = 1_024;
 /// Memory for pages of the database, bytes.
 const CACHE_BYTES: usize = 16 << 20;
-
-/// The file cannot be opened as a store.
-#[derive(Debug, Error)]
-#[error("cannot open the metadata store {path}: {problem}")]
-pub struct OpenError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why, and what to do.
-    pub problem: String,
-}
 
 /// A store in one file, for one process.
 #[derive(Debug)]
@@ -62,7 +51,7 @@ impl Embedded {
         let file = path.to_owned();
         let opener = Box::new(move || Database::builder().set_cache_size(CACHE_BYTES).create(&file));
         Self::open_with(opener, clock).map_err(|problem| OpenError {
-            path: path.to_owned(),
+            store: path.display().to_string(),
             problem,
         })
     }
