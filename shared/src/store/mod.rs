@@ -39,10 +39,7 @@ pub use self::{
     etcd::{Etcd, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
     open::{LAYOUT, ensure_layout, open},
-    repo::{
-        CommitError, DecisionRecord, FileFilter, LeaderRecord, Page, PublishRecord, RecordingFilter, RecordingUpdate,
-        Repo, StreamRecord,
-    },
+    repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
     url::{Login, MetadataUrl, MetadataUrlError, Secret},
     watch::Watch,
 };
