@@ -30,12 +30,14 @@ pub(crate) fn ensure_same(sent: &Path, files: &[&MediaFile], more: &[&str]) -> R
 
 /// What each format must keep to beside its units.
 pub(crate) fn ensure_well_formed(file: &MediaFile) -> Result<()> {
-    let script = match file.format.as_str() {
-        "mp4" => "bmff_check.py",
-        "hls" => "ts_check.py",
-        _ => return Ok(()),
+    let scripts: &[&str] = match file.format.as_str() {
+        "mp4" => &["bmff_check.py"],
+        "hls" => &["ts_check.py", "hls_check.py"],
+        _ => &[],
     };
-    output(reader(script).arg(&file.path)).map(drop)
+    scripts
+        .iter()
+        .try_for_each(|script| output(reader(script).arg(&file.path)).map(drop))
 }
 
 fn of<'a>(files: &'a [MediaFile], format: &str) -> Vec<&'a MediaFile> {
@@ -245,7 +247,7 @@ fn pictures_alone_are_cut_too() -> Result<()> {
 /// The readers find faults that are put into files on purpose.
 #[test]
 fn the_readers_see_what_they_are_for() -> Result<()> {
-    for script in ["units.py", "compare.py", "bmff_check.py", "ts_check.py"] {
+    for script in ["units.py", "compare.py", "bmff_check.py", "ts_check.py", "hls_check.py"] {
         output(reader(script).arg("--self-test"))?;
     }
     Ok(())
