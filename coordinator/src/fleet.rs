@@ -35,6 +35,14 @@ pub(crate) struct Counters {
     pub(crate) bytes: u64,
 }
 
+/// What a heartbeat says of the worker itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Report {
+    pub(crate) counters: BTreeMap<PublishId, Counters>,
+    /// It is leaving.
+    pub(crate) draining: bool,
+}
+
 /// What is believed of one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Presence {
@@ -44,7 +52,7 @@ pub(crate) struct Presence {
     /// Its last heartbeat.
     beat: Option<Monotonic>,
     lost: bool,
-    counters: BTreeMap<PublishId, Counters>,
+    report: Report,
 }
 
 /// All workers that were heard from or hold a stream.
@@ -69,7 +77,7 @@ impl Fleet {
             heard: now,
             beat: None,
             lost: false,
-            counters: BTreeMap::new(),
+            report: Report::default(),
         })
     }
 
@@ -88,13 +96,7 @@ impl Fleet {
     }
 
     /// A worker is heard. Heartbeats of replaced sessions do not count. True if the worker was lost before.
-    pub(crate) fn heartbeat(
-        &mut self,
-        worker: WorkerId,
-        session: SessionId,
-        counters: BTreeMap<PublishId, Counters>,
-        now: Monotonic,
-    ) -> bool {
+    pub(crate) fn heartbeat(&mut self, worker: WorkerId, session: SessionId, report: Report, now: Monotonic) -> bool {
         match self
             .workers
             .get_mut(&worker)
@@ -103,7 +105,7 @@ impl Fleet {
             Some(presence) => {
                 presence.heard = now;
                 presence.beat = Some(now);
-                presence.counters = counters;
+                presence.report = report;
                 std::mem::take(&mut presence.lost)
             }
             None => false,
@@ -127,7 +129,7 @@ impl Fleet {
         for (id, presence) in &mut self.workers {
             if !presence.lost && now.since(presence.heard) > self.timeout {
                 presence.lost = true;
-                presence.counters.clear();
+                presence.report = Report::default();
                 lost.push(*id);
             }
         }
@@ -154,6 +156,24 @@ impl Fleet {
         self.workers.get(&worker).is_some_and(|presence| !presence.lost)
     }
 
+    /// True if what the worker pulls may stay there.
+    pub(crate) fn stays(&self, worker: WorkerId) -> bool {
+        let presence = self.workers.get(&worker);
+        presence.is_some_and(|presence| !presence.lost && !presence.report.draining)
+    }
+
+    /// Workers that can be given something: alive, with an open session, and not leaving; with the bits a second they take.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = (WorkerId, u64)> {
+        let ready = self
+            .workers
+            .iter()
+            .filter(|(_, presence)| !presence.lost && !presence.report.draining && presence.session.is_some());
+        ready.map(|(id, presence)| {
+            let bits = presence.report.counters.values().map(|counted| counted.bits_per_second);
+            (*id, bits.fold(0, u64::saturating_add))
+        })
+    }
+
     /// When the worker last said what it has.
     pub(crate) fn last_beat(&self, worker: WorkerId) -> Option<Monotonic> {
         self.workers.get(&worker).and_then(|presence| presence.beat)
@@ -171,7 +191,7 @@ impl Fleet {
     pub(crate) fn counters(&self, worker: WorkerId, publish: PublishId) -> Counters {
         self.workers
             .get(&worker)
-            .and_then(|presence| presence.counters.get(&publish))
+            .and_then(|presence| presence.report.counters.get(&publish))
             .copied()
             .unwrap_or_default()
     }
@@ -206,9 +226,16 @@ mod tests {
         assert!(fleet.is_alive(worker));
         fleet.closed(worker, SessionId(1));
         assert_eq!(fleet.last_beat(worker), None);
-        assert!(!fleet.heartbeat(worker, SessionId(1), BTreeMap::new(), at(20)));
+        assert!(!fleet.heartbeat(worker, SessionId(1), Report::default(), at(20)));
         assert_eq!(fleet.tick(at(24)), [worker], "nor is its heartbeat");
-        assert!(fleet.heartbeat(worker, SessionId(2), BTreeMap::new(), at(25)));
+        let leaving = Report {
+            draining: true,
+            ..Report::default()
+        };
+        assert!(fleet.heartbeat(worker, SessionId(2), leaving, at(25)));
+        assert!(fleet.is_alive(worker) && !fleet.stays(worker) && fleet.ready().count() == 0);
+        fleet.heartbeat(worker, SessionId(2), Report::default(), at(26));
+        assert_eq!(fleet.ready().count(), 1);
         fleet.forget(|_| false);
         assert_eq!(fleet.alive(), 1);
     }

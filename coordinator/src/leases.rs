@@ -114,6 +114,11 @@ impl Leases {
         self.live.values().any(|live| live.record.worker == worker)
     }
 
+    /// The streams that are held, each with the worker that has it.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&StreamKey, WorkerId)> {
+        self.live.values().map(|live| (&live.record.stream, live.record.worker))
+    }
+
     /// The recordings of a worker's live publishes.
     pub(crate) fn recordings_of(&self, worker: WorkerId) -> Vec<RecordingId> {
         self.live

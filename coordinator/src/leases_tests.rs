@@ -258,7 +258,9 @@ fn what_its_worker_no_longer_names_ends_after_the_time_out() {
         world.leases.end_unnamed(&world.fleet, limit, now).unwrap().is_empty(),
         "silence leaves nothing out"
     );
-    world.fleet.heartbeat(worker, SessionId(1), BTreeMap::new(), mono);
+    world
+        .fleet
+        .heartbeat(worker, SessionId(1), crate::fleet::Report::default(), mono);
     world.leases.named(worker, &[kept.publish], mono);
     let ended = world.leases.end_unnamed(&world.fleet, limit, now).unwrap();
     assert_eq!(ended.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [lost.publish]);

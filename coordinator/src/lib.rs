@@ -5,9 +5,10 @@
 //! 1. `catalog`: templates and rules, and what they say about a stream (pure).
 //! 2. `fleet`: what is believed of each worker, and when it is no longer believed (pure).
 //! 3. `leases`: which publish holds which stream, and what it records (pure).
-//! 4. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 5. `api`: gRPC services and HTTP for operators.
-//! 6. [`start`]: puts them together.
+//! 4. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
+//! 5. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
+//! 6. `api`: gRPC services, HTTP for operators, webhooks of origins.
+//! 7. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -20,6 +21,7 @@ mod api;
 mod catalog;
 mod fleet;
 mod leases;
+mod pulls;
 mod start;
 
 pub use start::{Deps, Running, StartError, start, start_over};

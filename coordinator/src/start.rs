@@ -9,6 +9,7 @@ use std::{
 
 use actix_web::dev::ServerHandle;
 use shared::{
+    auth::SecretError,
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
     shutdown::{Phase, Shutdown},
@@ -25,7 +26,7 @@ use crate::{
         coordinator::{Leave, State, Tools},
         supervisor::{self, Handle, Supervisor},
     },
-    api::{grpc, ops},
+    api::{grpc, hooks, ops},
 };
 
 /// Time for the store to be reachable when the coordinator starts.
@@ -73,6 +74,9 @@ pub enum StartError {
     /// The store cannot be read.
     #[error("cannot load the coordinator's state")]
     Load(#[from] StoreError),
+    /// A token cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The descriptors for reflection are not whole.
     #[error("cannot set up gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -161,6 +165,7 @@ pub async fn start_over(
         metrics: deps.metrics.coordinator.clone(),
         tasks: tasks.clone(),
     };
+    let settings = hooks::Settings::load(&tools.config.hooks)?;
     let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await?;
     let shutdown = Shutdown::new();
     let (handle, supervisor) = supervisor::start(state, tools.clone());
@@ -172,12 +177,16 @@ pub async fn start_over(
             shutdown: shutdown.clone(),
         },
     )?;
+    let hooks = hooks::Hooks {
+        handle: handle.clone(),
+        settings,
+    };
     let ops = ops::Ops {
         handle: handle.clone(),
         metrics: deps.metrics,
         shutdown: shutdown.clone(),
     };
-    let http = ops::serve(http_listener, ops).map_err(|source| StartError::Bind {
+    let http = ops::serve(http_listener, ops, hooks).map_err(|source| StartError::Bind {
         what: "HTTP",
         addr: http_addr,
         source,

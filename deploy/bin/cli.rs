@@ -56,6 +56,11 @@ another takes over within seconds.")]
         #[command(subcommand)]
         command: RuleCommand,
     },
+    /// Streams that are fetched from an origin: nginx-rtmp, SRS, MediaMTX, anything that offers RTMP or HTTP-FLV.
+    Pull {
+        #[command(subcommand)]
+        command: PullCommand,
+    },
     /// Streams that are live.
     Stream {
         #[command(subcommand)]
@@ -358,6 +363,98 @@ pub(crate) struct Of {
     /// Only of this stream name.
     #[arg(long)]
     pub(crate) stream: Option<String>,
+}
+
+/// A moment as milliseconds since 1970; 0 for `none`.
+fn moment(text: &str) -> Result<i64, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|error| {
+        format!("{error}; write it like 2030-01-31T18:00:00Z or 2030-01-31T18:00:00+08:00, or none")
+    })?;
+    Ok(time.as_millisecond())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PullCommand {
+    /// Fetch a stream from an origin, on whichever worker has the least to do, until told otherwise.
+    #[command(after_help = "Examples:
+  aircheck pull create push.example.com/live/show rtmp://origin.example.com/live/show
+  aircheck pull create push.example.com/live/show http://origin.example.com/live/show.flv --until 2030-01-31T20:00:00Z
+  echo 'rtmp://origin.example.com/live/show?pass=secret' | aircheck pull create push.example.com/live/show -
+
+The stream is recorded as if it had been pushed: by the rules for its domain, app and name.
+An origin on a worker's own machine needs worker.pull.allow_loopback = true there.")]
+    Create {
+        /// DOMAIN/APP/STREAM that it is recorded as.
+        stream: String,
+        /// rtmp://HOST[:PORT]/APP/STREAM, or http:// or https:// for HTTP-FLV; - reads it from standard input.
+        url: String,
+        /// Keep it without fetching it yet.
+        #[arg(long)]
+        paused: bool,
+        /// Do not fetch it before this moment.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        from: Option<i64>,
+        /// Do not fetch it from this moment on.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        until: Option<i64>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Change the URL or the window of a source; what is not given stays.
+    #[command(after_help = "Examples:
+  aircheck pull update push.example.com/live/show --url rtmp://other.example.com/live/show
+  aircheck pull update push.example.com/live/show --until none")]
+    Update {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
+        /// Where to fetch it from; - reads it from standard input.
+        #[arg(long)]
+        url: Option<String>,
+        /// Begin of its window, or none.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        from: Option<i64>,
+        /// End of its window, or none.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        until: Option<i64>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Stop fetching a source, and keep it.
+    Pause {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Fetch a source again.
+    Resume {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List all sources, where each is fetched and how it fares.
+    List {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show one source.
+    Get {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Delete a source; if it is live, its stream ends.
+    Delete {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
+        #[command(flatten)]
+        client: Client,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Template { command } => client::run(client::templates::run(command)),
         Command::Rule { command } => client::run(client::rules::run(command)),
+        Command::Pull { command } => client::run(client::pulls::run(command)),
         Command::Stream { command } => client::run(client::streams::run(command)),
         Command::Recording { command } => client::run(client::recordings::run(command)),
         Command::File { command } => client::run(client::files::run(command)),

@@ -345,6 +345,8 @@ uuid_newtypes! {
     WorkerId
     /// One template.
     TemplateId
+    /// One pull source: a stream that is fetched from an origin.
+    PullId
     /// One task. Tasks come with the cluster; a recording's cause can already name one.
     TaskId
 }

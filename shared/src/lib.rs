@@ -4,9 +4,9 @@
 //!
 //! 1. [`ids`] and [`time`]: names, identities, and the clocks as arguments.
 //! 2. [`template`] and [`rule`]: how to record, and which streams.
-//! 3. [`recording`] and [`lease`]: what a recording is, and who may write to it.
+//! 3. [`recording`] and [`lease`]: what a recording is, and who may write to it. [`pull`]: streams fetched from an origin.
 //! 4. [`wire`]: between these types and those of gRPC.
-//! 5. [`config`]: every setting, read once.
+//! 5. [`config`] and [`auth`]: every setting, read once; credentials.
 //! 6. [`store`] and [`objects`]: where metadata and media lie.
 //! 7. [`supervise`], [`shutdown`], [`telemetry`]: how parts end, how the process ends, what it tells.
 //!
@@ -15,10 +15,12 @@
 //! * No actor, no media, no role: two users or it does not belong here.
 //! * Time, ids and randomness are arguments.
 
+pub mod auth;
 pub mod config;
 pub mod ids;
 pub mod lease;
 pub mod objects;
+pub mod pull;
 pub mod recording;
 pub mod rule;
 pub mod shutdown;

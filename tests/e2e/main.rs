@@ -7,6 +7,7 @@ mod hostile;
 mod limits;
 mod names;
 mod publishers;
+mod pulls;
 mod rules;
 mod shutdown;
 mod takeover;

@@ -8,6 +8,7 @@ use crate::{code, files, sources};
 const PURE_FILES: &[&str] = &[
     "shared/src/ids.rs",
     "shared/src/lease.rs",
+    "shared/src/pull.rs",
     "shared/src/recording.rs",
     "shared/src/rule.rs",
     "shared/src/template.rs",
@@ -17,6 +18,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/catalog.rs",
     "coordinator/src/fleet.rs",
     "coordinator/src/leases.rs",
+    "coordinator/src/pulls.rs",
     "worker/journal/src/format.rs",
     "worker/journal/src/position.rs",
     "worker/src/stream/core.rs",

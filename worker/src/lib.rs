@@ -3,11 +3,12 @@
 //! # Tour
 //!
 //! 1. [`ingest`]: sockets to journals, on a thread of its own.
-//! 2. `stream`: one publish from lease to last commit: a pure core and its actor.
-//! 3. `record`: recorders, cursors over a journal that render files on the render pool.
-//! 4. [`upload`]: where finished bytes go.
-//! 5. `control`: what is said to the coordinator.
-//! 6. [`start`]: puts them together.
+//! 2. `pull`: streams that the worker fetches from origins, into the same journals.
+//! 3. `stream`: one publish from lease to last commit: a pure core and its actor.
+//! 4. `record`: recorders, cursors over a journal that render files on the render pool.
+//! 5. [`upload`]: where finished bytes go.
+//! 6. `control`: what is said to the coordinator.
+//! 7. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -17,6 +18,7 @@
 
 mod control;
 pub mod ingest;
+mod pull;
 mod record;
 mod start;
 mod stream;

@@ -19,9 +19,10 @@ use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::control::agent::{Agent, Directive, Identity, Load};
+use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
+use crate::pull::Puller;
 use crate::record::pool::Pool;
 use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
@@ -137,6 +138,8 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
             ));
         }
     };
+    // Refused only where it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let objects = Objects::open(&root).map_err(directory("objects directory", &root))?;
     let sync = GroupSync::start(
         &[config.data_dir.clone(), root],
@@ -169,6 +172,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
             ..Default::default()
         },
     };
+    let limits = settings.limits;
     let ingest = Ingest::start(
         address,
         settings,
@@ -208,6 +212,13 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         hls_target_ms: i64::try_from(config.hls.target_segment.as_millis()).unwrap_or(6000),
         metrics: deps.metrics,
     };
+    let puller = Puller::new(
+        &config.pull,
+        limits,
+        ingest.commands(),
+        Arc::clone(&deps.clock),
+        Arc::clone(&deps.ids),
+    );
     let worker = WorkerActor {
         common,
         zone,
@@ -215,6 +226,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         commands: ingest.commands(),
         streams: BTreeMap::new(),
         load: Arc::default(),
+        puller: Arc::new(Mutex::new(puller)),
         draining: Vec::new(),
         drained: false,
         adopted,
@@ -281,6 +293,8 @@ pub(crate) struct WorkerActor {
     streams: BTreeMap<String, Addr<StreamActor>>,
     /// Live publishes, for heartbeats.
     load: Shares,
+    /// Streams that are fetched from origins.
+    puller: Arc<Mutex<Puller>>,
     draining: Vec<oneshot::Sender<()>>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
@@ -338,6 +352,10 @@ impl WorkerActor {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn puller(&self) -> std::sync::MutexGuard<'_, Puller> {
+        self.puller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn unpublished(&mut self, publish_id: &str, reason: String, ctx: &mut Context<Self>) {
         if let Ok(id) = publish_id.parse::<PublishId>() {
             self.shares().remove(&id);
@@ -383,19 +401,25 @@ impl Actor for WorkerActor {
             let (directives, inbox) = mpsc::channel(256);
             ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
             let shares = Arc::clone(&self.load);
-            let load = move || {
+            let puller = Arc::clone(&self.puller);
+            let said = move || {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
-                let loads = live
-                    .iter()
-                    .map(|(id, (progress, revision))| Load {
-                        publish: *id,
-                        progress: Arc::clone(progress),
-                        revision: Arc::clone(revision),
-                    })
-                    .collect();
-                (loads, 0)
+                let puller = puller.lock().unwrap_or_else(PoisonError::into_inner);
+                Said {
+                    publishes: live
+                        .iter()
+                        .map(|(id, (progress, revision))| Load {
+                            publish: *id,
+                            progress: Arc::clone(progress),
+                            revision: Arc::clone(revision),
+                        })
+                        .collect(),
+                    journal_bytes: 0,
+                    pulls: puller.status(),
+                    draining: puller.is_stopped(),
+                }
             };
-            ctx.spawn(agent.session(load, directives).into_actor(self));
+            ctx.spawn(agent.session(said, directives).into_actor(self));
         }
     }
 }
@@ -426,6 +450,7 @@ impl StreamHandler<Directive> for WorkerActor {
                     reason,
                 });
             }
+            Directive::SetPulls { revision, pulls } => self.puller().set(revision, pulls),
             Directive::SetRecordings(RecordingSet { publish, grant }) => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.
                 if let Some(stream) = self.streams.get(&publish.to_string()) {
@@ -460,6 +485,7 @@ impl Handler<Drain> for WorkerActor {
     fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
         let (done, waiting) = oneshot::channel();
         self.draining.push(done);
+        self.puller().stop();
         if let Err(error) = self.commands.try_send(Command::Drain) {
             error!(%error, "ingest does not take commands");
         }

@@ -8,8 +8,9 @@ use actix::{
 };
 use shared::{
     config::CoordinatorConfig,
-    ids::{IdGen, PublishId, StreamKey, WorkerId},
+    ids::{IdGen, PublishId, PullId, StreamKey, WorkerId},
     lease::{Epoch, LeaseOutcome, RefusalKind},
+    pull::PullStatus,
     recording::Recording,
     store::{PublishRecord, Repo, StoreError, StreamRecord, Txn, keys},
     supervise::ExitGuard,
@@ -22,8 +23,9 @@ use tracing::{debug, info, warn};
 use super::{committer::Committer, marker::Marker};
 use crate::{
     catalog::{Catalog, CatalogError},
-    fleet::{About, Counters, Fleet, SessionId},
+    fleet::{About, Counters, Fleet, Report, SessionId},
     leases::{self, Known, Leases, Request},
+    pulls::{Load, PullError, PullSet, Pulls},
 };
 
 /// Directives that wait for one worker. A worker that does not read them loses its session and comes back.
@@ -48,6 +50,8 @@ pub(crate) enum Down {
         /// In words.
         reason: String,
     },
+    /// What to fetch, all of it.
+    Pulls(PullSet),
 }
 
 /// What is decided upon. Loaded from the store; the store is written by nobody else.
@@ -55,6 +59,7 @@ pub(crate) struct State {
     pub(crate) catalog: Catalog,
     pub(crate) leases: Leases,
     pub(crate) fleet: Fleet,
+    pub(crate) pulls: Pulls,
 }
 
 impl State {
@@ -71,10 +76,15 @@ impl State {
                 live.push(known);
             }
         }
+        let pulls = Pulls::new(config.max_pulls, repo.all(keys::PULLS).await?);
+        for worker in pulls.workers() {
+            fleet.expect(worker, mono);
+        }
         Ok(State {
             catalog,
             leases: Leases::new(streams, live, mono),
             fleet,
+            pulls,
         })
     }
 }
@@ -158,6 +168,12 @@ impl CoordinatorActor {
             }
             Err(error) => warn!(error = &error as &dyn StdError, "publishes not ended"),
         }
+        let forget_after = self.tools.config.hooks.forget_after;
+        for (stream, txn) in self.state.pulls.forget_stale(forget_after, mono) {
+            warn!(%stream, "pull source forgotten: its origin announced the stream and did not send it");
+            self.submit_all(Ok(vec![txn]));
+        }
+        self.place_pulls();
         let leases = &self.state.leases;
         self.state.fleet.forget(|worker| leases.holds_a_stream(worker));
         self.tools
@@ -168,6 +184,58 @@ impl CoordinatorActor {
             .metrics
             .streams
             .set(i64::try_from(self.state.leases.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Gives sources that have no worker one, takes them from workers that shall not have them, and tells all that are
+    /// behind.
+    fn place_pulls(&mut self) {
+        let State {
+            pulls, fleet, leases, ..
+        } = &mut self.state;
+        let loads = |pulls: &Pulls| {
+            let load = |bits_per_second| Load {
+                streams: 0,
+                bits_per_second,
+            };
+            let mut loads: BTreeMap<_, _> = fleet.ready().map(|(worker, bits)| (worker, load(bits))).collect();
+            for (_, worker) in leases.held().filter(|(stream, _)| !pulls.has(stream)) {
+                if let Some(load) = loads.get_mut(&worker) {
+                    load.streams += 1;
+                }
+            }
+            loads
+        };
+        match pulls.plan(self.tools.clock.now(), |worker| fleet.stays(worker), loads) {
+            Ok(moved) => {
+                for moved in moved {
+                    let name = |worker: Option<WorkerId>| worker.map(|worker| self.state.fleet.name(worker));
+                    let (from, to) = (name(moved.from), name(moved.to));
+                    info!(stream = %moved.stream, from, to, "pull source placed");
+                    self.submit_all(Ok(vec![moved.txn]));
+                    for worker in [moved.from, moved.to].into_iter().flatten() {
+                        self.tell_pulls(worker);
+                    }
+                }
+            }
+            Err(error) => warn!(error = &error as &dyn StdError, "pull sources not placed"),
+        }
+    }
+
+    /// Tells a worker its set of sources if it is behind. It is told again after its next heartbeat if it still is.
+    fn tell_pulls(&mut self, worker: WorkerId) {
+        if let Some(set) = self.state.pulls.behind(worker) {
+            self.tell(worker, Down::Pulls(set));
+        }
+    }
+
+    /// Says something to a worker, if it has a session. One that does not read loses it.
+    fn tell(&mut self, worker: WorkerId, down: Down) {
+        if let Some((_, sender)) = self.sessions.get(&worker)
+            && sender.try_send(down).is_err()
+        {
+            warn!(%worker, "worker does not read its session, which is closed");
+            self.sessions.remove(&worker);
+        }
     }
 
     /// Hands in decisions that nobody waits for. A failure is the committer's to report.
@@ -230,6 +298,40 @@ impl<T: Send + 'static> Handler<Change<T>> for CoordinatorActor {
         let durable = decided.map(|(value, txn)| (value, self.committer.submit(txn)));
         Box::pin(async move {
             let (value, durable) = durable?;
+            durable.await?;
+            Ok(value)
+        })
+    }
+}
+
+/// A change of the pull sources: what the closure decides is in force at once and answered when it is durable. It names
+/// the worker whose set becomes another, if there is one.
+pub(crate) struct Arrange<T>(pub(crate) ArrangeFn<T>);
+
+type ArrangeFn<T> = Box<dyn FnOnce(&mut Pulls, Moment<'_>) -> Result<(T, Option<WorkerId>, Txn), PullError> + Send>;
+
+impl<T: Send + 'static> Message for Arrange<T> {
+    type Result = Result<T, PullError>;
+}
+
+impl<T: Send + 'static> Handler<Arrange<T>> for CoordinatorActor {
+    type Result = ResponseFuture<Result<T, PullError>>;
+
+    fn handle(&mut self, arrange: Arrange<T>, _: &mut Context<Self>) -> Self::Result {
+        let moment = Moment {
+            now: self.tools.clock.now(),
+            ids: self.tools.ids.as_ref(),
+        };
+        let decided = (arrange.0)(&mut self.state.pulls, moment);
+        let durable = decided.map(|(value, worker, txn)| (value, worker, self.committer.submit(txn)));
+        if let Ok((_, worker, _)) = &durable {
+            if let Some(worker) = *worker {
+                self.tell_pulls(worker);
+            }
+            self.place_pulls();
+        }
+        Box::pin(async move {
+            let (value, _, durable) = durable?;
             durable.await?;
             Ok(value)
         })
@@ -363,6 +465,7 @@ impl Handler<Open> for CoordinatorActor {
         drop(sender.try_send(Down::Welcome { heartbeat, timeout }));
         info!(%worker, name = about.name, rtmp = about.rtmp_addr, version = about.version, "worker session opened");
         self.state.fleet.opened(worker, id, about, self.tools.clock.monotonic());
+        self.state.pulls.forget_worker(worker);
         // Dropping the older session's sender ends it.
         self.sessions.insert(worker, (id, sender));
         self.marker.mark(self.state.leases.recordings_of(worker), false);
@@ -376,7 +479,10 @@ impl Handler<Open> for CoordinatorActor {
 pub(crate) struct Beat {
     pub(crate) worker: WorkerId,
     pub(crate) session: SessionId,
-    pub(crate) counters: BTreeMap<PublishId, Counters>,
+    pub(crate) report: Report,
+    /// The set of sources that it has carried out.
+    pub(crate) pulls_revision: u64,
+    pub(crate) pulls: BTreeMap<PullId, PullStatus>,
 }
 
 impl Handler<Beat> for CoordinatorActor {
@@ -387,26 +493,27 @@ impl Handler<Beat> for CoordinatorActor {
         Beat {
             worker,
             session,
-            counters,
+            report,
+            pulls_revision,
+            pulls,
         }: Beat,
         _: &mut Context<Self>,
     ) {
         let mono = self.tools.clock.monotonic();
-        let named: Vec<PublishId> = counters.keys().copied().collect();
-        if self.state.fleet.heartbeat(worker, session, counters, mono) {
+        let named: Vec<PublishId> = report.counters.keys().copied().collect();
+        if self.state.fleet.heartbeat(worker, session, report, mono) {
             info!(%worker, "worker is back, its streams go on");
             self.marker.mark(self.state.leases.recordings_of(worker), false);
         }
-        let Some((_, down)) = self.sessions.get(&worker).filter(|(id, _)| *id == session) else {
+        if self.sessions.get(&worker).is_none_or(|(id, _)| *id != session) {
             return;
-        };
+        }
         for (publish, reason) in self.state.leases.named(worker, &named, mono) {
             info!(%publish, %worker, reason, "worker told to drop a publish");
-            if down.try_send(Down::Drop { publish, reason }).is_err() {
-                warn!(%worker, "worker does not read its session, which is closed");
-                self.sessions.remove(&worker);
-                return;
-            }
+            self.tell(worker, Down::Drop { publish, reason });
+        }
+        if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
+            self.tell(worker, Down::Pulls(set));
         }
     }
 }

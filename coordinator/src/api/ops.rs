@@ -8,6 +8,7 @@ use shared::{
     telemetry::Metrics,
 };
 
+use super::hooks::{self, Hooks};
 use crate::actors::supervisor::Handle;
 
 /// What the pages look at.
@@ -51,11 +52,13 @@ async fn metrics(ops: web::Data<Ops>) -> HttpResponse {
 }
 
 /// Serves on a bound socket.
-pub(crate) fn serve(listener: TcpListener, ops: Ops) -> io::Result<Server> {
-    let ops = web::Data::new(ops);
+pub(crate) fn serve(listener: TcpListener, ops: Ops, hooks: Hooks) -> io::Result<Server> {
+    let (ops, hooks) = (web::Data::new(ops), web::Data::new(hooks));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(ops.clone())
+            .app_data(hooks.clone())
+            .configure(hooks::routes)
             .service(healthz)
             .service(readyz)
             .service(metrics)

@@ -5,5 +5,6 @@ mod catalog;
 mod leases;
 mod library;
 mod operators;
+mod pulls;
 mod sessions;
 mod world;

@@ -86,6 +86,10 @@ impl World {
         v1::files_client::FilesClient::new(self.channel.clone())
     }
 
+    pub(crate) fn pulls(&self) -> v1::pull_sources_client::PullSourcesClient<Channel> {
+        v1::pull_sources_client::PullSourcesClient::new(self.channel.clone())
+    }
+
     pub(crate) fn workers(&self) -> v1::workers_client::WorkersClient<Channel> {
         v1::workers_client::WorkersClient::new(self.channel.clone())
     }
@@ -249,6 +253,7 @@ impl Session {
             publishes: publishes.iter().map(live).collect(),
             journal_bytes: 1,
             cpu_milli: 2,
+            ..Default::default()
         };
         self.up
             .send(v1::WorkerUp {

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 pub use self::{size::ByteSize, validate::Role};
 use crate::{
+    auth::Secret,
     objects::ObjectsUrl,
     store::{MetadataUrl, mask},
     template::Format,
@@ -34,6 +35,8 @@ pub struct Config {
     pub objects: ObjectsConfig,
     /// The coordinator role.
     pub coordinator: CoordinatorConfig,
+    /// News from origins.
+    pub hooks: HooksConfig,
     /// The worker role.
     pub worker: WorkerConfig,
     /// Logs.
@@ -109,6 +112,8 @@ pub struct CoordinatorConfig {
     pub max_templates: usize,
     /// Most rules, 1 to 10000.
     pub max_rules: usize,
+    /// Most pull sources, 1 to 100000.
+    pub max_pulls: usize,
     /// Time between two heartbeats of a worker, 100 ms to 60 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
@@ -124,6 +129,9 @@ pub struct CoordinatorConfig {
     /// The data folder, from `[node]`. Not a setting of its own.
     #[serde(skip)]
     pub data_dir: PathBuf,
+    /// News from origins, from `[hooks]`. Not a setting of its own.
+    #[serde(skip)]
+    pub hooks: HooksConfig,
 }
 
 impl Default for CoordinatorConfig {
@@ -137,11 +145,43 @@ impl Default for CoordinatorConfig {
             record: Vec::new(),
             max_templates: 50,
             max_rules: 50,
+            max_pulls: 1_000,
             heartbeat: Duration::from_secs(2),
             worker_timeout: Duration::from_secs(10),
             offline_timeout: Duration::from_secs(600),
             publish_retention: Duration::from_secs(7 * 86_400),
             data_dir: PathBuf::new(),
+            hooks: HooksConfig::default(),
+        }
+    }
+}
+
+/// `[hooks]`: webhooks of an origin, which say which streams it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HooksConfig {
+    /// Where the origin offers a stream, with `{app}`, `{stream}` or `{path}` (both, joined by `/`) in it, such as
+    /// `rtmp://10.0.0.5/{app}/{stream}`. Absent: no webhooks.
+    pub origin: Option<String>,
+    /// Push domain that its streams are recorded under; absent: the host of `origin`.
+    pub domain: Option<String>,
+    /// What the origin shows, 16 to 512 bytes.
+    pub token: Option<Secret>,
+    /// File that holds it.
+    pub token_file: Option<PathBuf>,
+    /// A stream that a webhook announced and that cannot be fetched for so long is forgotten: the news of its end was lost. At least 10 s.
+    #[serde(with = "humantime_serde")]
+    pub forget_after: Duration,
+}
+
+impl Default for HooksConfig {
+    fn default() -> Self {
+        HooksConfig {
+            origin: None,
+            domain: None,
+            token: None,
+            token_file: None,
+            forget_after: Duration::from_secs(600),
         }
     }
 }
@@ -165,6 +205,8 @@ pub struct WorkerConfig {
     pub journal: JournalConfig,
     /// Taking streams.
     pub ingest: IngestConfig,
+    /// Fetching streams from origins.
+    pub pull: PullConfig,
     /// HLS.
     pub hls: HlsConfig,
     /// Making files from journals.
@@ -187,6 +229,7 @@ impl Default for WorkerConfig {
             drain_grace: Duration::from_secs(30),
             journal: JournalConfig::default(),
             ingest: IngestConfig::default(),
+            pull: PullConfig::default(),
             hls: HlsConfig::default(),
             render: RenderConfig::default(),
             data_dir: PathBuf::new(),
@@ -248,6 +291,37 @@ impl Default for IngestConfig {
             max_connections: 10_000,
             max_message: ByteSize::mib(16),
             max_partial: ByteSize::mib(32),
+        }
+    }
+}
+
+/// `[worker.pull]`: fetching streams from origins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PullConfig {
+    /// Origins at loopback addresses may be reached.
+    pub allow_loopback: bool,
+    /// Origins at link-local addresses, among them the metadata services of clouds, may be reached.
+    pub allow_link_local: bool,
+    /// Time for reaching an origin until it agrees to send, 1 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Silence of an origin that was sending, after which it is connected to anew; 1 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// Longest wait between two tries, 1 s to 10 min. The first is 0.5 s; each is twice the one before, give or take a quarter.
+    #[serde(with = "humantime_serde")]
+    pub longest_wait: Duration,
+}
+
+impl Default for PullConfig {
+    fn default() -> Self {
+        PullConfig {
+            allow_loopback: false,
+            allow_link_local: false,
+            connect_timeout: Duration::from_secs(10),
+            silence: Duration::from_secs(10),
+            longest_wait: Duration::from_secs(15),
         }
     }
 }
@@ -419,6 +493,7 @@ impl Config {
     /// Fills in what one section takes from another.
     fn derive(&mut self) {
         self.coordinator.data_dir.clone_from(&self.node.data_dir);
+        self.coordinator.hooks.clone_from(&self.hooks);
         self.worker.data_dir.clone_from(&self.node.data_dir);
         self.worker.objects = Some(
             self.objects

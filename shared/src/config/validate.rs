@@ -66,6 +66,8 @@ impl Config {
         let c = &self.coordinator;
         count_within("coordinator.max_templates", c.max_templates as u64, 1, 10_000)?;
         count_within("coordinator.max_rules", c.max_rules as u64, 1, 10_000)?;
+        count_within("coordinator.max_pulls", c.max_pulls as u64, 1, 100_000)?;
+        self.validate_hooks()?;
         within(
             "coordinator.heartbeat",
             c.heartbeat,
@@ -139,6 +141,36 @@ impl Config {
         Ok(())
     }
 
+    fn validate_hooks(&self) -> Result<(), ConfigError> {
+        let hooks = &self.hooks;
+        let Some(origin) = &hooks.origin else {
+            return Ok(());
+        };
+        if !(origin.contains("{stream}") || origin.contains("{path}")) {
+            return invalid(
+                "hooks.origin has neither {stream} nor {path} in it: write it like rtmp://10.0.0.5/{app}/{stream}",
+            );
+        }
+        if let Err(error) = crate::pull::from_template(origin, "app", "stream") {
+            return invalid(format!("hooks.origin: {error}"));
+        }
+        if let Some(domain) = &hooks.domain
+            && let Err(error) = crate::ids::check_domain(domain)
+        {
+            return invalid(format!("hooks.domain: {error}"));
+        }
+        if hooks.forget_after < Duration::from_secs(10) {
+            return invalid("hooks.forget_after is less than 10 s");
+        }
+        match (&hooks.token, &hooks.token_file) {
+            (Some(_), Some(_)) => invalid("hooks.token and hooks.token_file are both given: give one"),
+            (None, None) => invalid(
+                "hooks.origin is given without hooks.token or hooks.token_file: whoever reaches the HTTP port could have anything pulled",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     fn validate_worker(&self) -> Result<(), ConfigError> {
         let w = &self.worker;
         within(
@@ -188,6 +220,13 @@ impl Config {
                 "worker.ingest.max_partial ({}) is less than worker.ingest.max_message ({}): such a message could never arrive",
                 w.ingest.max_partial, w.ingest.max_message
             ));
+        }
+        for (name, value) in [
+            ("worker.pull.connect_timeout", w.pull.connect_timeout),
+            ("worker.pull.silence", w.pull.silence),
+            ("worker.pull.longest_wait", w.pull.longest_wait),
+        ] {
+            within(name, value, Duration::from_secs(1), Duration::from_secs(600))?;
         }
         within(
             "worker.hls.target_segment",

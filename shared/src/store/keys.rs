@@ -10,6 +10,7 @@
 //! | `v1/decision` | term and number of the last decision of a leader |
 //! | `v1/template/ID` | [`Template`](crate::template::Template) |
 //! | `v1/rule/NAME/NAME or */NAME or *` | [`Rule`](crate::rule::Rule) |
+//! | `v1/pull/ID` | [`PullSource`](crate::pull::PullSource) |
 //! | `v1/stream/PATH` | [`StreamRecord`](super::StreamRecord): epoch and owner of a stream |
 //! | `v1/publish/ID` | [`PublishRecord`](super::PublishRecord): what was granted to a publish |
 //! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
@@ -19,7 +20,7 @@
 //! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
-    ids::{FileId, PublishId, RecordingId, StreamKey, TemplateId, safe_path_component},
+    ids::{FileId, PublishId, PullId, RecordingId, StreamKey, TemplateId, safe_path_component},
     recording::MediaFile,
     rule::RuleKey,
 };
@@ -34,6 +35,8 @@ pub const DECISION: &str = "v1/decision";
 pub const TEMPLATES: &str = "v1/template/";
 /// All rules.
 pub const RULES: &str = "v1/rule/";
+/// All pull sources.
+pub const PULLS: &str = "v1/pull/";
 /// All streams.
 pub const STREAMS: &str = "v1/stream/";
 /// All publishes.
@@ -61,6 +64,12 @@ pub fn rule(key: &RuleKey) -> String {
         part(key.app()),
         part(key.stream())
     )
+}
+
+/// A pull source.
+#[must_use]
+pub fn pull(id: PullId) -> String {
+    format!("{PULLS}{id}")
 }
 
 /// A stream's epoch and owner.

@@ -13,6 +13,7 @@ pub mod etcd;
 pub mod flv;
 pub mod frames;
 pub mod ledger;
+pub mod origin;
 pub mod pacer;
 pub mod programs;
 pub mod publisher;

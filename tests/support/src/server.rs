@@ -22,6 +22,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(40);
 #[derive(Debug, Clone)]
 pub struct Setup {
     binary: PathBuf,
+    role: &'static str,
     data: PathBuf,
     record: Option<String>,
     more: Vec<String>,
@@ -35,11 +36,37 @@ impl Setup {
     pub fn new(binary: impl Into<PathBuf>, data: &Path) -> Self {
         Self {
             binary: binary.into(),
+            role: "standalone",
             data: data.to_owned(),
             record: None,
             more: Vec::new(),
             env: Vec::new(),
             disk_mb: None,
+        }
+    }
+
+    /// `coordinator` with its data in `data`, over the metadata at `metadata`.
+    #[must_use]
+    pub fn coordinator(binary: impl Into<PathBuf>, data: &Path, metadata: &str) -> Self {
+        let mut setup = Self::new(binary, data).args(&["--metadata", metadata]);
+        setup.role = "coordinator";
+        setup
+    }
+
+    /// `worker` with its data in `data`, that speaks to the coordinator at `coordinator`.
+    #[must_use]
+    pub fn worker(binary: impl Into<PathBuf>, data: &Path, coordinator: &str) -> Self {
+        let mut setup = Self::new(binary, data).args(&["--coordinator", coordinator]);
+        setup.role = "worker";
+        setup
+    }
+
+    /// The doors that the role has.
+    fn doors(&self) -> &'static [&'static str] {
+        match self.role {
+            "coordinator" => &["http", "grpc"],
+            "worker" => &["rtmp"],
+            _ => &["rtmp", "http", "grpc"],
         }
     }
 
@@ -102,9 +129,9 @@ impl Setup {
         }
         let log = self.data.with_extension("log");
         let mut command = self.program();
-        command.arg("standalone").arg("--data-dir").arg(&self.data);
-        for flag in ["--rtmp", "--http", "--grpc"] {
-            command.args([flag, "127.0.0.1:0"]);
+        command.arg(self.role).arg("--data-dir").arg(&self.data);
+        for door in self.doors() {
+            command.args([&format!("--{door}"), "127.0.0.1:0"]);
         }
         if let Some(formats) = &self.record {
             command.args(["--record", formats]);
@@ -152,6 +179,9 @@ impl Setup {
             ("http", &mut server.http),
             ("grpc", &mut server.grpc),
         ] {
+            if !self.doors().contains(&name) {
+                continue;
+            }
             let address = said[name].as_str().with_context(|| format!("no {name} in {said}"))?;
             *slot = address.parse().with_context(|| format!("{name}: {address}"))?;
         }
@@ -200,6 +230,12 @@ impl Server {
     #[must_use]
     pub fn rtmp(&self) -> SocketAddr {
         self.rtmp
+    }
+
+    /// Where gRPC is served, as a URL.
+    #[must_use]
+    pub fn grpc_url(&self) -> String {
+        format!("http://{}", self.grpc)
     }
 
     /// Where the HTTP side listens.
@@ -335,6 +371,14 @@ impl Server {
     /// # Errors
     /// The command fails, or a file is not where the library says.
     pub fn files(&self, stream: &str) -> Result<Vec<MediaFile>> {
+        self.files_in(stream, &self.data().join("objects"))
+    }
+
+    /// As [`Server::files`], with the objects in this folder.
+    ///
+    /// # Errors
+    /// As [`Server::files`].
+    pub fn files_in(&self, stream: &str, objects: &Path) -> Result<Vec<MediaFile>> {
         let recordings = self.recordings(stream)?;
         let mut files = Vec::new();
         for recording in recordings.iter().rev() {
@@ -347,7 +391,7 @@ impl Server {
                 let key = record["object_key"]
                     .as_str()
                     .with_context(|| format!("no object key in {record}"))?;
-                let path = self.data().join("objects").join(key);
+                let path = objects.join(key);
                 ensure!(
                     path.is_file(),
                     "the library names {}, which is not there",

@@ -2,6 +2,7 @@
 //!
 //! Every call is idempotent, so a call whose answer was lost is simply made again. Recording does not wait for any of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
     StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
-use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
+use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, LeaseOutcome, RecordingSet};
+use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::wire::fenced_from_details;
 use tokio::sync::mpsc;
@@ -36,6 +38,16 @@ pub(crate) struct Load {
     pub(crate) revision: Arc<AtomicU64>,
 }
 
+/// What the heartbeat says of the worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Said {
+    pub(crate) publishes: Vec<Load>,
+    pub(crate) journal_bytes: u64,
+    /// The set of pulled streams that is carried out, and how each fares.
+    pub(crate) pulls: (u64, BTreeMap<PullId, PullStatus>),
+    pub(crate) draining: bool,
+}
+
 /// A directive from the coordinator.
 #[derive(Debug)]
 pub(crate) enum Directive {
@@ -45,6 +57,11 @@ pub(crate) enum Directive {
     },
     /// What a live publish is to record from now on.
     SetRecordings(RecordingSet),
+    /// What to fetch from origins, all of it.
+    SetPulls {
+        revision: u64,
+        pulls: Vec<Pull>,
+    },
 }
 
 /// Who this worker is.
@@ -181,10 +198,10 @@ impl Agent {
     }
 
     /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.
-    pub(crate) async fn session(self, load: impl Fn() -> (Vec<Load>, u64) + Send, directives: mpsc::Sender<Directive>) {
+    pub(crate) async fn session(self, said: impl Fn() -> Said + Send, directives: mpsc::Sender<Directive>) {
         let mut wait = FIRST_WAIT;
         while !directives.is_closed() {
-            match self.one_session(&load, &directives).await {
+            match self.one_session(&said, &directives).await {
                 Ok(()) => wait = FIRST_WAIT,
                 Err(status) => debug!(error = %status.message(), code = ?status.code(), "coordinator session ended"),
             }
@@ -194,7 +211,7 @@ impl Agent {
 
     async fn one_session(
         &self,
-        load: &(impl Fn() -> (Vec<Load>, u64) + Send),
+        said: &(impl Fn() -> Said + Send),
         directives: &mpsc::Sender<Directive>,
     ) -> Result<(), Status> {
         let (up, outbox) = mpsc::channel::<WorkerUp>(16);
@@ -215,7 +232,7 @@ impl Agent {
         request.set_timeout(Duration::from_secs(365 * 24 * 3600));
         let mut down = self.client().session(request).await?.into_inner();
         let mut beat = tokio::time::interval(Duration::from_secs(2));
-        let mut before = std::collections::BTreeMap::new();
+        let mut before = BTreeMap::new();
         loop {
             tokio::select! {
                 biased;
@@ -236,13 +253,28 @@ impl Agent {
                         }
                         Err(error) => warn!(%error, "the coordinator sent a set of recordings that cannot be read"),
                     },
+                    Some(coordinator_down::Message::SetPulls(set)) => {
+                        let directive = Directive::SetPulls { revision: set.revision, pulls: readable(set.pulls) };
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                        // Said at once, so that the coordinator need not say it again.
+                        beat.reset_immediately();
+                    }
                     None => return Ok(()),
                 },
                 now = beat.tick() => {
-                    let (live, journal_bytes) = load();
+                    let said = said();
+                    let live = said.publishes;
                     let publishes = live.iter().map(|l| counters(l, now, &mut before)).collect();
                     before.retain(|id, _| live.iter().any(|l| l.publish == *id));
-                    let heartbeat = Heartbeat { publishes, journal_bytes, cpu_milli: 0 };
+                    let (pulls_revision, pulls) = said.pulls;
+                    let heartbeat = Heartbeat {
+                        publishes,
+                        journal_bytes: said.journal_bytes,
+                        cpu_milli: 0,
+                        pulls_revision,
+                        pulls: pulls.iter().map(pull_status).collect(),
+                        draining: said.draining,
+                    };
                     up.send(WorkerUp { message: Some(worker_up::Message::Heartbeat(heartbeat)) }).await.map_err(gone)?;
                 }
                 () = directives.closed() => return Ok(()),
@@ -251,7 +283,7 @@ impl Agent {
     }
 }
 
-type Before = std::collections::BTreeMap<PublishId, (tokio::time::Instant, u64)>;
+type Before = BTreeMap<PublishId, (tokio::time::Instant, u64)>;
 
 fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> LivePublish {
     let snapshot = load.progress.snapshot();
@@ -272,6 +304,26 @@ fn counters(load: &Load, now: tokio::time::Instant, before: &mut Before) -> Live
         publish_id: load.publish.to_string(),
         counters: Some(counters),
         revision: load.revision.load(Ordering::Relaxed),
+    }
+}
+
+/// The sources of a set that can be read. What cannot, from a later coordinator perhaps, is named and left out.
+fn readable(pulls: Vec<proto::v1::Pull>) -> Vec<Pull> {
+    let read = |pull: proto::v1::Pull| {
+        let id = pull.pull_id.clone();
+        Pull::try_from(pull)
+            .inspect_err(|error| warn!(pull = id, %error, "a stream cannot be pulled"))
+            .ok()
+    };
+    pulls.into_iter().filter_map(read).collect()
+}
+
+fn pull_status((id, status): (&PullId, &PullStatus)) -> proto::v1::PullStatus {
+    proto::v1::PullStatus {
+        pull_id: id.to_string(),
+        state: proto::v1::PullSourceState::from(status.state).into(),
+        error: status.error.clone(),
+        failures: status.failures,
     }
 }
 

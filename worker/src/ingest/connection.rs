@@ -1,4 +1,5 @@
-//! One RTMP connection: its socket, its session, and the journal of what it publishes.
+//! One publisher: where its media comes from, a socket with an RTMP session or a feed that this worker fetches, and the
+//! journal of what it publishes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use journal::{Batch, Control, JournalError, Writer};
 use media::rtmp::{Handler, MediaTag, PublishRequest, ServerSession, Unpublish, Verdict};
 
+use super::feed::Feed;
 use super::pace::Pace;
 
 /// Bytes read from one socket before another gets its turn.
@@ -90,9 +92,8 @@ pub(super) trait Admission {
 /// One client.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: TcpStream,
+    source: Source,
     pub(super) peer: SocketAddr,
-    session: ServerSession,
     pub(super) publishing: Option<Publishing>,
     pub(super) pace: Pace,
     /// When bytes last came. Milliseconds, monotonic.
@@ -100,6 +101,19 @@ pub(super) struct Connection {
     /// When it last began or ended a publish, or connected.
     pub(super) idle_since_ms: u64,
     accepted: bool,
+}
+
+/// Where a publisher's media comes from.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are clients, whose connection is boxed as a whole"
+)]
+enum Source {
+    /// A client that pushes.
+    Client { socket: TcpStream, session: ServerSession },
+    /// An origin that is pulled from.
+    Origin(Feed),
 }
 
 /// What one visit found.
@@ -187,21 +201,34 @@ impl Connection {
     pub(super) fn new(socket: TcpStream, peer: SocketAddr, session: ServerSession, now_ms: u64) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
+        Ok(Self::over(Source::Client { socket, session }, peer, now_ms))
+    }
+
+    /// What this worker fetches from an origin.
+    pub(super) fn fed(feed: Feed, now_ms: u64) -> Self {
+        let origin = feed.origin;
+        Self::over(Source::Origin(feed), origin, now_ms)
+    }
+
+    fn over(source: Source, peer: SocketAddr, now_ms: u64) -> Self {
+        Self {
+            source,
             peer,
-            session,
             publishing: None,
             pace: Pace::new(now_ms),
             heard_ms: now_ms,
             idle_since_ms: now_ms,
             accepted: false,
-        })
+        }
     }
 
     /// True where the socket holds bytes, or news of its end, that were not read yet.
     pub(super) fn has_unread(&self) -> bool {
-        match self.socket.peek(&mut [0u8; 1]) {
+        let socket = match &self.source {
+            Source::Client { socket, .. } => socket,
+            Source::Origin(feed) => return feed.has_unread(),
+        };
+        match socket.peek(&mut [0u8; 1]) {
             Ok(n) => n > 0,
             Err(e) => e.kind() == ErrorKind::Interrupted,
         }
@@ -209,7 +236,11 @@ impl Connection {
 
     /// True where the peer has closed or reset the connection.
     pub(super) fn is_gone(&self) -> bool {
-        match self.socket.peek(&mut [0u8; 1]) {
+        let socket = match &self.source {
+            Source::Client { socket, .. } => socket,
+            Source::Origin(feed) => return feed.is_gone(),
+        };
+        match socket.peek(&mut [0u8; 1]) {
             Ok(n) => n == 0,
             Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
         }
@@ -223,47 +254,6 @@ impl Connection {
         admission: &mut A,
         now: Now,
     ) -> Visited {
-        let mut visited = Visited {
-            bytes: 0,
-            more: false,
-            ending: None,
-        };
-        loop {
-            let read = match self.socket.read(scratch) {
-                Ok(0) => {
-                    visited.ending = Some(Ending::new("peer_closed", "the publisher closed the connection"));
-                    break;
-                }
-                Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => {
-                    visited.ending = Some(Ending::new("connection_lost", format!("the connection was lost: {e}")));
-                    break;
-                }
-            };
-            self.heard_ms = now.mono_ms;
-            visited.bytes += read as u64;
-            visited.ending = self.take(scratch.get(..read).unwrap_or(&[]), batch, admission, now);
-            if visited.ending.is_some() || read < scratch.len() {
-                break;
-            }
-            if visited.bytes >= VISIT_BYTES {
-                visited.more = true;
-                break;
-            }
-        }
-        if self.publishing.is_some() != self.accepted {
-            self.accepted = self.publishing.is_some();
-            self.idle_since_ms = now.mono_ms;
-        }
-        if let Some(ending) = self.flush() {
-            visited.ending.get_or_insert(ending);
-        }
-        visited
-    }
-
-    fn take<A: Admission>(&mut self, bytes: &[u8], batch: &mut Batch, admission: &mut A, now: Now) -> Option<Ending> {
         let mut visit = Visit {
             publishing: &mut self.publishing,
             batch,
@@ -272,43 +262,133 @@ impl Connection {
             now,
             failed: None,
         };
-        let fed = self.session.feed(bytes, &mut visit);
-        let failed = visit.failed.take();
-        if let Some(publishing) = self.publishing.as_mut()
-            && let Err(error) = publishing.writer.commit(batch)
-        {
-            admission.write_failed(&publishing.publish_id, &error);
-            let lost = publishing.lost(batch, &error, now);
-            return Some(lost);
-        }
-        // A refusal in words says more than the session's error that follows from it.
-        failed.or_else(|| fed.err().map(|error| Ending::new(error.kind(), error.to_string())))
-    }
-
-    /// Sends what the session wants sent, as far as the socket takes it.
-    fn flush(&mut self) -> Option<Ending> {
-        let output = self.session.output();
-        while !output.is_empty() {
-            match self.socket.write(output) {
-                Ok(0) => break,
-                Ok(n) => drop(output.drain(..n)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Some(Ending::new("connection_lost", format!("the connection was lost: {e}"))),
+        let visited = match &mut self.source {
+            Source::Client { socket, session } => {
+                let mut visited = read_client(socket, session, scratch, &mut visit);
+                if let Some(ending) = flush(socket, session) {
+                    visited.ending.get_or_insert(ending);
+                }
+                visited
             }
+            Source::Origin(feed) => take_feed(feed, &mut visit),
+        };
+        if visited.bytes > 0 {
+            self.heard_ms = now.mono_ms;
         }
-        None
+        if self.publishing.is_some() != self.accepted {
+            self.accepted = self.publishing.is_some();
+            self.idle_since_ms = now.mono_ms;
+        }
+        visited
     }
 
     /// Ends the connection: the journal gets its last record, the client a word if it can still hear one.
     pub(super) fn end<A: Admission>(mut self, ending: &Ending, batch: &mut Batch, admission: &mut A, now: Now) {
         if let Some(publishing) = self.publishing.take() {
-            if !matches!(ending.kind, "peer_closed" | "connection_lost") {
-                self.session.refuse("NetStream.Publish.Denied", &ending.reason);
+            if let Source::Client { session, .. } = &mut self.source
+                && !matches!(ending.kind, "peer_closed" | "connection_lost")
+            {
+                session.refuse("NetStream.Publish.Denied", &ending.reason);
             }
             close(publishing, batch, admission, ending.kind, now);
         }
-        let _ = self.flush();
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        match &mut self.source {
+            Source::Client { socket, session } => {
+                let _ = flush(socket, session);
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            Source::Origin(feed) => feed.close(&ending.reason),
+        }
     }
+}
+
+impl<A: Admission> Visit<'_, A> {
+    /// Writes what was handed on to the journal.
+    fn commit(&mut self) -> Option<Ending> {
+        if let Some(publishing) = self.publishing.as_mut()
+            && let Err(error) = publishing.writer.commit(self.batch)
+        {
+            self.admission.write_failed(&publishing.publish_id, &error);
+            return Some(publishing.lost(self.batch, &error, self.now));
+        }
+        None
+    }
+}
+
+fn read_client<A: Admission>(
+    socket: &mut TcpStream,
+    session: &mut ServerSession,
+    scratch: &mut [u8],
+    visit: &mut Visit<'_, A>,
+) -> Visited {
+    let mut visited = Visited {
+        bytes: 0,
+        more: false,
+        ending: None,
+    };
+    loop {
+        let read = match socket.read(scratch) {
+            Ok(0) => {
+                visited.ending = Some(Ending::new("peer_closed", "the publisher closed the connection"));
+                break;
+            }
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => {
+                visited.ending = Some(Ending::new("connection_lost", format!("the connection was lost: {e}")));
+                break;
+            }
+        };
+        visited.bytes += read as u64;
+        let fed = session.feed(scratch.get(..read).unwrap_or(&[]), visit);
+        let failed = visit.failed.take();
+        visited.ending = visit.commit().or(failed).or_else(|| {
+            // A refusal in words says more than the session's error that follows from it.
+            fed.err().map(|error| Ending::new(error.kind(), error.to_string()))
+        });
+        if visited.ending.is_some() || read < scratch.len() {
+            break;
+        }
+        if visited.bytes >= VISIT_BYTES {
+            visited.more = true;
+            break;
+        }
+    }
+    visited
+}
+
+/// Takes what an origin sent; its first tag begins the publish.
+fn take_feed<A: Admission>(feed: &mut Feed, visit: &mut Visit<'_, A>) -> Visited {
+    let mut visited = Visited {
+        bytes: 0,
+        more: false,
+        ending: None,
+    };
+    if visit.publishing.is_none() && feed.has_unread() {
+        visit.on_publish(&feed.request);
+        visited.ending = visit.failed.take();
+        if visited.ending.is_some() {
+            return visited;
+        }
+    }
+    let (bytes, ended) = feed.take(|tag| visit.on_media(tag));
+    visited.bytes = bytes;
+    visited.ending = visit.commit().or(ended);
+    visited
+}
+
+/// Sends what the session wants sent, as far as the socket takes it.
+fn flush(socket: &mut TcpStream, session: &mut ServerSession) -> Option<Ending> {
+    let output = session.output();
+    while !output.is_empty() {
+        match socket.write(output) {
+            Ok(0) => break,
+            Ok(n) => drop(output.drain(..n)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Some(Ending::new("connection_lost", format!("the connection was lost: {e}"))),
+        }
+    }
+    None
 }

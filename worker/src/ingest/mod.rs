@@ -6,6 +6,7 @@
 //! read the journal when they like. A slow disk does, and then TCP holds the publishers back; nobody is dropped for it.
 
 mod connection;
+pub(crate) mod feed;
 mod pace;
 pub mod poller;
 
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Progress, Publish};
+
+pub use feed::Feed;
 
 /// Bounds and times of the ingest thread.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub enum Event {
 /// What the worker tells the ingest thread.
 #[derive(Debug)]
 pub enum Command {
+    /// Journal what is fetched from an origin. It begins with its first tag, and counts as a connection.
+    Feed(Feed),
     /// End one publish and close its connection.
     Close {
         /// Which publish.

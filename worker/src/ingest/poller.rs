@@ -14,6 +14,7 @@ use shared::time::Clock;
 use tracing::{debug, info, warn};
 
 use super::connection::{Admission, Connection, Ending, Now, Publishing, failure_kind};
+use super::feed::Feed;
 use super::{Command, Event, Live, Settings};
 use shared::telemetry::{Reason, WorkerMetrics};
 
@@ -366,6 +367,7 @@ impl Poller {
     fn obey(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
+                Ok(Command::Feed(feed)) => self.take_in(feed),
                 Ok(Command::Close { publish_id, reason }) => {
                     let place = self
                         .desk
@@ -420,6 +422,16 @@ impl Poller {
                 }
             }
         }
+    }
+
+    fn take_in(&mut self, feed: Feed) {
+        if self.places.len() - self.free.len() >= self.desk.settings.max_connections {
+            self.desk.refused("max_connections");
+            feed.close("this worker has as many connections as worker.ingest.max_connections allows");
+            return;
+        }
+        let now = self.desk.now();
+        self.settle(Box::new(Connection::fed(feed, now.mono_ms)), now);
     }
 
     fn settle(&mut self, connection: Box<Connection>, now: Now) {
@@ -501,13 +513,16 @@ impl Poller {
         }
         self.free.push(place);
         let peer = connection.peer;
-        if matches!(ending.kind, "peer_closed") {
+        if matches!(ending.kind, "peer_closed" | "pull_stopped" | "origin_ended") {
             debug!(%peer, kind = ending.kind, "connection ended");
         } else {
             warn!(%peer, kind = ending.kind, reason = %ending.reason, "connection ended");
         }
         self.desk.metrics.connections.dec();
-        if !matches!(ending.kind, "peer_closed" | "worker_stopped") {
+        if !matches!(
+            ending.kind,
+            "peer_closed" | "worker_stopped" | "pull_stopped" | "origin_ended"
+        ) {
             self.desk
                 .metrics
                 .connection_errors

@@ -2,6 +2,7 @@
 //! the actor or the library.
 
 mod files;
+mod pulls;
 mod recordings;
 mod rules;
 mod status;
@@ -64,6 +65,10 @@ pub(crate) fn serve(
                 v1::recordings_server::RecordingsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(
+                v1::pull_sources_server::PullSourcesServer::new(api.clone())
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
             .add_service(v1::workers_server::WorkersServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
                 shutdown.reached(Phase::Draining).await;

@@ -8,7 +8,7 @@ use shared::{
 };
 use tonic::{Code, Status};
 
-use crate::{actors::supervisor::Restarting, catalog::CatalogError};
+use crate::{actors::supervisor::Restarting, catalog::CatalogError, pulls::PullError};
 
 /// `?` in services: anything that can go wrong there has a status.
 #[derive(Debug)]
@@ -82,6 +82,19 @@ impl From<CatalogError> for Failure {
             CatalogError::TooManyTemplates(_) | CatalogError::TooManyRules(_) => Code::ResourceExhausted,
             CatalogError::InUse { .. } => Code::FailedPrecondition,
             CatalogError::Store(error) => return error.clone().into(),
+        };
+        Failure(status(code, error))
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        let code = match &error {
+            PullError::Exists(_) => Code::AlreadyExists,
+            PullError::None(_) => Code::NotFound,
+            PullError::TooMany(_) => Code::ResourceExhausted,
+            PullError::Url(_) | PullError::Window | PullError::Past => Code::InvalidArgument,
+            PullError::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))
     }

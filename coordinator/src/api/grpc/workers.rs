@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, pin::Pin};
 use futures_util::{Stream, StreamExt as _, stream};
 use proto::v1;
 use shared::{
-    ids::{PublishId, RecordingId, StreamKey, WorkerId},
+    ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, FencingToken},
+    pull::PullStatus,
     recording::MediaFile,
     shutdown::Phase,
     store::{CommitError, RecordingUpdate},
@@ -22,7 +23,7 @@ use tracing::debug;
 use super::{Api, peer, status::Failure};
 use crate::{
     actors::coordinator::{Acquire, Beat, Closed, Down, Open, Release, Session, load_known},
-    fleet::{About, Counters, SessionId},
+    fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
 };
 
@@ -53,12 +54,16 @@ fn down(message: Down) -> v1::CoordinatorDown {
             publish_id: publish.to_string(),
             reason,
         }),
+        Down::Pulls(set) => Message::SetPulls(v1::SetPulls {
+            revision: set.revision,
+            pulls: set.pulls.iter().map(Into::into).collect(),
+        }),
     };
     v1::CoordinatorDown { message: Some(message) }
 }
 
-fn counters(beat: v1::Heartbeat) -> Result<BTreeMap<PublishId, Counters>, WireError> {
-    if beat.publishes.len() > MAX_PUBLISHES {
+fn counters(publishes: Vec<v1::LivePublish>) -> Result<BTreeMap<PublishId, Counters>, WireError> {
+    if publishes.len() > MAX_PUBLISHES {
         return Err(WireError::new(
             "publishes",
             format!("has more than {MAX_PUBLISHES} entries"),
@@ -74,7 +79,34 @@ fn counters(beat: v1::Heartbeat) -> Result<BTreeMap<PublishId, Counters>, WireEr
         };
         Ok((wire::id("publishes.publish_id", &publish.publish_id)?, counted))
     };
-    beat.publishes.into_iter().map(read).collect()
+    publishes.into_iter().map(read).collect()
+}
+
+fn pull_statuses(pulls: Vec<v1::PullStatus>) -> Result<BTreeMap<PullId, PullStatus>, WireError> {
+    if pulls.len() > MAX_PUBLISHES {
+        return Err(WireError::new(
+            "pulls",
+            format!("has more than {MAX_PUBLISHES} entries"),
+        ));
+    }
+    let read = |pull: v1::PullStatus| Ok((wire::id("pull_id", &pull.pull_id)?, PullStatus::try_from(pull)?));
+    pulls
+        .into_iter()
+        .map(|pull| read(pull).map_err(|error: WireError| error.within("pulls")))
+        .collect()
+}
+
+fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<Beat, WireError> {
+    Ok(Beat {
+        worker,
+        session,
+        report: Report {
+            counters: counters(beat.publishes)?,
+            draining: beat.draining,
+        },
+        pulls_revision: beat.pulls_revision,
+        pulls: pull_statuses(beat.pulls)?,
+    })
 }
 
 /// The first message of a session.
@@ -125,18 +157,10 @@ async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening)
             })) => beat,
             Some(Ok(_)) => break Some(Failure::invalid("after hello a worker sends heartbeats").into()),
         };
-        match counters(beat) {
+        match beat_of(worker, session, beat) {
             Err(error) => break Some(Failure::from(error).into()),
-            Ok(counters) => {
-                let heard = api
-                    .handle
-                    .ask(Beat {
-                        worker,
-                        session,
-                        counters,
-                    })
-                    .await;
-                if let Err(error) = heard {
+            Ok(beat) => {
+                if let Err(error) = api.handle.ask(beat).await {
                     break Some(Failure::from(error).into());
                 }
             }

@@ -21,6 +21,8 @@ pub(super) const AGGREGATE: u8 = 22;
 
 /// User control events. RTMP 1.0 §7.1.7.
 pub(super) const STREAM_BEGIN: u16 = 0;
+pub(super) const STREAM_EOF: u16 = 1;
+pub(super) const SET_BUFFER_LENGTH: u16 = 3;
 pub(super) const PING_REQUEST: u16 = 6;
 pub(super) const PING_RESPONSE: u16 = 7;
 
@@ -81,7 +83,7 @@ pub(super) fn without_selector(payload: &[u8]) -> &[u8] {
 }
 
 /// A data message of type 15 as AMF0, if any of its values is AMF3.
-pub(super) fn data_to_amf0(body: &[u8]) -> Option<Vec<u8>> {
+fn data_to_amf0(body: &[u8]) -> Option<Vec<u8>> {
     let mut decoder = amf::Decoder::new(body);
     let mut converted = Vec::new();
     while let Some(value) = decoder.next_value().ok()? {
@@ -91,11 +93,25 @@ pub(super) fn data_to_amf0(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What of a data message stands in a file: all but the request to store it. `None`: nothing.
-pub(super) fn stored_data(body: &[u8]) -> Option<&[u8]> {
+fn stored_data(body: &[u8]) -> Option<&[u8]> {
     match amf::leading_string(body) {
         Some((b"@setDataFrame", stored)) => Some(stored),
         Some((b"@clearDataFrame", _)) => None,
         _ => Some(body),
+    }
+}
+
+/// Hands on what of a data message of either type stands in a file, as AMF0.
+pub(super) fn with_stored_data(type_id: u8, payload: &[u8], hand_on: &mut dyn FnMut(&[u8])) {
+    let converted;
+    let mut body = payload;
+    if type_id == DATA_AMF3 {
+        body = without_selector(payload);
+        converted = data_to_amf0(body);
+        body = converted.as_deref().unwrap_or(body);
+    }
+    if let Some(body) = stored_data(body) {
+        hand_on(body);
     }
 }
 

@@ -7,7 +7,7 @@
 //! 3. `message`: message types, control messages, aggregates, commands.
 //! 4. `address`: which domain, app and stream a publish means.
 //! 5. [`ServerSession`]: the conversation as a server has it.
-//! 6. [`ClientSession`]: the conversation as a publisher has it.
+//! 6. [`ClientSession`]: the conversation as a publisher or a player has it.
 //!
 //! # Invariants
 //!

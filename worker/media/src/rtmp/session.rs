@@ -271,20 +271,13 @@ impl Talk {
                 });
             }
             message::DATA_AMF0 | message::DATA_AMF3 => {
-                let converted;
-                let mut body = payload;
-                if type_id == message::DATA_AMF3 {
-                    body = message::without_selector(payload);
-                    converted = message::data_to_amf0(body);
-                    body = converted.as_deref().unwrap_or(body);
-                }
-                if let Some(body) = message::stored_data(body) {
+                message::with_stored_data(type_id, payload, &mut |body| {
                     handler.on_media(MediaTag {
                         tag_type: message::DATA_AMF0,
                         timestamp_ms,
                         body,
                     });
-                }
+                });
             }
             _ => {}
         }
