@@ -3,7 +3,7 @@
 //! # Tour
 //!
 //! 1. [`ids`] and [`time`]: names, identities, and the clocks as arguments.
-//! 2. [`template`] and [`rule`]: how to record, and which streams.
+//! 2. [`template`], [`rule`] and [`task`]: how to record, which streams, and when.
 //! 3. [`recording`] and [`lease`]: what a recording is, and who may write to it. [`pull`]: streams fetched from an origin.
 //! 4. [`wire`]: between these types and those of gRPC.
 //! 5. [`config`] and [`auth`]: every setting, read once; credentials.
@@ -26,6 +26,7 @@ pub mod rule;
 pub mod shutdown;
 pub mod store;
 pub mod supervise;
+pub mod task;
 pub mod telemetry;
 pub mod template;
 pub mod time;

@@ -2,6 +2,8 @@
 //!
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
+mod task;
+
 use prost::Message as _;
 use proto::v1;
 use thiserror::Error;
@@ -14,6 +16,8 @@ use crate::{
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
     time::Timestamp,
 };
+
+pub use self::task::{new_task, task_filter, task_state};
 
 /// A message that is not legal: which field, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

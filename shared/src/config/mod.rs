@@ -126,6 +126,8 @@ pub struct CoordinatorConfig {
     /// Time for which an ended publish is remembered, so that a repeated request for it is not taken for a new one; at least 1 h.
     #[serde(with = "humantime_serde")]
     pub publish_retention: Duration,
+    /// Tasks.
+    pub tasks: TasksConfig,
     /// The data folder, from `[node]`. Not a setting of its own.
     #[serde(skip)]
     pub data_dir: PathBuf,
@@ -150,6 +152,7 @@ impl Default for CoordinatorConfig {
             worker_timeout: Duration::from_secs(10),
             offline_timeout: Duration::from_secs(600),
             publish_retention: Duration::from_secs(7 * 86_400),
+            tasks: TasksConfig::default(),
             data_dir: PathBuf::new(),
             hooks: HooksConfig::default(),
         }
@@ -182,6 +185,37 @@ impl Default for HooksConfig {
             token: None,
             token_file: None,
             forget_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// `[coordinator.tasks]`: recordings between two moments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TasksConfig {
+    /// Longest time from a task's start to its end, 1 s to 31 days.
+    #[serde(with = "humantime_serde")]
+    pub max_span: Duration,
+    /// Longest time from now to a task's end, 1 s to 366 days; at least `max_span`.
+    #[serde(with = "humantime_serde")]
+    pub max_ahead: Duration,
+    /// Time for which a task is kept after its end; its recordings stay. 1 h to 10 years.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// Most tasks that have not ended, 1 to 100000.
+    pub max_open: usize,
+    /// Most tasks of one stream that have not ended, 1 to 1000. Each that records costs its stream's worker recorders of its own.
+    pub max_per_stream: usize,
+}
+
+impl Default for TasksConfig {
+    fn default() -> Self {
+        TasksConfig {
+            max_span: Duration::from_secs(86_400),
+            max_ahead: Duration::from_secs(7 * 86_400),
+            retention: Duration::from_secs(92 * 86_400),
+            max_open: 10_000,
+            max_per_stream: 100,
         }
     }
 }

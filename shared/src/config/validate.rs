@@ -105,6 +105,7 @@ impl Config {
         if c.publish_retention < Duration::from_secs(3_600) {
             return invalid("coordinator.publish_retention is less than 1 h");
         }
+        self.validate_tasks()?;
         match (&self.store.url, role) {
             (MetadataUrl::Embedded, Role::Standalone) => Ok(()),
             (MetadataUrl::Embedded, _) => invalid(
@@ -169,6 +170,23 @@ impl Config {
             ),
             _ => Ok(()),
         }
+    }
+
+    fn validate_tasks(&self) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        const SECOND: Duration = Duration::from_secs(1);
+        let t = &self.coordinator.tasks;
+        within("coordinator.tasks.max_span", t.max_span, SECOND, DAY * 31)?;
+        within("coordinator.tasks.max_ahead", t.max_ahead, SECOND, DAY * 366)?;
+        if t.max_ahead < t.max_span {
+            return invalid(format!(
+                "coordinator.tasks.max_ahead ({:?}) is less than coordinator.tasks.max_span ({:?}): no task could be as long as that",
+                t.max_ahead, t.max_span
+            ));
+        }
+        within("coordinator.tasks.retention", t.retention, SECOND * 3_600, DAY * 3_653)?;
+        count_within("coordinator.tasks.max_open", t.max_open as u64, 1, 100_000)?;
+        count_within("coordinator.tasks.max_per_stream", t.max_per_stream as u64, 1, 1_000)
     }
 
     fn validate_worker(&self) -> Result<(), ConfigError> {

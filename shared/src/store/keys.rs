@@ -15,14 +15,22 @@
 //! | `v1/publish/ID` | [`PublishRecord`](super::PublishRecord): what was granted to a publish |
 //! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
 //! | `v1/stream-recording/PATH/ID` | nothing: an index |
+//! | `v1/task/ID` | [`Task`] |
+//! | `v1/open-task/ID` | the same, until it has ended: what a coordinator reads when it takes over |
+//! | `v1/stream-task/PATH/ID` | nothing: an index |
+//! | `v1/task-by-end/MILLISECONDS/ID` | nothing: an index by the end of its time, for forgetting |
+//! | `v1/task-token/TOKEN` | the task's id: made with this token |
+//! | `v1/task-recording/ID/ID` | nothing: an index of a task's recordings |
 //! | `v1/file/ID` | [`MediaFile`] |
 //! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
 //! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
-    ids::{FileId, PublishId, PullId, RecordingId, StreamKey, TemplateId, safe_path_component},
+    ids::{FileId, PublishId, PullId, RecordingId, StreamKey, TaskId, TemplateId, safe_path_component},
     recording::MediaFile,
     rule::RuleKey,
+    task::Task,
+    time::Timestamp,
 };
 
 /// Version of all that follows.
@@ -43,6 +51,12 @@ pub const STREAMS: &str = "v1/stream/";
 pub const PUBLISHES: &str = "v1/publish/";
 /// All recordings, by the time of their making.
 pub const RECORDINGS: &str = "v1/recording/";
+/// All tasks, by the time of their making.
+pub const TASKS: &str = "v1/task/";
+/// All tasks that have not ended.
+pub const OPEN_TASKS: &str = "v1/open-task/";
+/// All tasks, by the end of their time.
+pub const TASKS_BY_END: &str = "v1/task-by-end/";
 /// All files. Their ids need not sort by time: a worker may derive them, so that a repeated commit has the same one.
 pub const FILES: &str = "v1/file/";
 /// All files, by the time at which they entered the library.
@@ -100,6 +114,60 @@ pub fn stream_recordings(key: &StreamKey) -> String {
 #[must_use]
 pub fn stream_recording(key: &StreamKey, id: RecordingId) -> String {
     format!("{}{id}", stream_recordings(key))
+}
+
+/// A task.
+#[must_use]
+pub fn task(id: TaskId) -> String {
+    format!("{TASKS}{id}")
+}
+
+/// A task that has not ended.
+#[must_use]
+pub fn open_task(id: TaskId) -> String {
+    format!("{OPEN_TASKS}{id}")
+}
+
+/// A stream's tasks, by the time of their making.
+#[must_use]
+pub fn stream_tasks(key: &StreamKey) -> String {
+    format!("v1/stream-task/{}/", key.path())
+}
+
+/// The index entry of a stream's task.
+#[must_use]
+pub fn stream_task(task: &Task) -> String {
+    format!("{}{}", stream_tasks(&task.stream), task.id)
+}
+
+/// The index entry of a task by the end of its time.
+#[must_use]
+pub fn task_by_end(task: &Task) -> String {
+    format!("{}/{}", tasks_ending_at(task.end), task.id)
+}
+
+/// Index entries of tasks that end at this moment begin so; those of earlier ones sort before. Thirteen digits last until the year 2286.
+#[must_use]
+pub fn tasks_ending_at(end: Timestamp) -> String {
+    format!("{TASKS_BY_END}{:013}", end.as_millis().max(0))
+}
+
+/// What a client token made. Tokens are of letters, digits, `_` and `-`.
+#[must_use]
+pub fn task_token(token: &str) -> String {
+    format!("v1/task-token/{token}")
+}
+
+/// A task's recordings, by the time of their making.
+#[must_use]
+pub fn task_recordings(id: TaskId) -> String {
+    format!("v1/task-recording/{id}/")
+}
+
+/// The index entry of a task's recording.
+#[must_use]
+pub fn task_recording(id: TaskId, recording: RecordingId) -> String {
+    format!("{}{recording}", task_recordings(id))
 }
 
 /// A file.

@@ -21,6 +21,7 @@ mod kv;
 mod model;
 mod open;
 mod repo;
+mod tasks;
 #[cfg(any(test, feature = "test-support"))]
 mod unreliable;
 mod url;
@@ -40,6 +41,7 @@ pub use self::{
     kv::{Kv, LeaseTtl},
     open::{LAYOUT, ensure_layout, open},
     repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
+    tasks::{TaskFilter, TaskRecording},
     url::{Login, MetadataUrl, MetadataUrlError, Secret},
     watch::Watch,
 };

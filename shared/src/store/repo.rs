@@ -9,7 +9,7 @@ use super::{Entry, Guard, MetaStore, Revision, Scan, StoreError, Txn, keys};
 use crate::{
     ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Fenced, FencingToken, Window},
-    recording::{Gap, MediaFile, Recording, RecordingState},
+    recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     template::Format,
     time::Timestamp,
 };
@@ -117,7 +117,7 @@ pub struct FileFilter {
     pub stream: Option<String>,
 }
 
-fn stream_fits(key: &StreamKey, domain: Option<&str>, app: Option<&str>, stream: Option<&str>) -> bool {
+pub(super) fn stream_fits(key: &StreamKey, domain: Option<&str>, app: Option<&str>, stream: Option<&str>) -> bool {
     domain.is_none_or(|wanted| wanted == key.domain())
         && app.is_none_or(|wanted| wanted == key.app())
         && stream.is_none_or(|wanted| wanted == key.stream())
@@ -206,8 +206,19 @@ pub struct Repo {
     store: Arc<dyn MetaStore>,
 }
 
+/// Removes a recording that has no files.
+fn forget_recording(recording: &Recording) -> Txn {
+    let txn = Txn::new()
+        .delete(keys::recording(recording.id))
+        .delete(keys::stream_recording(&recording.stream, recording.id));
+    match recording.cause {
+        Cause::Task(task) => txn.delete(keys::task_recording(task, recording.id)),
+        _ => txn,
+    }
+}
+
 /// Reads a stored value.
-fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, StoreError> {
     serde_json::from_slice(&entry.value).map_err(|error| StoreError::Corrupt {
         key: entry.key.clone(),
         problem: error.to_string(),
@@ -316,7 +327,7 @@ impl Repo {
     }
 
     /// Reads a page below `prefix`; with `target`, the keys there are an index whose last part leads below `target`.
-    async fn page<T: DeserializeOwned>(
+    pub(super) async fn page<T: DeserializeOwned>(
         &self,
         prefix: &str,
         page: &Page,
@@ -433,7 +444,8 @@ impl Repo {
         .into())
     }
 
-    /// Says where a recording stands. Repeating the same terminal state succeeds and changes nothing.
+    /// Says where a recording stands. Repeating the same terminal state succeeds and changes nothing. A recording that was
+    /// scheduled and ends without a file leaves the library.
     ///
     /// # Errors
     /// [`CommitError`].
@@ -447,7 +459,8 @@ impl Repo {
             token.check(recording.epoch)?;
             if recording.state.is_terminal() {
                 let state = recording.state;
-                return if state == update.state {
+                // A late word that it runs says nothing new.
+                return if state == update.state || !update.state.is_terminal() {
                     Ok(())
                 } else {
                     Err(CommitError::Final {
@@ -466,6 +479,18 @@ impl Repo {
                         said,
                         held,
                     });
+                }
+            }
+            if recording.state == RecordingState::Scheduled
+                && update.state.is_terminal()
+                && self.file_totals(recording.id).await?.0 == 0
+            {
+                // Its start never came while the stream was live: there is nothing of it, and it goes.
+                let txn = forget_recording(&recording).guard(Guard::AtRevision(key.clone(), revision));
+                match self.store.commit(txn).await {
+                    Ok(_) => return Ok(()),
+                    Err(StoreError::Stale { .. }) => continue,
+                    Err(error) => return Err(error.into()),
                 }
             }
             let before = recording.clone();
