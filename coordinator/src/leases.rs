@@ -4,16 +4,25 @@ use std::collections::BTreeMap;
 
 use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, Refusal, RefusalKind, Window},
-    recording::{Recording, RecordingState},
+    lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
+    recording::{Cause, Recording, RecordingState},
     store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
+    task::Task,
+    template::TemplateSpec,
     time::{Monotonic, Timestamp},
 };
 
-use crate::{catalog::Catalog, fleet::Fleet};
+use crate::{
+    catalog::{Catalog, Decision},
+    fleet::Fleet,
+    tasks::{self, Tasks},
+};
 
 /// Why a publish ended whose journal its worker found at its start.
 const ADOPTED: &str = "found by its worker after a restart";
+/// Tasks that a new publish is granted at once, the soonest first, so that the transaction stays within the store's bounds. The rest
+/// follows with the next look at the tasks.
+const TASKS_AT_ONCE: usize = 30;
 /// Version of the set of recordings that a new publish is granted. A worker that has none says 0.
 const FIRST_REVISION: u64 = 1;
 
@@ -42,6 +51,8 @@ pub(crate) struct Known {
 pub(crate) struct Live {
     pub(crate) record: PublishRecord,
     pub(crate) recordings: Vec<GrantedRecording>,
+    /// The revision of its recordings that the store is known to have: no worker hears of a later one.
+    durable: u64,
     /// When its worker last named it, or it was granted.
     named: Monotonic,
 }
@@ -57,6 +68,7 @@ pub(crate) struct Decided {
 pub(crate) struct Context<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) fleet: &'a Fleet,
+    pub(crate) tasks: &'a Tasks,
     pub(crate) ids: &'a dyn IdGen,
     pub(crate) now: Timestamp,
     pub(crate) mono: Monotonic,
@@ -84,6 +96,7 @@ impl Leases {
                     (
                         known.record.id,
                         Live {
+                            durable: known.record.revision,
                             record: known.record,
                             recordings: known.recordings,
                             named: mono,
@@ -141,8 +154,13 @@ impl Leases {
             }
             live.named = cx.mono;
             let (epoch, revision) = (live.record.epoch, live.record.revision);
-            // While it is live the library may have gone on; what was read from it is later than what is kept here.
-            let recordings = known.map_or_else(|| live.recordings.clone(), |known| known.recordings);
+            // While it is live the library may have gone on with what it records; which recordings there are is decided here.
+            for read in known.into_iter().flat_map(|known| known.recordings) {
+                if let Some(held) = live.recordings.iter_mut().find(|held| held.id == read.id) {
+                    held.state = read.state;
+                }
+            }
+            let recordings = live.recordings.clone();
             let txn = match request.adopted {
                 true => self.end(request.publish, ADOPTED.to_owned(), cx.now, Txn::new())?,
                 false => Txn::new(),
@@ -210,6 +228,7 @@ impl Leases {
         self.live.insert(
             record.id,
             Live {
+                durable: record.revision,
                 record,
                 recordings,
                 named: cx.mono,
@@ -259,33 +278,7 @@ impl Leases {
             Some(request.publish)
         };
         let mut txn = self.hold(request.stream.clone(), epoch, holder, cx.now, txn)?;
-        let mut recordings = Vec::new();
-        if let Some(decision) = cx
-            .catalog
-            .decide(&request.stream)
-            .filter(|decision| !decision.template.is_no_record())
-        {
-            let recording = Recording {
-                id: RecordingId::generate(cx.ids, cx.now),
-                stream: request.stream.clone(),
-                cause: decision.cause,
-                state: RecordingState::Recording,
-                reason: String::new(),
-                epoch,
-                template: decision.template,
-                publishes: vec![request.publish],
-                worker: request.worker,
-                params: request.params.clone(),
-                started: request.started,
-                ended: None,
-                gaps: Vec::new(),
-            };
-            txn = txn
-                .put_json(keys::recording(recording.id), &recording)?
-                .put(keys::stream_recording(&recording.stream, recording.id), "");
-            recordings.push(granted_of(recording, Window::default()));
-        }
-        let record = PublishRecord {
+        let mut record = PublishRecord {
             id: request.publish,
             stream: request.stream,
             worker: request.worker,
@@ -299,15 +292,32 @@ impl Leases {
             } else {
                 String::new()
             },
-            recordings: recordings.iter().map(|recording| recording.id).collect(),
+            recordings: Vec::new(),
             revision: FIRST_REVISION,
             windows: BTreeMap::new(),
         };
+        let mut recordings = Vec::new();
+        let decision = cx.catalog.decide(&record.stream);
+        if let Some(Decision { cause, template }) = decision.filter(|decision| !decision.template.is_no_record()) {
+            txn = record_as(
+                cx,
+                &mut record,
+                &mut recordings,
+                (cause, template, Window::default()),
+                txn,
+            )?;
+        }
+        let wanted = cx.tasks.wanted(&record.stream, record.started, cx.now);
+        for (task, window) in wanted.into_iter().take(TASKS_AT_ONCE) {
+            let (cause, template) = (Cause::Task(task.id), task.template.clone());
+            txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
+        }
         txn = txn.put_json(keys::publish(record.id), &record)?;
         if !request.adopted {
             self.live.insert(
                 record.id,
                 Live {
+                    durable: FIRST_REVISION,
                     record,
                     recordings: recordings.clone(),
                     named: cx.mono,
@@ -320,6 +330,89 @@ impl Leases {
             recordings,
         };
         Ok(granted(grant, txn))
+    }
+
+    /// Adds a task's recording to the live publish of its stream, unless it has one. What changes must be durable before the worker
+    /// hears of it: [`Leases::durable`].
+    pub(crate) fn grant_task(&mut self, cx: &Context<'_>, task: &Task) -> Result<Option<Changed>, StoreError> {
+        let holder = self.streams.get(&task.stream).and_then(|stream| stream.publish);
+        let Some(live) = holder.and_then(|publish| self.live.get_mut(&publish)) else {
+            return Ok(None);
+        };
+        let cause = Cause::Task(task.id);
+        let window = tasks::window(task);
+        if live.recordings.iter().any(|held| held.cause == cause) || task.end <= live.record.started {
+            return Ok(None);
+        }
+        live.forget_finished();
+        let (record, recordings) = (&mut live.record, &mut live.recordings);
+        let txn = record_as(
+            cx,
+            record,
+            recordings,
+            (cause, task.template.clone(), window),
+            Txn::new(),
+        )?;
+        live.changed(txn).map(Some)
+    }
+
+    /// Ends a task's recording of the live publish of its stream now. One whose time has not come never begins; one that runs
+    /// goes on if `let_run`.
+    pub(crate) fn end_task(
+        &mut self,
+        task: &Task,
+        let_run: bool,
+        now: Timestamp,
+    ) -> Result<Option<Changed>, StoreError> {
+        let holder = self.streams.get(&task.stream).and_then(|stream| stream.publish);
+        let Some(live) = holder.and_then(|publish| self.live.get_mut(&publish)) else {
+            return Ok(None);
+        };
+        let cause = Cause::Task(task.id);
+        let Some(held) = live.recordings.iter_mut().find(|held| held.cause == cause) else {
+            return Ok(None);
+        };
+        let ahead = held.window.from.is_some_and(|from| from > now);
+        if held.state.is_terminal() || (let_run && !ahead) {
+            return Ok(None);
+        }
+        let until = held.window.until.map_or(now, |until| until.min(now));
+        let window = Window {
+            until: Some(until),
+            cancelled: ahead || held.window.cancelled,
+            ..held.window
+        };
+        if std::mem::replace(&mut held.window, window) == window {
+            return Ok(None);
+        }
+        live.record.windows.insert(held.id, held.window);
+        live.changed(Txn::new()).map(Some)
+    }
+
+    /// A revision is in the store: gives what the worker is to be told.
+    pub(crate) fn durable(&mut self, publish: PublishId, revision: u64) -> Option<(WorkerId, RecordingSet)> {
+        let live = self.live.get_mut(&publish)?;
+        live.durable = live.durable.max(revision);
+        (live.durable == live.record.revision).then(|| (live.record.worker, live.set()))
+    }
+
+    /// The sets of recordings of which a worker has applied an older revision than it should.
+    pub(crate) fn behind(&self, worker: WorkerId, applied: &BTreeMap<PublishId, u64>) -> Vec<RecordingSet> {
+        let behind = |(publish, applied): (&PublishId, &u64)| {
+            let live = self.live.get(publish).filter(|live| live.record.worker == worker)?;
+            // 0: its lease has not come yet, and brings them.
+            let known = live.durable == live.record.revision;
+            (*applied != 0 && *applied < live.durable && known).then(|| live.set())
+        };
+        applied.iter().filter_map(behind).collect()
+    }
+
+    /// A recording has ended in the library.
+    pub(crate) fn ended(&mut self, recording: RecordingId, state: RecordingState) {
+        let held = self.live.values_mut().flat_map(|live| &mut live.recordings);
+        if let Some(held) = held.into_iter().find(|held| held.id == recording) {
+            held.state = state;
+        }
     }
 
     fn hold(
@@ -452,6 +545,85 @@ impl Leases {
             })
             .collect()
     }
+}
+
+/// A change of what a live publish records.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) publish: PublishId,
+    pub(crate) revision: u64,
+    pub(crate) txn: Txn,
+}
+
+impl Live {
+    /// The next revision.
+    fn changed(&mut self, txn: Txn) -> Result<Changed, StoreError> {
+        self.record.revision += 1;
+        let txn = txn.put_json(keys::publish(self.record.id), &self.record)?;
+        Ok(Changed {
+            publish: self.record.id,
+            revision: self.record.revision,
+            txn,
+        })
+    }
+
+    /// Recordings whose window ended within the publish leave the set once the library has them whole.
+    fn forget_finished(&mut self) {
+        let over = |held: &GrantedRecording| held.state == RecordingState::Finished && held.window.until.is_some();
+        self.recordings.retain(|held| !over(held));
+        let ids: Vec<RecordingId> = self.recordings.iter().map(|held| held.id).collect();
+        self.record.windows.retain(|id, _| ids.contains(id));
+        self.record.recordings = ids;
+    }
+
+    fn set(&self) -> RecordingSet {
+        RecordingSet {
+            publish: self.record.id,
+            grant: Grant {
+                epoch: self.record.epoch,
+                revision: self.record.revision,
+                recordings: self.recordings.clone(),
+            },
+        }
+    }
+}
+
+/// Enters a new recording of a publish, under its epoch.
+fn record_as(
+    cx: &Context<'_>,
+    record: &mut PublishRecord,
+    recordings: &mut Vec<GrantedRecording>,
+    (cause, template, window): (Cause, TemplateSpec, Window),
+    txn: Txn,
+) -> Result<Txn, StoreError> {
+    let recording = Recording {
+        id: RecordingId::generate(cx.ids, cx.now),
+        stream: record.stream.clone(),
+        state: match cause {
+            Cause::Task(_) => RecordingState::Scheduled,
+            _ => RecordingState::Recording,
+        },
+        cause,
+        reason: String::new(),
+        epoch: record.epoch,
+        template,
+        publishes: vec![record.id],
+        worker: record.worker,
+        params: record.params.clone(),
+        started: window.from.map_or(record.started, |from| from.max(record.started)),
+        ended: None,
+        gaps: Vec::new(),
+    };
+    let mut txn = txn
+        .put_json(keys::recording(recording.id), &recording)?
+        .put(keys::stream_recording(&recording.stream, recording.id), "");
+    if let Cause::Task(task) = recording.cause {
+        txn = txn.put(keys::task_recording(task, recording.id), "");
+        record.windows.insert(recording.id, window);
+    }
+    record.recordings.push(recording.id);
+    recordings.push(granted_of(recording, window));
+    Ok(txn)
 }
 
 /// What a worker is told of a recording.

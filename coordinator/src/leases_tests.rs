@@ -9,6 +9,7 @@ struct World {
     catalog: Catalog,
     fleet: Fleet,
     leases: Leases,
+    tasks: Tasks,
     ids: Seeded,
     kv: Kv,
     second: i64,
@@ -24,6 +25,12 @@ impl World {
             catalog: Catalog::new(&config, vec![], vec![]),
             fleet: Fleet::new(Duration::from_secs(10)),
             leases: Leases::default(),
+            tasks: Tasks::new(
+                config.tasks.clone(),
+                config.worker_timeout,
+                vec![],
+                Monotonic::default(),
+            ),
             ids: Seeded::new(1),
             kv: Kv::new(),
             second: 0,
@@ -84,6 +91,7 @@ impl World {
         let cx = Context {
             catalog: &self.catalog,
             fleet: &self.fleet,
+            tasks: &self.tasks,
             ids: &self.ids,
             now,
             mono,

@@ -5,10 +5,11 @@
 //! 1. `catalog`: templates and rules, and what they say about a stream (pure).
 //! 2. `fleet`: what is believed of each worker, and when it is no longer believed (pure).
 //! 3. `leases`: which publish holds which stream, and what it records (pure).
-//! 4. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
-//! 5. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 6. `api`: gRPC services, HTTP for operators, webhooks of origins.
-//! 7. [`start`]: puts them together.
+//! 4. `tasks`: what is recorded between two moments, when it begins and ends (pure).
+//! 5. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
+//! 6. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
+//! 7. `api`: gRPC services, HTTP for operators, webhooks of origins.
+//! 8. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -23,5 +24,6 @@ mod fleet;
 mod leases;
 mod pulls;
 mod start;
+mod tasks;
 
 pub use start::{Deps, Running, StartError, start, start_over};

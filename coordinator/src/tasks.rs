@@ -38,19 +38,27 @@ pub(crate) enum TaskError {
     Input(#[from] TaskInputError),
     #[error("stream {0} is not live: start its push first, or give a start")]
     NotLive(StreamKey),
-    #[error("template {0:?} has no format on, so that a task with it would record nothing: name another, or none for the default")]
+    #[error(
+        "template {0:?} has no format on, so that a task with it would record nothing: name another, or none for the default"
+    )]
     RecordsNothing(String),
     #[error("client_token {token:?} made task {task}, which is another one: use a new token for each task")]
     TokenTaken { token: String, task: TaskId },
-    #[error("there are {0} tasks that have not ended, the most that coordinator.tasks.max_open allows: stop some, or raise the limit")]
+    #[error(
+        "there are {0} tasks that have not ended, the most that coordinator.tasks.max_open allows: stop some, or raise the limit"
+    )]
     TooMany(usize),
-    #[error("stream {stream} has {count} tasks that have not ended, the most that coordinator.tasks.max_per_stream allows: stop some, or raise the limit")]
+    #[error(
+        "stream {stream} has {count} tasks that have not ended, the most that coordinator.tasks.max_per_stream allows: stop some, or raise the limit"
+    )]
     TooManyOfStream { stream: StreamKey, count: usize },
     #[error("no task {0}: `aircheck task list` shows what there is")]
     NoTask(TaskId),
     #[error("task {task} is {state} already: there is nothing to stop")]
     Over { task: TaskId, state: TaskState },
-    #[error("task {task} is {state}: stop it first and wait for its end, or delete it with let_run and what it records goes on")]
+    #[error(
+        "task {task} is {state}: stop it first and wait for its end, or delete it with let_run and what it records goes on"
+    )]
     Running { task: TaskId, state: TaskState },
     #[error("task {task}: {error}")]
     Transition { task: TaskId, error: IllegalTransition },
@@ -252,12 +260,7 @@ impl Tasks {
     }
 
     /// Removes a task; `stored` is what the store has of one that has ended.
-    pub(crate) fn delete(
-        &mut self,
-        id: TaskId,
-        stored: Option<Task>,
-        let_run: bool,
-    ) -> Result<(Task, Txn), TaskError> {
+    pub(crate) fn delete(&mut self, id: TaskId, stored: Option<Task>, let_run: bool) -> Result<(Task, Txn), TaskError> {
         let task = match self.get(id) {
             Some(task) => {
                 let idle = matches!(task.state, TaskState::Scheduled | TaskState::Waiting);
@@ -275,12 +278,7 @@ impl Tasks {
     }
 
     /// The tasks that a publish of `stream` that began at `started` is to record, and which part of it each; soonest first.
-    pub(crate) fn wanted(
-        &self,
-        stream: &StreamKey,
-        started: Timestamp,
-        now: Timestamp,
-    ) -> Vec<(&Task, Window)> {
+    pub(crate) fn wanted(&self, stream: &StreamKey, started: Timestamp, now: Timestamp) -> Vec<(&Task, Window)> {
         let ids = self.streams.get(stream).into_iter().flatten();
         let tasks = ids.filter_map(|id| self.get(*id));
         let wanted = tasks.filter(|task| task.stopped.is_none() && task.start <= now + AHEAD && task.end > started);

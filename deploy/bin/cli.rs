@@ -1,9 +1,13 @@
 //! The command line. What each command does is in `roles.rs` (servers) and `client/` (everything that speaks gRPC).
 
+mod task;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::task::{List, TaskCommand, TaskState};
 
 /// Records live streams, and loses nothing silently.
 #[derive(Debug, Parser)]
@@ -60,6 +64,11 @@ another takes over within seconds.")]
     Pull {
         #[command(subcommand)]
         command: PullCommand,
+    },
+    /// Tasks: record a stream between two moments, or what it sent just now.
+    Task {
+        #[command(subcommand)]
+        command: TaskCommand,
     },
     /// Streams that are live.
     Stream {

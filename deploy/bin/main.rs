@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod inspect;
 mod roles;
+mod when;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Template { command } => client::run(client::templates::run(command)),
         Command::Rule { command } => client::run(client::rules::run(command)),
         Command::Pull { command } => client::run(client::pulls::run(command)),
+        Command::Task { command } => client::run(client::tasks::run(command)),
         Command::Stream { command } => client::run(client::streams::run(command)),
         Command::Recording { command } => client::run(client::recordings::run(command)),
         Command::File { command } => client::run(client::files::run(command)),

@@ -119,6 +119,8 @@ pub struct CoordinatorMetrics {
     pub leases_granted: Counter,
     /// Leases refused, by cause.
     pub leases_refused: Family<Reason, Counter>,
+    /// Tasks that have not ended.
+    pub tasks: Gauge,
     /// Commits of workers that were fenced.
     pub fenced: Counter,
     /// Durable transactions of the metadata store.
@@ -187,6 +189,7 @@ impl Metrics {
         r.register("streams", "Streams that are live", coordinator.streams.clone());
         r.register("leases_granted", "Leases granted", coordinator.leases_granted.clone());
         r.register("leases_refused", "Leases refused", coordinator.leases_refused.clone());
+        r.register("tasks", "Tasks that have not ended", coordinator.tasks.clone());
         r.register(
             "fenced",
             "Commits refused for a stale epoch",

@@ -9,7 +9,7 @@ use actix::{
 use shared::{
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, PullId, StreamKey, WorkerId},
-    lease::{Epoch, LeaseOutcome, RefusalKind},
+    lease::{Epoch, LeaseOutcome, RecordingSet, RefusalKind},
     pull::PullStatus,
     recording::Recording,
     store::{PublishRecord, Repo, StoreError, StreamRecord, Txn, keys},
@@ -26,6 +26,7 @@ use crate::{
     fleet::{About, Counters, Fleet, Report, SessionId},
     leases::{self, Known, Leases, Request},
     pulls::{Load, PullError, PullSet, Pulls},
+    tasks::Tasks,
 };
 
 /// Directives that wait for one worker. A worker that does not read them loses its session and comes back.
@@ -52,6 +53,8 @@ pub(crate) enum Down {
     },
     /// What to fetch, all of it.
     Pulls(PullSet),
+    /// What a live publish is to record from now on.
+    Set(RecordingSet),
 }
 
 /// What is decided upon. Loaded from the store; the store is written by nobody else.
@@ -60,6 +63,7 @@ pub(crate) struct State {
     pub(crate) leases: Leases,
     pub(crate) fleet: Fleet,
     pub(crate) pulls: Pulls,
+    pub(crate) tasks: Tasks,
 }
 
 impl State {
@@ -85,6 +89,12 @@ impl State {
             leases: Leases::new(streams, live, mono),
             fleet,
             pulls,
+            tasks: Tasks::new(
+                config.tasks.clone(),
+                config.worker_timeout,
+                repo.all(keys::OPEN_TASKS).await?,
+                mono,
+            ),
         })
     }
 }
@@ -116,9 +126,9 @@ pub(crate) struct Tools {
 
 /// The one that decides.
 pub(crate) struct CoordinatorActor {
-    state: State,
-    tools: Tools,
-    committer: Committer,
+    pub(super) state: State,
+    pub(super) tools: Tools,
+    pub(super) committer: Committer,
     marker: Marker,
     sessions: BTreeMap<WorkerId, (SessionId, mpsc::Sender<Down>)>,
     last_session: u64,
@@ -229,7 +239,7 @@ impl CoordinatorActor {
     }
 
     /// Says something to a worker, if it has a session. One that does not read loses it.
-    fn tell(&mut self, worker: WorkerId, down: Down) {
+    pub(super) fn tell(&mut self, worker: WorkerId, down: Down) {
         if let Some((_, sender)) = self.sessions.get(&worker)
             && sender.try_send(down).is_err()
         {
@@ -239,7 +249,7 @@ impl CoordinatorActor {
     }
 
     /// Hands in decisions that nobody waits for. A failure is the committer's to report.
-    fn submit_all(&self, txns: Result<Vec<Txn>, StoreError>) {
+    pub(super) fn submit_all(&self, txns: Result<Vec<Txn>, StoreError>) {
         match txns {
             Ok(txns) => txns.into_iter().for_each(|txn| drop(self.committer.submit(txn))),
             Err(error) => warn!(error = &error as &dyn StdError, "decision has no stored form"),
@@ -252,7 +262,13 @@ impl CoordinatorActor {
         let forgotten = self.state.leases.forget_streams(until);
         self.submit_all(Ok(forgotten));
         let repo = self.tools.repo.clone();
+        let kept = i64::try_from(self.tools.config.tasks.retention.as_millis()).unwrap_or(i64::MAX);
+        let tasks_until = Timestamp::from_millis(self.tools.clock.now().as_millis().saturating_sub(kept));
         self.tools.tasks.spawn(async move {
+            match repo.forget_tasks(tasks_until).await {
+                Ok(count) => debug!(count, "tasks forgotten"),
+                Err(error) => warn!(error = &error as &dyn StdError, "tasks not forgotten"),
+            }
             match repo.forget_publishes(until).await {
                 Ok(count) => debug!(count, "publishes forgotten"),
                 Err(error) => warn!(error = &error as &dyn StdError, "publishes not forgotten"),
@@ -266,7 +282,10 @@ impl Actor for CoordinatorActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let every = (self.tools.config.heartbeat / 2).max(Duration::from_millis(50));
-        ctx.run_interval(every, |actor, _| actor.tick());
+        ctx.run_interval(every, |actor, ctx| {
+            actor.tick();
+            actor.look_at_tasks(ctx);
+        });
         ctx.run_interval(SWEEP_EVERY, |actor, _| actor.sweep());
     }
 }
@@ -370,6 +389,7 @@ impl Handler<Acquire> for CoordinatorActor {
         let cx = leases::Context {
             catalog: &self.state.catalog,
             fleet: &self.state.fleet,
+            tasks: &self.state.tasks,
             ids: self.tools.ids.as_ref(),
             now: self.tools.clock.now(),
             mono: self.tools.clock.monotonic(),
@@ -483,6 +503,8 @@ pub(crate) struct Beat {
     /// The set of sources that it has carried out.
     pub(crate) pulls_revision: u64,
     pub(crate) pulls: BTreeMap<PullId, PullStatus>,
+    /// Revisions of recordings that the worker applied last.
+    pub(crate) applied: BTreeMap<PublishId, u64>,
 }
 
 impl Handler<Beat> for CoordinatorActor {
@@ -496,6 +518,7 @@ impl Handler<Beat> for CoordinatorActor {
             report,
             pulls_revision,
             pulls,
+            applied,
         }: Beat,
         _: &mut Context<Self>,
     ) {
@@ -511,6 +534,9 @@ impl Handler<Beat> for CoordinatorActor {
         for (publish, reason) in self.state.leases.named(worker, &named, mono) {
             info!(%publish, %worker, reason, "worker told to drop a publish");
             self.tell(worker, Down::Drop { publish, reason });
+        }
+        for set in self.state.leases.behind(worker, &applied) {
+            self.tell(worker, Down::Set(set));
         }
         if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
             self.tell(worker, Down::Pulls(set));

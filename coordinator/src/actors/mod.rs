@@ -4,3 +4,4 @@ pub(crate) mod committer;
 pub(crate) mod coordinator;
 pub(crate) mod marker;
 pub(crate) mod supervisor;
+pub(crate) mod tasks;

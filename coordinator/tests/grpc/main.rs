@@ -7,4 +7,5 @@ mod library;
 mod operators;
 mod pulls;
 mod sessions;
+mod tasks;
 mod world;

@@ -90,6 +90,10 @@ impl World {
         v1::pull_sources_client::PullSourcesClient::new(self.channel.clone())
     }
 
+    pub(crate) fn tasks(&self) -> v1::tasks_client::TasksClient<Channel> {
+        v1::tasks_client::TasksClient::new(self.channel.clone())
+    }
+
     pub(crate) fn workers(&self) -> v1::workers_client::WorkersClient<Channel> {
         v1::workers_client::WorkersClient::new(self.channel.clone())
     }
@@ -239,6 +243,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn beat(&self, publishes: &[&v1::AcquireLeaseRequest]) {
+        self.beat_at(1, publishes).await;
+    }
+
+    /// A heartbeat of a worker that has applied this revision of each publish's recordings.
+    pub(crate) async fn beat_at(&self, revision: u64, publishes: &[&v1::AcquireLeaseRequest]) {
         let live = |request: &&v1::AcquireLeaseRequest| v1::LivePublish {
             publish_id: request.publish_id.clone(),
             counters: Some(v1::StreamCounters {
@@ -247,7 +256,7 @@ impl Session {
                 audio_units: 7,
                 bytes: 8,
             }),
-            revision: 1,
+            revision,
         };
         let beat = v1::Heartbeat {
             publishes: publishes.iter().map(live).collect(),
@@ -261,6 +270,21 @@ impl Session {
             })
             .await
             .unwrap();
+    }
+}
+
+impl Session {
+    /// The next set of recordings that comes down.
+    pub(crate) async fn set(&mut self) -> v1::SetRecordings {
+        let next = async {
+            loop {
+                let down = self.down.message().await.unwrap().unwrap();
+                if let Some(v1::coordinator_down::Message::SetRecordings(set)) = down.message {
+                    return set;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, next).await.expect("a set of recordings")
     }
 }
 

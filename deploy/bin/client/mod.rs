@@ -5,6 +5,7 @@ pub(crate) mod pulls;
 pub(crate) mod recordings;
 pub(crate) mod rules;
 pub(crate) mod streams;
+pub(crate) mod tasks;
 pub(crate) mod templates;
 
 use std::error::Error;

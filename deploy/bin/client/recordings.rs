@@ -21,9 +21,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
         RecordingCommand::List { of, state, client } => {
             let all = list(connect(&client).await?, &of, state).await?;
             let document = json!({ "recordings": all.iter().map(document).collect::<Vec<_>>() });
-            print(&client, &document, || {
-                table(&HEADINGS, &all.iter().map(row).collect::<Vec<_>>())
-            })
+            print(&client, &document, || listing(&all))
         }
         RecordingCommand::Get { recording, client } => {
             let channel = connect(&client).await?;
@@ -102,9 +100,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
                     .count();
                 if open == 0 && !all.is_empty() {
                     let document = json!({ "recordings": all.iter().map(document).collect::<Vec<_>>() });
-                    return print(&client, &document, || {
-                        table(&HEADINGS, &all.iter().map(row).collect::<Vec<_>>())
-                    });
+                    return print(&client, &document, || listing(&all));
                 }
                 if begin.elapsed() >= *timeout {
                     return Err(format!("{open} of {} recordings have not ended within {timeout}", all.len()).into());
@@ -147,6 +143,11 @@ async fn list(
     }
 }
 
+/// A table of recordings.
+pub(crate) fn listing(recordings: &[Recording]) -> String {
+    table(&HEADINGS, &recordings.iter().map(row).collect::<Vec<_>>())
+}
+
 const HEADINGS: [&str; 8] = ["stream", "state", "started", "ended", "files", "size", "cause", "id"];
 
 fn state(recording: &Recording) -> &'static str {
@@ -165,7 +166,7 @@ fn cause(recording: &Recording) -> String {
     cause.and_then(Result::ok).map_or_else(String::new, |c| c.to_string())
 }
 
-fn document(recording: &Recording) -> Value {
+pub(crate) fn document(recording: &Recording) -> Value {
     let template = recording.template.clone().unwrap_or_default();
     json!({
         "recording_id": recording.recording_id,

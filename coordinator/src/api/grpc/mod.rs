@@ -7,6 +7,7 @@ mod recordings;
 mod rules;
 mod status;
 mod streams;
+mod tasks;
 mod templates;
 mod workers;
 
@@ -64,6 +65,7 @@ pub(crate) fn serve(
             .add_service(
                 v1::recordings_server::RecordingsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
+            .add_service(v1::tasks_server::TasksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(
                 v1::pull_sources_server::PullSourcesServer::new(api.clone())

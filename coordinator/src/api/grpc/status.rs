@@ -8,7 +8,7 @@ use shared::{
 };
 use tonic::{Code, Status};
 
-use crate::{actors::supervisor::Restarting, catalog::CatalogError, pulls::PullError};
+use crate::{actors::supervisor::Restarting, catalog::CatalogError, pulls::PullError, tasks::TaskError};
 
 /// `?` in services: anything that can go wrong there has a status.
 #[derive(Debug)]
@@ -95,6 +95,24 @@ impl From<PullError> for Failure {
             PullError::TooMany(_) => Code::ResourceExhausted,
             PullError::Url(_) | PullError::Window | PullError::Past => Code::InvalidArgument,
             PullError::Store(error) => return error.clone().into(),
+        };
+        Failure(status(code, error))
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        let code = match &error {
+            TaskError::Input(_) => Code::InvalidArgument,
+            TaskError::NotLive(_)
+            | TaskError::RecordsNothing(_)
+            | TaskError::Over { .. }
+            | TaskError::Running { .. } => Code::FailedPrecondition,
+            TaskError::TokenTaken { .. } => Code::AlreadyExists,
+            TaskError::TooMany(_) | TaskError::TooManyOfStream { .. } => Code::ResourceExhausted,
+            TaskError::NoTask(_) => Code::NotFound,
+            TaskError::Transition { .. } => Code::Internal,
+            TaskError::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))
     }

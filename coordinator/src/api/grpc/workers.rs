@@ -8,7 +8,7 @@ use shared::{
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, FencingToken},
     pull::PullStatus,
-    recording::MediaFile,
+    recording::{Cause, MediaFile},
     shutdown::Phase,
     store::{CommitError, RecordingUpdate},
     time::Timestamp,
@@ -23,6 +23,7 @@ use tracing::debug;
 use super::{Api, peer, status::Failure};
 use crate::{
     actors::coordinator::{Acquire, Beat, Closed, Down, Open, Release, Session, load_known},
+    actors::tasks::Ended,
     fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
 };
@@ -58,11 +59,15 @@ fn down(message: Down) -> v1::CoordinatorDown {
             revision: set.revision,
             pulls: set.pulls.iter().map(Into::into).collect(),
         }),
+        Down::Set(set) => Message::SetRecordings((&set).into()),
     };
     v1::CoordinatorDown { message: Some(message) }
 }
 
-fn counters(publishes: Vec<v1::LivePublish>) -> Result<BTreeMap<PublishId, Counters>, WireError> {
+/// What a heartbeat counts for each publish, and which revision of its recordings is applied.
+type Counted = (BTreeMap<PublishId, Counters>, BTreeMap<PublishId, u64>);
+
+fn counters(publishes: Vec<v1::LivePublish>) -> Result<Counted, WireError> {
     if publishes.len() > MAX_PUBLISHES {
         return Err(WireError::new(
             "publishes",
@@ -77,7 +82,8 @@ fn counters(publishes: Vec<v1::LivePublish>) -> Result<BTreeMap<PublishId, Count
             audio_units: said.audio_units,
             bytes: said.bytes,
         };
-        Ok((wire::id("publishes.publish_id", &publish.publish_id)?, counted))
+        let id: PublishId = wire::id("publishes.publish_id", &publish.publish_id)?;
+        Ok(((id, counted), (id, publish.revision)))
     };
     publishes.into_iter().map(read).collect()
 }
@@ -97,15 +103,17 @@ fn pull_statuses(pulls: Vec<v1::PullStatus>) -> Result<BTreeMap<PullId, PullStat
 }
 
 fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<Beat, WireError> {
+    let (counters, applied) = counters(beat.publishes)?;
     Ok(Beat {
         worker,
         session,
         report: Report {
-            counters: counters(beat.publishes)?,
+            counters,
             draining: beat.draining,
         },
         pulls_revision: beat.pulls_revision,
         pulls: pull_statuses(beat.pulls)?,
+        applied,
     })
 }
 
@@ -301,7 +309,21 @@ impl v1::workers_server::Workers for Api {
             gaps: wire::gaps(request.gaps).map_err(Failure::from)?,
             files: (request.files != 0).then_some(request.files),
         };
+        let known = self.tools.repo.recording(recording).await.map_err(Failure::from)?;
         self.committed(self.tools.repo.commit_recording(token, &update).await)?;
+        if update.state.is_terminal() {
+            let task = match known.map(|known| known.cause) {
+                Some(Cause::Task(task)) => Some(task),
+                _ => None,
+            };
+            let ended = Ended {
+                recording,
+                state: update.state,
+                task,
+            };
+            // Without an actor the next one finds it out.
+            let _ = self.handle.ask(ended).await;
+        }
         Ok(Response::new(v1::CommitRecordingResponse {}))
     }
 }
