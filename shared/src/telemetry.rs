@@ -106,6 +106,16 @@ pub struct WorkerMetrics {
     pub files: Family<FormatLabel, Counter>,
     /// Bytes written to the object sink.
     pub object_bytes: Counter,
+    /// Uploads to object storage under way.
+    pub uploads: Gauge,
+    /// Recorders that wait for their turn to upload.
+    pub uploads_waiting: Gauge,
+    /// Bytes that object storage took, repeated ones too.
+    pub upload_bytes: Counter,
+    /// Failed requests to object storage: `unavailable`, `refused`, `missing`.
+    pub upload_errors: Family<Reason, Counter>,
+    /// 1 while object storage answers, 0 while it does not.
+    pub storage_up: Gauge,
 }
 
 /// What the coordinator role counts.
@@ -178,6 +188,28 @@ impl Metrics {
             "Written to the object sink",
             Unit::Bytes,
             worker.object_bytes.clone(),
+        );
+        r.register("uploads", "Uploads under way", worker.uploads.clone());
+        r.register(
+            "uploads_waiting",
+            "Recorders waiting for their turn to upload",
+            worker.uploads_waiting.clone(),
+        );
+        r.register_with_unit(
+            "uploaded",
+            "Taken by object storage, repeated ones too",
+            Unit::Bytes,
+            worker.upload_bytes.clone(),
+        );
+        r.register(
+            "upload_errors",
+            "Failed requests to object storage",
+            worker.upload_errors.clone(),
+        );
+        r.register(
+            "storage_up",
+            "1 while object storage answers, 0 while it does not",
+            worker.storage_up.clone(),
         );
         let coordinator = CoordinatorMetrics::default();
         let r = registry.sub_registry_with_prefix("coordinator");

@@ -14,7 +14,7 @@ use journal::{GroupSync, Progress, Publish};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, StreamKey, WorkerId};
 use shared::lease::{Epoch, RecordingSet};
-use shared::objects::ObjectsUrl;
+use shared::objects::{Bucket, ObjectsUrl};
 use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -27,7 +27,8 @@ use crate::record::pool::Pool;
 use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
-use crate::upload::Objects;
+use crate::upload::abandoned::Abandoned;
+use crate::upload::{Limits, Local, Objects, Remote};
 use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
@@ -129,23 +130,15 @@ fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Err
 pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartError> {
     let journals = config.data_dir.join("journal");
     std::fs::create_dir_all(&journals).map_err(directory("journal directory", &journals))?;
-    let root = match &config.objects {
-        Some(ObjectsUrl::File(path)) => path.clone(),
-        None => config.data_dir.join("objects"),
-        Some(ObjectsUrl::S3 { .. }) => {
-            return Err(StartError::Setting(
-                "objects: s3:// is not supported by this version; use file:///…".to_owned(),
-            ));
-        }
-    };
-    // Refused only where it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let objects = Objects::open(&root).map_err(directory("objects directory", &root))?;
-    let sync = GroupSync::start(
-        &[config.data_dir.clone(), root],
-        sync_wait(config.journal.sync_interval),
-    )
-    .map_err(StartError::Thread)?;
+    shared::objects::install_tls();
+    let (objects, directory_of_objects) = open_objects(&config, &deps.metrics)?;
+    let notes = config.data_dir.join("abandoned-uploads");
+    let abandoned = Abandoned::open(&notes).map_err(directory("notes of abandoned uploads", &notes))?;
+    let synced: Vec<PathBuf> = [Some(config.data_dir.clone()), directory_of_objects]
+        .into_iter()
+        .flatten()
+        .collect();
+    let sync = GroupSync::start(&synced, sync_wait(config.journal.sync_interval)).map_err(StartError::Thread)?;
     let sync = Arc::new(sync);
     let zone = TimeZone::get(&config.time_zone).map_err(|e| StartError::Setting(format!("worker.time_zone: {e}")))?;
     let options = journal::Options {
@@ -204,6 +197,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let common = Common {
         agent: agent.clone(),
         objects,
+        abandoned,
         sync: Arc::clone(&sync),
         pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
         clock: Arc::clone(&deps.clock),
@@ -241,6 +235,27 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         ingest: Some(ingest),
         sync,
     })
+}
+
+/// Opens where media goes; a directory of this machine is given back, to be synced with the journals.
+fn open_objects(config: &WorkerConfig, metrics: &WorkerMetrics) -> Result<(Objects, Option<PathBuf>), StartError> {
+    let root = match &config.objects.url {
+        Some(ObjectsUrl::S3 { bucket, prefix }) => {
+            let bucket = Bucket::s3(bucket, prefix, &config.objects)
+                .map_err(|e| StartError::Setting(format!("objects.url: {e}")))?;
+            let limits = Limits {
+                max_uploads: config.objects.max_uploads,
+                part_size: config.objects.part_size.as_bytes(),
+                max_bandwidth: config.objects.max_bandwidth.as_bytes(),
+            };
+            let remote = Remote::new(bucket, limits, metrics.clone()).map_err(StartError::Thread)?;
+            return Ok((Objects::Remote(remote), None));
+        }
+        Some(ObjectsUrl::File(path)) => path.clone(),
+        None => config.data_dir.join("objects"),
+    };
+    let local = Local::open(&root).map_err(directory("objects directory", &root))?;
+    Ok((Objects::Local(local), Some(root)))
 }
 
 /// How long a write may wait for its sync, so that what arrived is durable within `promised`: before the write it lay in the socket
@@ -393,6 +408,10 @@ impl Actor for WorkerActor {
             let parent = ctx.address().recipient();
             let stream = StreamActor::adopted(self.common.clone(), about, found, parent, adopted.grant, adopted.reason);
             self.streams.insert(adopted.publish.id, stream.start());
+        }
+        if let Objects::Remote(remote) = &self.common.objects {
+            let sweep = self.common.abandoned.clone().keep_sweeping(remote.clone());
+            ctx.spawn(sweep.into_actor(self));
         }
         if let Some(inbox) = self.inbox.take() {
             ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));

@@ -32,7 +32,7 @@ fn refused(text: &str, vars: &[(&str, &str)], flags: &[(&str, &str)]) -> String 
 fn defaults_make_a_working_standalone() {
     let config = Config::load(None, env(&[]), &Overrides::default()).unwrap();
     config.validate(Role::Standalone).unwrap();
-    assert_eq!(config.worker.objects, Some(ObjectsUrl::File("data/objects".into())));
+    assert_eq!(config.worker.objects.url, Some(ObjectsUrl::File("data/objects".into())));
     assert_eq!(config.worker.journal.sync_interval, Duration::from_secs(1));
     let again: Config = toml::from_str(&config.to_toml().unwrap()).unwrap();
     assert_eq!(again.worker.journal, config.worker.journal);
@@ -72,7 +72,7 @@ fn optional_texts_come_from_every_source() {
         &[("objects.url", "file:///b")],
     )
     .unwrap();
-    assert_eq!(config.worker.objects, Some(ObjectsUrl::File("/b".into())));
+    assert_eq!(config.worker.objects.url, Some(ObjectsUrl::File("/b".into())));
     assert_eq!(config.worker.name.as_deref(), Some("eins"));
 }
 
@@ -125,7 +125,9 @@ fn rules_across_fields_name_both() {
         let refused = text(settings, Role::Coordinator);
         assert!(refused.contains(said), "{refused}");
     }
-    assert!(text(&[("objects.url", "s3://bucket/p")], Role::Standalone).contains("cannot use yet"));
+    assert!(text(&[("objects.sse_key", "k")], Role::Worker).contains("objects.sse"));
+    assert!(text(&[("objects.endpoint", "s3.local:9000")], Role::Worker).contains("https://HOST"));
+    assert!(text(&[("objects.part_size", "1 MiB")], Role::Worker).contains("objects.part_size"));
 }
 
 #[test]

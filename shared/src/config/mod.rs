@@ -83,12 +83,69 @@ pub struct StoreConfig {
     pub password_file: Option<PathBuf>,
 }
 
-/// `[objects]`: where media goes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// `[objects]`: where media goes, and how. All but `url` speaks of `s3://` alone. Keys come from the usual `AWS_*` variables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectsConfig {
     /// `file:///FOLDER` or `s3://BUCKET/PREFIX`; absent: `objects` in the data folder.
     pub url: Option<ObjectsUrl>,
+    /// `https://HOST[:PORT]` of a service that is not Amazon's; absent: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or Amazon's of the region.
+    /// `http://` is taken where it is written here or there.
+    pub endpoint: Option<String>,
+    /// Region; absent: `AWS_REGION`, `AWS_DEFAULT_REGION`, or `us-east-1`.
+    pub region: Option<String>,
+    /// The bucket's name stands in the path and not in the host's name.
+    pub path_style: bool,
+    /// Most requests that carry media at a time, 1 to 1000.
+    pub max_uploads: usize,
+    /// Bytes of the first parts of a multipart upload, 5 MiB to 64 MiB; later ones are longer. `max_uploads` times this bounds memory.
+    pub part_size: ByteSize,
+    /// Most bytes a second sent to storage; `0 B`: no limit.
+    pub max_bandwidth: ByteSize,
+    /// Time for one request, 1 s to 10 min; one that carries media has a second more for each 512 KiB.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Checksum sent with what is stored, beside the signature's own SHA-256.
+    pub checksum: ChecksumMode,
+    /// Encryption by the service: `AES256`, `aws:kms` or `aws:kms:dsse`; absent: the bucket's default.
+    pub sse: Option<String>,
+    /// Key of `aws:kms`.
+    pub sse_key: Option<String>,
+    /// Storage class, such as `STANDARD_IA`; absent: the bucket's default.
+    pub storage_class: Option<String>,
+}
+
+impl Default for ObjectsConfig {
+    fn default() -> Self {
+        ObjectsConfig {
+            url: None,
+            endpoint: None,
+            region: None,
+            path_style: true,
+            max_uploads: 16,
+            part_size: ByteSize::mib(8),
+            max_bandwidth: ByteSize::from_bytes(0),
+            request_timeout: Duration::from_secs(30),
+            checksum: ChecksumMode::Auto,
+            sse: None,
+            sse_key: None,
+            storage_class: None,
+        }
+    }
+}
+
+/// A checksum that the service verifies and keeps, beside the signature's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChecksumMode {
+    /// `crc64nvme` where no endpoint is given, which means Amazon's; none elsewhere, because not every service knows it.
+    Auto,
+    /// CRC-64/NVME.
+    Crc64nvme,
+    /// SHA-256.
+    Sha256,
+    /// None.
+    None,
 }
 
 /// `[coordinator]`: the coordinator role.
@@ -248,9 +305,9 @@ pub struct WorkerConfig {
     /// The data folder, from `[node]`. Not a setting of its own.
     #[serde(skip)]
     pub data_dir: PathBuf,
-    /// Where media goes, from `[objects]`. Not a setting of its own.
+    /// Where media goes, from `[objects]`, its URL filled in. Not a setting of its own.
     #[serde(skip)]
-    pub objects: Option<ObjectsUrl>,
+    pub objects: ObjectsConfig,
 }
 
 impl Default for WorkerConfig {
@@ -267,7 +324,7 @@ impl Default for WorkerConfig {
             hls: HlsConfig::default(),
             render: RenderConfig::default(),
             data_dir: PathBuf::new(),
-            objects: None,
+            objects: ObjectsConfig::default(),
         }
     }
 }
@@ -529,12 +586,11 @@ impl Config {
         self.coordinator.data_dir.clone_from(&self.node.data_dir);
         self.coordinator.hooks.clone_from(&self.hooks);
         self.worker.data_dir.clone_from(&self.node.data_dir);
-        self.worker.objects = Some(
-            self.objects
-                .url
-                .clone()
-                .unwrap_or_else(|| ObjectsUrl::File(self.node.data_dir.join("objects"))),
-        );
+        self.worker.objects = self.objects.clone();
+        self.worker
+            .objects
+            .url
+            .get_or_insert_with(|| ObjectsUrl::File(self.node.data_dir.join("objects")));
     }
 
     /// The settings in force as a TOML file.

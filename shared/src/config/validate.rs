@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{Config, ConfigError};
-use crate::{objects::ObjectsUrl, store::MetadataUrl};
+use crate::store::MetadataUrl;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,12 +271,35 @@ impl Config {
         if let Some(bad) = w.coordinator.iter().find(|url| !url.starts_with("http://")) {
             return invalid(format!("worker.coordinator {bad:?}: write http://HOST:PORT"));
         }
-        match &w.objects {
-            Some(ObjectsUrl::S3 { .. }) => invalid(
-                "objects.url is an s3:// URL, which this version cannot use yet: give --objects file:///FOLDER, or leave it out",
-            ),
-            _ => Ok(()),
+        self.validate_objects()
+    }
+
+    fn validate_objects(&self) -> Result<(), ConfigError> {
+        let o = &self.objects;
+        count_within("objects.max_uploads", o.max_uploads as u64, 1, 1000)?;
+        count_within("objects.part_size (bytes)", o.part_size.as_bytes(), 5 << 20, 64 << 20)?;
+        within(
+            "objects.request_timeout",
+            o.request_timeout,
+            Duration::from_secs(1),
+            Duration::from_secs(600),
+        )?;
+        if let Some(url) = &o.endpoint
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            return invalid(format!("objects.endpoint {url:?}: write https://HOST[:PORT]"));
         }
+        if let Some(sse) = &o.sse
+            && !["AES256", "aws:kms", "aws:kms:dsse"].contains(&sse.as_str())
+        {
+            return invalid(format!(
+                "objects.sse {sse:?}: use AES256, aws:kms or aws:kms:dsse, or leave it out"
+            ));
+        }
+        if o.sse_key.is_some() && !o.sse.as_ref().is_some_and(|sse| sse.starts_with("aws:kms")) {
+            return invalid("objects.sse_key names a key for objects.sse = \"aws:kms\", which is not set");
+        }
+        Ok(())
     }
 
     /// Credentials do not exist yet, so whoever reaches a port may use it.

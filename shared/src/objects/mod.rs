@@ -1,9 +1,19 @@
-//! Where media goes: [`ObjectsUrl`].
+//! Where media goes: [`ObjectsUrl`] names it, [`Bucket`] reaches it when it is object storage.
+//!
+//! `bucket` is what the rest of the product calls, `s3` makes one from settings and the environment, `uploads` lists the
+//! multipart uploads that nobody completed.
+
+mod bucket;
+mod s3;
+mod uploads;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use bucket::{Bucket, ObjectError, Pending};
+pub use s3::install_tls;
 
 /// Where media goes: a local folder or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

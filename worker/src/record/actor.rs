@@ -1,15 +1,18 @@
-//! [`RecorderActor`]: says when a recorder's next step is due, and lends it a render thread.
+//! [`RecorderActor`]: says when a recorder's next step is due, lends it a render thread, and stores what the step gave back.
+//!
+//! Where storing takes its time, the actor first waits for its turn, then renders, then waits until that is stored: nothing is
+//! rendered that must wait in memory. A storage that does not answer is no failure of the recorder, however long it takes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use journal::Progress;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::pool::{Pool, Scratch};
-use super::{Reach, RecordError, Recorder, Setting, Stepped};
-use crate::upload::Objects;
+use super::{FinishedFile, Reach, RecordError, Recorder, Setting, Stepped};
+use crate::upload::{HELD, Objects, Store, StoreError, Stored, Turn};
 
 /// How often a recorder asks whether a step is worth its cost. It bounds how late a segment is, not how much is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -18,6 +21,8 @@ const FAILURES: u32 = 12;
 /// First wait after a failure; doubled with each, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
+/// Longest wait after storage did not take something; that may go on for ever.
+const LONGEST_STORAGE_WAIT: Duration = Duration::from_secs(30);
 
 /// What a recorder reports to its stream.
 #[derive(Debug, Message)]
@@ -59,7 +64,13 @@ pub(crate) struct RecorderActor {
     ending: bool,
     until_ms: Option<i64>,
     failures: u32,
+    /// Failures of storage in a row.
+    refusals: u32,
+    /// The open file's upload is no more.
+    upload_lost: bool,
 }
+
+type Step = Option<Result<(Recorder, Stepped), RecordError>>;
 
 impl RecorderActor {
     pub(crate) fn new(parts: Parts) -> Self {
@@ -70,6 +81,8 @@ impl RecorderActor {
             busy: false,
             ending: false,
             failures: 0,
+            refusals: 0,
+            upload_lost: false,
         }
     }
 
@@ -82,39 +95,62 @@ impl RecorderActor {
             Some(recorder) => recorder.worthwhile(now.end.0, now.last_random_access.map(|(_, at)| at)),
             None => now.end.0 > 0,
         };
-        if due && !self.busy {
-            self.step(
-                Reach {
-                    end: now.end.0,
-                    last: self.ending,
-                    until_ms,
-                },
-                ctx,
-            );
+        if !due || self.busy {
+            return;
+        }
+        self.busy = true;
+        match &self.parts.objects {
+            Objects::Local(_) => self.step(None, ctx),
+            Objects::Remote(remote) => {
+                // One that has to be opened may have a whole part to store.
+                let most = || remote.plan().part_len(0) + HELD;
+                let weight = self.recorder.as_ref().map_or_else(most, |r| r.weight(now.end.0));
+                let remote = remote.clone();
+                let turn = async move { remote.turn(weight).await }.into_actor(self);
+                ctx.spawn(turn.map(|turn, actor, ctx| match turn {
+                    Some(turn) => actor.step(Some(turn), ctx),
+                    None => actor.failed("uploads have ended", ctx),
+                }));
+            }
         }
     }
 
-    fn step(&mut self, reach: Reach, ctx: &mut Context<Self>) {
-        self.busy = true;
+    /// Renders as far as the journal goes now; what it gives back to store is stored with `turn`.
+    fn step(&mut self, turn: Option<Turn>, ctx: &mut Context<Self>) {
+        let now = self.parts.progress.snapshot();
+        let reach = Reach {
+            end: now.end.0,
+            last: self.ending,
+            until_ms: self.until_ms.filter(|until| now.wall_ms > *until),
+        };
         let recorder = self.recorder.take();
         let setting = Setting::clone(&self.parts.setting);
         let (objects, sync) = (self.parts.objects.clone(), Arc::clone(&self.parts.sync));
+        let upload_lost = std::mem::take(&mut self.upload_lost);
         let job = move |scratch: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
             let mut recorder = match recorder {
                 Some(recorder) => recorder,
                 None => Recorder::open(setting, objects, sync)?,
             };
+            if upload_lost {
+                recorder.lose_upload()?;
+            }
             let stepped = recorder.step(scratch, reach)?;
             Ok((recorder, stepped))
         };
         let result = self.parts.pool.run(job).into_actor(self);
-        ctx.spawn(result.map(move |result, actor, ctx| actor.stepped(result.ok(), ctx)));
+        ctx.spawn(result.map(move |result, actor, ctx| actor.stepped(result.ok(), turn, ctx)));
     }
 
-    fn stepped(&mut self, result: Option<Result<(Recorder, Stepped), RecordError>>, ctx: &mut Context<Self>) {
-        self.busy = false;
+    fn stepped(&mut self, result: Step, turn: Option<Turn>, ctx: &mut Context<Self>) {
+        let after_storing = turn.is_none() && matches!(self.parts.objects, Objects::Remote(_));
         match result {
-            Some(Ok((recorder, stepped))) => {
+            Some(Ok((recorder, mut stepped))) => {
+                if let (Some(store), Some(turn)) = (stepped.store.take(), turn) {
+                    self.store(recorder, stepped, store, turn, ctx);
+                    return;
+                }
+                self.busy = false;
                 self.failures = 0;
                 self.recorder = Some(recorder);
                 let done = stepped.done;
@@ -124,13 +160,61 @@ impl RecorderActor {
                 });
                 if done {
                     ctx.stop();
-                } else if self.ending {
+                } else if self.ending || after_storing {
                     self.look(ctx);
                 }
             }
             Some(Err(error)) => self.failed(&error.to_string(), ctx),
             None => self.failed("rendering panicked", ctx),
         }
+    }
+
+    /// Stores what a step gave back, while the recorder waits.
+    fn store(&mut self, recorder: Recorder, stepped: Stepped, store: Store, turn: Turn, ctx: &mut Context<Self>) {
+        let Objects::Remote(remote) = &self.parts.objects else {
+            self.failed("a directory stores within the step", ctx);
+            return;
+        };
+        let remote = remote.clone();
+        let stored = async move { remote.perform(store, turn).await }.into_actor(self);
+        ctx.spawn(stored.map(move |stored, actor, ctx| match stored {
+            Ok(stored) => actor.stored(recorder, stepped.files, stored, ctx),
+            Err(error) => actor.refused(&error, ctx),
+        }));
+    }
+
+    fn stored(&mut self, mut recorder: Recorder, files: Vec<FinishedFile>, stored: Stored, ctx: &mut Context<Self>) {
+        self.refusals = 0;
+        let job = move |_: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
+            let mut stepped = recorder.stored(stored)?;
+            stepped.files.extend(files);
+            Ok((recorder, stepped))
+        };
+        let result = self.parts.pool.run(job).into_actor(self);
+        ctx.spawn(result.map(move |result, actor, ctx| actor.stepped(result.ok(), None, ctx)));
+    }
+
+    /// The recorder goes back to the state on disk, and tries again: the journal has everything.
+    fn refused(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
+        let wait = FIRST_WAIT
+            .saturating_mul(1 << self.refusals.min(16))
+            .min(LONGEST_STORAGE_WAIT);
+        self.refusals += 1;
+        let (recording, format) = (&self.parts.setting.recording_id, self.parts.setting.format.as_str());
+        if let StoreError::UploadLost(error) = error {
+            error!(%recording, format, error, "storage has given up an upload that was not complete; is there a life cycle rule that aborts them too early?");
+            self.upload_lost = true;
+        }
+        debug!(%recording, format, %error, ?wait, "not stored, will try again");
+        self.again_in(wait, ctx);
+    }
+
+    fn again_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        self.busy = true;
+        ctx.run_later(wait, |actor, ctx| {
+            actor.busy = false;
+            actor.look(ctx);
+        });
     }
 
     /// A fresh recorder starts from the state on disk, after a while.
@@ -150,11 +234,7 @@ impl RecorderActor {
             .saturating_mul(1 << (self.failures - 1).min(16))
             .min(LONGEST_WAIT);
         warn!(%recording, format, reason, ?wait, "recorder failed, will try again");
-        self.busy = true;
-        ctx.run_later(wait, |actor, ctx| {
-            actor.busy = false;
-            actor.look(ctx);
-        });
+        self.again_in(wait, ctx);
     }
 
     fn report(&self, report: Report) {

@@ -19,7 +19,7 @@ use super::keeper::Keeper;
 use super::pool::Scratch;
 use super::state::{Config, Counts, HlsState, State};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
-use crate::upload::{Objects, Staged};
+use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
 
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -30,11 +30,35 @@ pub(crate) struct HlsRecorder {
     objects: Objects,
     keeper: Keeper,
     state: State,
+    /// What must be stored before the next step, and what is true then.
+    store: Option<(Store, Pending)>,
+    pending: Option<Pending>,
+    /// The state came from the disk: what a crash left in object storage is looked for first.
+    tidy: bool,
+}
+
+/// What is true once something is stored.
+#[derive(Debug)]
+enum Pending {
+    /// Nothing else.
+    Nothing,
+    /// A segment is: this state, and this line of the playlist.
+    Segment(Box<State>, String),
+    /// The recording is whole.
+    Finished(Box<FinishedFile>),
+}
+
+/// Where the segment goes that is being rendered.
+enum Sink {
+    Local(Staged),
+    /// It stays in memory, or in a local file once it is longer than this.
+    Remote(u64),
 }
 
 /// The segment that is being rendered. Dropped without a trace if its end is not in the journal yet.
 struct OpenSegment {
-    staged: Staged,
+    sink: Sink,
+    path: PathBuf,
     muxer: ts::Muxer,
     segmenter: Segmenter,
     /// The recorder's state as it will be if the segment is completed.
@@ -48,12 +72,16 @@ struct OpenSegment {
 impl HlsRecorder {
     pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
         let (keeper, mut state) = Keeper::open(&setting, sync)?;
+        let tidy = state != State::default() && matches!(objects, Objects::Remote(_));
         state.hls.get_or_insert_with(HlsState::default);
         let recorder = Self {
             setting,
             objects,
             keeper,
             state,
+            store: None,
+            pending: None,
+            tidy,
         };
         let kept = recorder.hls().index_len;
         recorder.lines(|file| file.set_len(kept))?;
@@ -83,6 +111,13 @@ impl HlsRecorder {
 
     pub(super) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
         let mut stepped = Stepped::default();
+        if mem::take(&mut self.tidy) {
+            let tidy = Store::Tidy {
+                prefix: format!("{}/", self.setting.prefix),
+                keep: None,
+            };
+            return Ok(self.wait(stepped, tidy, Pending::Nothing));
+        }
         if !self.state.done {
             let stored = self.state.next_sequence;
             let mut reader = Reader::open(
@@ -94,14 +129,26 @@ impl HlsRecorder {
             let result = self.render(&mut reader, &mut scratch.out, reach);
             scratch.read = reader.into_buffer();
             result?;
-            if reach.last {
-                self.state.done = true;
-                if self.state.next_sequence > 0 {
-                    stepped.files.push(self.finish()?);
-                }
-            } else if self.state.next_sequence > stored {
-                self.publish_playlist(false)?;
+            if let Some((store, pending)) = self.store.take() {
+                return Ok(self.wait(stepped, store, pending));
             }
+            if reach.last && self.state.next_sequence > 0 {
+                let (file, playlist) = self.finish()?;
+                match &self.objects {
+                    Objects::Local(local) => self.put_playlist(local, &playlist)?,
+                    Objects::Remote(_) => {
+                        let store = Store::Objects(vec![self.playlist_object(playlist)]);
+                        return Ok(self.wait(stepped, store, Pending::Finished(Box::new(file))));
+                    }
+                }
+                self.setting.note(&file)?;
+                stepped.files.push(file);
+            } else if self.state.next_sequence > stored
+                && let Objects::Local(local) = &self.objects
+            {
+                self.put_playlist(local, &self.playlist(self.hls(), "", false)?)?;
+            }
+            self.state.done = reach.last;
         }
         stepped.done = self.state.done;
         if stepped.done {
@@ -111,9 +158,44 @@ impl HlsRecorder {
         Ok(stepped)
     }
 
+    /// Ends a step with something to store first.
+    fn wait(&mut self, mut stepped: Stepped, store: Store, pending: Pending) -> Stepped {
+        self.pending = Some(pending);
+        stepped.store = Some(store);
+        stepped
+    }
+
+    /// Goes on after what the last step gave back is stored.
+    pub(super) fn stored(&mut self, _: Stored) -> Result<Stepped, RecordError> {
+        let mut stepped = Stepped::default();
+        match self.pending.take() {
+            Some(Pending::Segment(state, line)) => self.enter(*state, &line)?,
+            Some(Pending::Finished(file)) => {
+                self.setting.note(&file)?;
+                stepped.files.push(*file);
+                self.state.done = true;
+            }
+            Some(Pending::Nothing) | None => {}
+        }
+        stepped.done = self.state.done;
+        if stepped.done {
+            self.state.gaps.clear();
+        }
+        stepped.retired = self.keeper.save(&self.state)?;
+        Ok(stepped)
+    }
+
+    /// Bytes that a step may have in memory.
+    pub(super) fn weight(&self, end: u64) -> u64 {
+        match &self.objects {
+            Objects::Local(_) => 0,
+            Objects::Remote(remote) => end.saturating_sub(self.state.cursor).min(remote.plan().part_len(0)),
+        }
+    }
+
     /// Renders whole segments, one after another, as far as the journal holds their ends.
     fn render(&mut self, reader: &mut Reader, out: &mut Vec<u8>, reach: Reach) -> Result<(), RecordError> {
-        let mut open = self.begin(false)?;
+        let mut open = self.begin()?;
         out.clear();
         while let Some(entry) = reader.next()? {
             let (at, next, info, tag) = match entry {
@@ -130,9 +212,12 @@ impl HlsRecorder {
                 open.counts.video + open.counts.audio > 0 && changes_parameters(&open.state, &info, tag);
             if open.segmenter.push(&info) || new_parameters {
                 open.state.cursor = at.0;
-                open.flush(out)?;
-                self.complete(open, info.dts_ms)?;
-                open = self.begin(new_parameters)?;
+                open.state.hls.get_or_insert_with(HlsState::default).discontinuity = new_parameters;
+                self.complete(open, info.dts_ms, out)?;
+                if self.store.is_some() {
+                    return Ok(());
+                }
+                open = self.begin()?;
                 open.segmenter.push(&info);
             }
             open.take(&info, tag, out);
@@ -142,10 +227,9 @@ impl HlsRecorder {
             }
         }
         if reach.last {
-            open.flush(out)?;
             let end = open.counts.end_ms();
             if open.counts.video + open.counts.audio > 0 {
-                self.complete(open, end)?;
+                self.complete(open, end, out)?;
             } else {
                 self.state = open.state;
             }
@@ -157,10 +241,16 @@ impl HlsRecorder {
         format!("{}-segment", self.setting.name())
     }
 
-    fn begin(&self, discontinuity: bool) -> Result<OpenSegment, RecordError> {
+    fn begin(&self) -> Result<OpenSegment, RecordError> {
         let what = self.stage_name();
-        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
-        staged.truncate(0).map_err(RecordError::store(what))?;
+        let sink = match &self.objects {
+            Objects::Local(local) => {
+                let staged = local.stage(&what).map_err(RecordError::store(what.clone()))?;
+                staged.truncate(0).map_err(RecordError::store(what.clone()))?;
+                Sink::Local(staged)
+            }
+            Objects::Remote(remote) => Sink::Remote(remote.plan().part_len(0)),
+        };
         let mut muxer = ts::Muxer::new(self.hls().ts.into());
         for (config, kind) in [
             (&self.state.video_config, UnitKind::VideoConfig),
@@ -171,28 +261,30 @@ impl HlsRecorder {
             }
         }
         Ok(OpenSegment {
-            staged,
+            sink,
+            path: self.setting.notes.join(what),
             muxer,
             segmenter: Segmenter::new(self.setting.interval_ms),
             state: self.state.clone(),
             len: 0,
             counts: Counts::default(),
             first_ms: None,
-            discontinuity,
+            discontinuity: self.hls().discontinuity,
         })
     }
 
     /// Stores the segment, then names it in the playlist; `end_ms` is where the next begins.
-    fn complete(&mut self, open: OpenSegment, end_ms: i64) -> Result<(), RecordError> {
+    fn complete(&mut self, mut open: OpenSegment, end_ms: i64, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        open.flush(out)?;
+        let in_memory = open.len == 0;
+        let rendered = if in_memory { mem::take(out) } else { Vec::new() };
+        let len = open.len + rendered.len() as u64;
         let start_ms = open.first_ms.unwrap_or(end_ms);
         let duration_ms = (end_ms - start_ms).max(1);
         let mut state = open.state;
         let sequence = state.next_sequence;
         let uri = format!("{sequence:06}.ts");
         let key = format!("{}/{uri}", self.setting.prefix);
-        open.staged
-            .publish(&self.objects, &key)
-            .map_err(RecordError::store(key))?;
         let hls = state.hls.get_or_insert_with(HlsState::default);
         let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
         let mut line = String::new();
@@ -204,20 +296,52 @@ impl HlsRecorder {
             map: None,
         };
         segment.append(&mut line);
+        hls.ts = open.muxer.state().into();
+        hls.longest_ms = hls.longest_ms.max(duration_ms);
+        hls.bytes += len;
+        hls.segment_ms = Some(end_ms);
+        hls.counts.join(&open.counts);
+        state.next_sequence += 1;
+        let objects = self.objects.clone();
+        match (open.sink, objects) {
+            (Sink::Local(staged), Objects::Local(local)) => {
+                staged.publish(&local, &key).map_err(RecordError::store(key))?;
+                self.enter(state, &line)
+            }
+            _ => {
+                let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, false)?;
+                let playlist = self.playlist_object(text);
+                let store = if in_memory {
+                    let segment = Object {
+                        key,
+                        chunks: vec![rendered.into()],
+                        verify: false,
+                    };
+                    Store::Objects(vec![segment, playlist])
+                } else {
+                    Store::File {
+                        key,
+                        path: open.path,
+                        len,
+                        then: vec![playlist],
+                    }
+                };
+                self.store = Some((store, Pending::Segment(Box::new(state), line)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a stored segment into the list, with the state that it leads to.
+    fn enter(&mut self, mut state: State, line: &str) -> Result<(), RecordError> {
+        let hls = state.hls.get_or_insert_with(HlsState::default);
         let kept = hls.index_len;
         self.lines(|file| {
             file.set_len(kept)?;
             io::Seek::seek(file, io::SeekFrom::End(0))?;
             file.write_all(line.as_bytes())
         })?;
-        let hls = state.hls.get_or_insert_with(HlsState::default);
         hls.index_len += line.len() as u64;
-        hls.ts = open.muxer.state().into();
-        hls.longest_ms = hls.longest_ms.max(duration_ms);
-        hls.bytes += open.len;
-        hls.segment_ms = Some(end_ms);
-        hls.counts.join(&open.counts);
-        state.next_sequence += 1;
         self.state = state;
         Ok(())
     }
@@ -246,12 +370,13 @@ impl HlsRecorder {
         format!("{}/index.m3u8", self.setting.prefix)
     }
 
-    fn publish_playlist(&self, ended: bool) -> Result<Vec<u8>, RecordError> {
+    /// The playlist of the segments so far and of one more, whose line is `more`.
+    fn playlist(&self, state: &HlsState, more: &str, ended: bool) -> Result<String, RecordError> {
         let kind = if ended { hls::Kind::Vod } else { hls::Kind::Event };
         let longest = if ended {
-            self.hls().longest_ms
+            state.longest_ms
         } else {
-            self.hls().longest_ms.max(self.setting.interval_ms)
+            state.longest_ms.max(self.setting.interval_ms)
         };
         let header = hls::Header {
             version: hls::version(false),
@@ -262,21 +387,40 @@ impl HlsRecorder {
         };
         let mut text = String::new();
         header.append(&mut text);
-        let kept = self.hls().index_len;
+        let kept = state.index_len;
         self.lines(|file| file.take(kept).read_to_string(&mut text))?;
+        text.push_str(more);
         if ended {
             hls::append_end(&mut text);
         }
-        let key = self.playlist_key();
-        self.objects
-            .put(&key, text.as_bytes())
-            .map_err(RecordError::store(key))?;
-        Ok(text.into_bytes())
+        Ok(text)
     }
 
-    fn finish(&mut self) -> Result<FinishedFile, RecordError> {
-        let playlist = self.publish_playlist(true)?;
-        let gaps = mem::take(&mut self.state.gaps);
+    fn put_playlist(&self, local: &Local, text: &str) -> Result<(), RecordError> {
+        let key = self.playlist_key();
+        local.put(&key, text.as_bytes()).map_err(RecordError::store(key))
+    }
+
+    fn playlist_object(&self, text: String) -> Object {
+        Object {
+            key: self.playlist_key(),
+            chunks: vec![text.into()],
+            verify: false,
+        }
+    }
+
+    /// The record of the whole, and its playlist.
+    fn finish(&mut self) -> Result<(FinishedFile, String), RecordError> {
+        let playlist = self.playlist(self.hls(), "", true)?;
+        let stage = self.stage_name();
+        if let Objects::Local(local) = &self.objects {
+            local.unstage(&stage).map_err(RecordError::store(stage))?;
+        }
+        let gaps = match &self.objects {
+            Objects::Local(_) => mem::take(&mut self.state.gaps),
+            // They are in the state until the playlist is stored.
+            Objects::Remote(_) => self.state.gaps.clone(),
+        };
         let hls = self.hls();
         let file = FinishedFile {
             file_id: self.setting.file_id(0),
@@ -284,17 +428,14 @@ impl HlsRecorder {
             sequence: 0,
             key: self.playlist_key(),
             size: hls.bytes + playlist.len() as u64,
-            checksum: crc::text(crc::of(&playlist)),
+            checksum: crc::text(crc::of(playlist.as_bytes())),
             duration_ms: hls.counts.duration_ms(),
             start_ms: hls.counts.first_arrival_ms,
             video_units: hls.counts.video,
             audio_units: hls.counts.audio,
             gaps,
         };
-        self.setting.note(&file)?;
-        let stage = self.stage_name();
-        self.objects.unstage(&stage).map_err(RecordError::store(stage))?;
-        Ok(file)
+        Ok((file, playlist))
     }
 }
 
@@ -403,14 +544,17 @@ impl OpenSegment {
         }
     }
 
+    /// Writes what is rendered, unless it may stay in memory.
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
-        if !out.is_empty() {
-            self.staged
-                .write_at(self.len, out)
-                .map_err(RecordError::store("an HLS segment"))?;
-            self.len += out.len() as u64;
-            out.clear();
-        }
+        let written = match &self.sink {
+            Sink::Remote(bound) if self.len == 0 && (out.len() as u64) < *bound => return Ok(()),
+            _ if out.is_empty() => return Ok(()),
+            Sink::Local(staged) => staged.write_at(self.len, out),
+            Sink::Remote(_) => spill(&self.path, self.len, out),
+        };
+        written.map_err(RecordError::store("an HLS segment"))?;
+        self.len += out.len() as u64;
+        out.clear();
         Ok(())
     }
 }

@@ -61,6 +61,11 @@ impl Keeper {
         Ok((keeper, current))
     }
 
+    /// The newest state that is known to be safe against power loss, and so the oldest that may be gone back to.
+    pub(super) fn durable(&self) -> &State {
+        &self.durable
+    }
+
     /// Notes `state`; gives the journal position behind which nothing is needed any more.
     pub(super) fn save(&mut self, state: &State) -> Result<u64, RecordError> {
         let outcome = |generation: u64| self.sync.outcome(generation);

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 use shared::template::Format;
 
-use crate::upload::Objects;
+use crate::upload::{Objects, Store, Stored};
 use pool::Scratch;
 
 /// What one recorder renders, and to where. Fixed when it is made.
@@ -97,6 +97,8 @@ pub(crate) struct Stepped {
     pub(crate) left_out: Vec<Gap>,
     /// Journal positions before this are rendered and safe against power loss.
     pub(crate) retired: u64,
+    /// To be stored, and [`Recorder::stored`] to be called, before the next step. Nothing else of this is filled in then, but `files`.
+    pub(crate) store: Option<Store>,
 }
 
 /// Why a step failed. The journal still holds everything: it can be tried again.
@@ -148,6 +150,30 @@ impl Recorder {
         match self {
             Self::File(recorder) => recorder.step(scratch, reach),
             Self::Hls(recorder) => recorder.step(scratch, reach),
+        }
+    }
+
+    /// Goes on after what the last step gave back is stored.
+    pub(crate) fn stored(&mut self, stored: Stored) -> Result<Stepped, RecordError> {
+        match self {
+            Self::File(recorder) => recorder.stored(stored),
+            Self::Hls(recorder) => recorder.stored(stored),
+        }
+    }
+
+    /// The open file's upload is no more: its file is begun anew if the journal still has it, else it is a gap.
+    pub(crate) fn lose_upload(&mut self) -> Result<(), RecordError> {
+        match self {
+            Self::File(recorder) => recorder.lose_upload(),
+            Self::Hls(_) => Ok(()),
+        }
+    }
+
+    /// Bytes that a step up to `end` may have in memory until they are stored.
+    pub(crate) fn weight(&self, end: u64) -> u64 {
+        match self {
+            Self::File(recorder) => recorder.weight(),
+            Self::Hls(recorder) => recorder.weight(end),
         }
     }
 

@@ -8,6 +8,8 @@ use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 
+use crate::upload::Upload;
+
 /// The state file's version: raised when a field changes meaning.
 pub(crate) const VERSION: u32 = 1;
 
@@ -69,11 +71,20 @@ pub(crate) struct OpenFile {
     pub(crate) counts: Counts,
     /// Stretches of the journal that could not be read: the index may still list their tags, the body has none of them.
     pub(crate) holes: Vec<(u64, u64)>,
-    /// Where it ends, once that is decided: from then on only the head is missing.
+    /// Where it ends, once that is decided: from then on only the head is missing. Not used for object storage, where a crash undoes
+    /// the last step and the next start decides the same.
     pub(crate) finishing: Option<u64>,
+    /// Its multipart upload, once a part of it is stored.
+    #[serde(default)]
+    pub(crate) upload: Option<Upload>,
 }
 
 impl OpenFile {
+    /// Parts of its body that are stored.
+    pub(crate) fn parts(&self) -> u32 {
+        self.upload.as_ref().map_or(0, |upload| upload.parts)
+    }
+
     /// True where the tag at journal position `at` could not be read.
     pub(crate) fn is_hole(&self, at: u64) -> bool {
         self.holes.iter().any(|(from, to)| (*from..*to).contains(&at))
@@ -202,6 +213,9 @@ pub(crate) struct HlsState {
     pub(crate) wall_zero_ms: Option<i64>,
     /// Bytes of the playlist's segment lines, kept in a file of their own, that belong to this state.
     pub(crate) index_len: u64,
+    /// The open segment begins with other parameters than the one before ended with.
+    #[serde(default)]
+    pub(crate) discontinuity: bool,
     pub(crate) counts: Counts,
 }
 
@@ -301,7 +315,7 @@ impl State {
     }
 
     /// Adds a gap; where there are [`MAX_GAPS`], the last one of its reason grows instead, or else the last of all.
-    fn push_gap(&mut self, gap: Gap) {
+    pub(crate) fn push_gap(&mut self, gap: Gap) {
         if self.gaps.len() < MAX_GAPS {
             self.gaps.push(gap);
             return;

@@ -1,15 +1,17 @@
 //! Recorders over real journals in temporary directories: killed at every step, they give the same bytes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Batch, Control, GroupSync, Options, Publish, Writer};
+use shared::objects::Bucket;
+use shared::telemetry::WorkerMetrics;
 use shared::template::Format;
 
 use super::pool::Scratch;
-use super::{FinishedFile, Reach, Recorder, Setting};
-use crate::upload::Objects;
+use super::{FinishedFile, Reach, Recorder, Setting, Stepped};
+use crate::upload::{Limits, Local, Objects, Remote};
 
 /// A real baseline configuration, 320x240, and one for AAC-LC at 44.1 kHz in stereo.
 const AVCC: [u8; 39] = [
@@ -22,15 +24,18 @@ struct World {
     dir: tempfile::TempDir,
     sync: Arc<GroupSync>,
     objects: Objects,
+    runtime: tokio::runtime::Runtime,
     writer: Option<Writer>,
     batch: Batch,
     /// Ends of the journal after each commit.
     ends: Vec<u64>,
+    /// Pictures are so many times as large.
+    weight: usize,
 }
 
-fn video(key: bool, n: u32) -> Vec<u8> {
+fn video(key: bool, n: u32, weight: usize) -> Vec<u8> {
     let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, if n % 3 == 1 { 80 } else { 40 }];
-    let nal = vec![(n % 251) as u8; 200 + (n as usize * 37) % 900];
+    let nal = vec![(n % 251) as u8; (200 + (n as usize * 37) % 900) * weight];
     body.extend_from_slice(&u32::try_from(nal.len() + 1).expect("small").to_be_bytes());
     body.push(if key { 0x65 } else { 0x41 });
     body.extend_from_slice(&nal);
@@ -39,8 +44,16 @@ fn video(key: bool, n: u32) -> Vec<u8> {
 
 impl World {
     fn new() -> Self {
+        Self::with_segments_of(64 << 10)
+    }
+
+    fn with_segments_of(segment_bytes: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let objects = Objects::open(&dir.path().join("objects")).expect("objects");
+        let objects = Objects::Local(Local::open(&dir.path().join("objects")).expect("objects"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let sync = GroupSync::start(&[dir.path().to_path_buf()], Duration::from_millis(20)).expect("sync");
         let publish = Publish {
             id: "p".to_owned(),
@@ -48,7 +61,7 @@ impl World {
             ..Publish::default()
         };
         let options = Options {
-            segment_bytes: 64 << 10,
+            segment_bytes,
             ..Options::default()
         };
         let writer = Writer::create(&dir.path().join("journal"), options, &publish, 1_000_000).expect("journal");
@@ -56,9 +69,69 @@ impl World {
             dir,
             sync: Arc::new(sync),
             objects,
+            runtime,
             writer: Some(writer),
             batch: Batch::new(),
             ends: Vec::new(),
+            weight: 1,
+        }
+    }
+
+    /// Stores in a bucket from now on, one in memory.
+    fn use_a_bucket(&mut self) {
+        let limits = Limits {
+            max_uploads: 2,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let remote = Remote::new(Bucket::in_memory(), limits, WorkerMetrics::default()).expect("threads");
+        self.objects = Objects::Remote(remote);
+    }
+
+    fn get(&self, key: &str) -> Vec<u8> {
+        match &self.objects {
+            Objects::Local(local) => local.get(key).expect("stored"),
+            Objects::Remote(remote) => self
+                .runtime
+                .block_on(remote.bucket().get(key))
+                .expect("stored")
+                .to_vec(),
+        }
+    }
+
+    /// Every object below a prefix, by what stands behind it.
+    fn objects_below(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let prefix = format!("{prefix}/");
+        let keys = match &self.objects {
+            Objects::Local(local) => files_below(local.root(), &local.root().join(&prefix)),
+            Objects::Remote(remote) => self.runtime.block_on(remote.bucket().keys(&prefix)).expect("listed"),
+        };
+        let named = |key: String| (key[prefix.len()..].to_owned(), self.get(&key));
+        keys.into_iter().map(named).collect()
+    }
+
+    /// Makes one step, and what follows from it: all that is due up to `reach`.
+    fn advance(&self, recorder: &mut Recorder, reach: Reach) -> Stepped {
+        let mut all = Stepped::default();
+        loop {
+            let mut stepped = recorder.step(&mut Scratch::default(), reach).expect("step");
+            let store = stepped.store.take();
+            let more = store.is_some();
+            if let (Some(store), Objects::Remote(remote)) = (store, &self.objects) {
+                let stored = self.runtime.block_on(async {
+                    let turn = remote.turn(0).await.expect("a turn");
+                    remote.perform(store, turn).await
+                });
+                let after = recorder.stored(stored.expect("stored")).expect("noted");
+                all.files.extend(stepped.files);
+                stepped = after;
+            }
+            all.files.extend(stepped.files);
+            all.left_out.extend(stepped.left_out);
+            (all.done, all.retired) = (stepped.done, stepped.retired);
+            if stepped.done || !more {
+                return all;
+            }
         }
     }
 
@@ -95,7 +168,7 @@ impl World {
                 );
                 sound += 1;
             }
-            self.append(9, at, &video(n % 50 == 0, n));
+            self.append(9, at, &video(n % 50 == 0, n, self.weight));
             if n % 5 == 4 {
                 self.commit();
             }
@@ -131,23 +204,18 @@ impl World {
     /// Renders the whole journal, in steps that end where `kill` says, each by a recorder that knows only what is on disk.
     fn render(&self, setting: &Setting, kill: impl Fn(usize) -> bool) -> Vec<FinishedFile> {
         let mut files: Vec<FinishedFile> = Vec::new();
-        let mut scratch = Scratch::default();
         let mut recorder = self.open(setting);
         for (n, end) in self.ends.iter().enumerate() {
             let last = n + 1 == self.ends.len();
             if kill(n) {
                 recorder = self.open(setting);
             }
-            let stepped = recorder
-                .step(
-                    &mut scratch,
-                    Reach {
-                        end: *end,
-                        last,
-                        until_ms: None,
-                    },
-                )
-                .expect("step");
+            let reach = Reach {
+                end: *end,
+                last,
+                until_ms: None,
+            };
+            let stepped = self.advance(&mut recorder, reach);
             assert_eq!(stepped.done, last);
             files.extend(stepped.files);
         }
@@ -155,20 +223,18 @@ impl World {
     }
 }
 
-/// Every object below a directory, by key.
-fn objects_below(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+/// Every file below a directory, by its path below `root`.
+fn files_below(root: &Path, dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    let mut open = vec![root.to_path_buf()];
+    let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(dir).expect("a directory") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 open.push(path);
             } else {
-                found.push((
-                    path.strip_prefix(root).expect("below").to_path_buf(),
-                    std::fs::read(&path).expect("a file"),
-                ));
+                let key = path.strip_prefix(root).expect("below");
+                found.push(key.to_str().expect("UTF-8").to_owned());
             }
         }
     }
@@ -180,16 +246,22 @@ fn objects_below(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn killed_at_any_step_a_recorder_gives_the_same_bytes() {
     let mut world = World::new();
     world.stream(30);
+    same_bytes(&world, "local");
+    world.use_a_bucket();
+    same_bytes(&world, "bucket");
+}
+
+fn same_bytes(world: &World, name: &str) {
     for format in [Format::Flv, Format::Hls, Format::Mp4, Format::Aac] {
         let interval_ms = if format == Format::Hls { 6_000 } else { 8_000 };
-        let smooth = world.setting("smooth", format, interval_ms);
+        let smooth = world.setting(&format!("{name}-smooth"), format, interval_ms);
         let files = world.render(&smooth, |_| false);
-        let expected = objects_below(&world.objects.root().join(&smooth.prefix));
+        let expected = world.objects_below(&smooth.prefix);
         for every in [1, 3, 7] {
-            let killed = world.setting(&format!("killed{every}"), format, interval_ms);
+            let killed = world.setting(&format!("{name}-killed{every}"), format, interval_ms);
             let again = world.render(&killed, |n| n % every == every - 1);
             assert_eq!(
-                objects_below(&world.objects.root().join(&killed.prefix)),
+                world.objects_below(&killed.prefix),
                 expected,
                 "{format:?} killed every {every}"
             );
@@ -236,7 +308,7 @@ fn what_is_stored_is_what_the_record_says() {
     for format in [Format::Flv, Format::Mp4, Format::Aac] {
         let setting = world.setting("sums", format, 1_800_000);
         for file in world.render(&setting, |_| false) {
-            let bytes = world.objects.get(&file.key).expect("stored");
+            let bytes = world.get(&file.key);
             assert_eq!(bytes.len() as u64, file.size);
             assert_eq!(super::crc::text(super::crc::of(&bytes)), file.checksum);
             assert!((9_900..=10_100).contains(&file.duration_ms), "{}", file.duration_ms);
@@ -249,10 +321,10 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
     let mut world = World::new();
     world.append(9, 0, &[&[0x17, 0, 0, 0, 0][..], &AVCC].concat());
     for n in 0..10 {
-        world.append(9, n * 40, &video(false, n));
+        world.append(9, n * 40, &video(false, n, 1));
     }
-    world.append(9, 400, &video(true, 10));
-    world.append(9, 440, &video(false, 11));
+    world.append(9, 400, &video(true, 10, 1));
+    world.append(9, 440, &video(false, 11, 1));
     world.commit();
     let setting = world.setting("late", Format::Mp4, 1_800_000);
     let mut scratch = Scratch::default();
@@ -284,7 +356,7 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
 fn what_the_journal_says_is_missing_is_said_by_the_file() {
     let mut world = World::new();
     world.append(9, 0, &[&[0x17, 0, 0, 0, 0][..], &AVCC].concat());
-    world.append(9, 0, &video(true, 0));
+    world.append(9, 0, &video(true, 0, 1));
     world.commit();
     let gap = Control::Gap {
         reason: "torn tail".to_owned(),
@@ -299,7 +371,7 @@ fn what_the_journal_says_is_missing_is_said_by_the_file() {
         .expect("open")
         .control(&gap, 1_000_100)
         .expect("control");
-    world.append(9, 120, &video(false, 1));
+    world.append(9, 120, &video(false, 1, 1));
     world.commit();
     for format in [Format::Flv, Format::Hls] {
         let setting = world.setting("torn", format, 1_800_000);
@@ -367,7 +439,10 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
     drop(recorder);
     // The machine comes back, and the last write to the body never reached the disk.
     lost.boot_id = "another boot".into();
-    let staged = world.objects.stage("lost-mp4-000000").expect("staged");
+    let Objects::Local(local) = &world.objects else {
+        panic!("a directory")
+    };
+    let staged = local.stage("lost-mp4-000000").expect("staged");
     let len = staged.size().expect("size");
     staged.truncate(len - 100).expect("truncate");
     let mut recorder = world.open(&lost);
@@ -382,6 +457,105 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
             },
         )
         .expect("step");
-    let bytes = |name: &str| world.objects.get(&format!("{name}/mp4/000000.mp4")).expect("stored");
+    let bytes = |name: &str| world.get(&format!("{name}/mp4/000000.mp4"));
     assert_eq!(bytes("lost"), bytes("smooth"));
+}
+
+#[test]
+fn a_bucket_gets_in_many_parts_what_a_directory_gets_in_one_file() {
+    let mut world = World::with_segments_of(4 << 20);
+    // About a megabyte a second: each file has several parts, each HLS segment more than one.
+    world.weight = 60;
+    world.stream(26);
+    // A step every 3 s: less often than commits, as in life.
+    let (steps, last) = (
+        world.ends.iter().copied().skip(14).step_by(15),
+        *world.ends.last().expect("an end"),
+    );
+    world.ends = steps.filter(|end| *end < last).chain([last]).collect();
+    let cases = [
+        (Format::Flv, 16_000),
+        (Format::Mp4, 1_800_000),
+        (Format::Hls, 6_000),
+        (Format::Aac, 8_000),
+    ];
+    let local: Vec<_> = cases
+        .map(|(format, interval_ms)| {
+            let setting = world.setting("local", format, interval_ms);
+            (world.render(&setting, |_| false), world.objects_below(&setting.prefix))
+        })
+        .into();
+    world.use_a_bucket();
+    for every in [1, usize::MAX] {
+        for ((format, interval_ms), (files, objects)) in cases.iter().zip(&local) {
+            let setting = world.setting(&format!("bucket{every}"), *format, *interval_ms);
+            let again = world.render(&setting, |n| n % every == every - 1);
+            assert!(
+                &world.objects_below(&setting.prefix) == objects,
+                "{format:?} killed every {every}"
+            );
+            let bare = |f: &FinishedFile| (f.sequence, f.size, f.checksum.clone(), f.video_units, f.audio_units);
+            assert!(again.iter().map(bare).eq(files.iter().map(bare)), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_storage_gave_up_is_begun_anew_from_the_journal() {
+    let mut world = World::with_segments_of(4 << 20);
+    world.weight = 60;
+    world.stream(16);
+    let setting = world.setting("local", Format::Mp4, 1_800_000);
+    world.render(&setting, |_| false);
+    let whole = world.get("local/mp4/000000.mp4");
+    world.use_a_bucket();
+    let setting = world.setting("lost", Format::Mp4, 1_800_000);
+    let reach = |end, last| Reach {
+        end,
+        last,
+        until_ms: None,
+    };
+    let (half, end) = (
+        world.ends[world.ends.len() * 3 / 4],
+        *world.ends.last().expect("an end"),
+    );
+    world.advance(&mut world.open(&setting), reach(half, false));
+    let mut recorder = world.open(&setting);
+    recorder.lose_upload().expect("noted");
+    assert!(world.advance(&mut recorder, reach(end, true)).done);
+    assert!(world.get("lost/mp4/000000.mp4") == whole);
+}
+
+#[test]
+fn an_upload_that_storage_gave_up_is_a_gap_where_the_journal_has_gone_on() {
+    let mut world = World::with_segments_of(1 << 20);
+    world.weight = 60;
+    world.stream(16);
+    world.use_a_bucket();
+    let setting = world.setting("lost", Format::Mp4, 1_800_000);
+    let reach = |end, last| Reach {
+        end,
+        last,
+        until_ms: None,
+    };
+    let (half, end) = (
+        world.ends[world.ends.len() * 3 / 4],
+        *world.ends.last().expect("an end"),
+    );
+    world.advance(&mut world.open(&setting), reach(half, false));
+    let journal = world.dir.path().join("journal");
+    assert!(journal::retention::drop_bodies_before(&journal, journal::Position(half / 2)).expect("dropped") > 0);
+    let mut recorder = world.open(&setting);
+    recorder.lose_upload().expect("noted");
+    let stepped = world.advance(&mut recorder, reach(end, true));
+    let [file] = stepped.files.as_slice() else {
+        panic!("one file: {:?}", stepped.files)
+    };
+    let reasons: Vec<&str> = file.gaps.iter().map(|gap| gap.reason.as_str()).collect();
+    assert_eq!(reasons, ["upload_lost", "before_first_key_frame"]);
+    let lost: u64 = file.gaps.iter().map(|gap| gap.units).sum();
+    let sounds = (0..)
+        .take_while(|sound| sound * 1024 * 10 / 441 < (16 * 25 - 1) * 40)
+        .count() as u64;
+    assert_eq!(file.video_units + file.audio_units + lost, 16 * 25 + sounds);
 }

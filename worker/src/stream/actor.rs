@@ -19,11 +19,13 @@ use tracing::{error, info, warn};
 use super::adopt::{GRANT, NOTES};
 use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{About, noted_files};
+use super::writing::Writing;
 use crate::control::agent::{Agent, Ask};
 use crate::record::actor::{End, MoveEnd, Parts, RecorderActor, Report};
 use crate::record::pool::Pool;
 use crate::record::{FinishedFile, Setting};
 use crate::upload::Objects;
+use crate::upload::abandoned::Abandoned;
 
 /// How often a stream looks at what of its journal may go.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -41,6 +43,7 @@ const MAILBOX: usize = 64;
 pub(crate) struct Common {
     pub(crate) agent: Agent,
     pub(crate) objects: Objects,
+    pub(crate) abandoned: Abandoned,
     pub(crate) sync: Arc<GroupSync>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -87,6 +90,10 @@ pub(crate) struct StreamActor {
     retired: BTreeMap<(RecordingId, Format), u64>,
     /// Where a recording could have begun at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
     ends: VecDeque<(i64, u64)>,
+    /// Versions of `recording.json` on their way.
+    writing: Writing,
+    /// The journal goes when they have arrived.
+    remove_journal: bool,
 }
 
 impl StreamActor {
@@ -132,6 +139,8 @@ impl StreamActor {
             revision: Arc::default(),
             retired: BTreeMap::new(),
             ends: VecDeque::new(),
+            writing: Writing::default(),
+            remove_journal: false,
         }
     }
 
@@ -162,7 +171,7 @@ impl StreamActor {
                 state,
                 reason,
                 left_out,
-            } => self.write_document(recording, state, reason, &left_out),
+            } => self.write_document(recording, state, reason, &left_out, ctx),
             Effect::CommitRecording {
                 recording,
                 state,
@@ -184,16 +193,25 @@ impl StreamActor {
                 });
             }
             Effect::RemoveJournal => {
-                if let Err(error) = journal::retention::remove(&self.dir) {
-                    error!(dir = %self.dir.display(), %error, "journal cannot be removed");
-                }
-                info!(publish = %self.about.publish.id, stream = %self.about.stream, "publish settled");
-                self.notify(Notice::Done {
-                    publish_id: self.about.publish.id.clone(),
-                });
-                ctx.stop();
+                self.remove_journal = true;
+                self.remove_journal_when_told(ctx);
             }
         }
+    }
+
+    /// Removes the journal, if that is due and the last word on its recordings is stored.
+    fn remove_journal_when_told(&mut self, ctx: &mut Context<Self>) {
+        if !self.remove_journal || !self.writing.is_idle() {
+            return;
+        }
+        if let Err(error) = journal::retention::remove(&self.dir) {
+            error!(dir = %self.dir.display(), %error, "journal cannot be removed");
+        }
+        info!(publish = %self.about.publish.id, stream = %self.about.stream, "publish settled");
+        self.notify(Notice::Done {
+            publish_id: self.about.publish.id.clone(),
+        });
+        ctx.stop();
     }
 
     fn notify(&self, notice: Notice) {
@@ -308,18 +326,44 @@ impl StreamActor {
         ctx.spawn(commit.into_actor(self).map(done));
     }
 
-    fn write_document(&self, recording: RecordingId, state: RecordingState, reason: String, left_out: &[Gap]) {
+    fn write_document(
+        &mut self,
+        recording: RecordingId,
+        state: RecordingState,
+        reason: String,
+        left_out: &[Gap],
+        ctx: &mut Context<Self>,
+    ) {
         let Some(granted) = self.granted(recording) else { return };
         let ended = state.is_terminal().then(|| self.common.clock.now());
-        let key = format!("{}/recording.json", recording_path(&self.about, recording));
-        let written = self
+        let document = self
             .about
             .document(&granted, &self.dir.join(NOTES), (state, reason, ended), left_out)
-            .and_then(|document| document.to_json().map_err(std::io::Error::other))
-            .and_then(|json| self.common.objects.put(&key, &json));
-        if let Err(error) = written {
-            error!(%recording, %error, "recording.json cannot be written");
+            .and_then(|document| document.to_json().map_err(std::io::Error::other));
+        match document {
+            Ok(json) => {
+                if let Some(json) = self.writing.offer(recording, json) {
+                    self.put_document(recording, json, ctx);
+                }
+            }
+            Err(error) => error!(%recording, %error, "recording.json cannot be written"),
         }
+    }
+
+    /// Stores one version of `recording.json`, then the next.
+    fn put_document(&self, recording: RecordingId, json: Vec<u8>, ctx: &mut Context<Self>) {
+        let key = format!("{}/recording.json", recording_path(&self.about, recording));
+        let objects = self.common.objects.clone();
+        let put = async move { objects.put(&key, json).await };
+        ctx.spawn(put.into_actor(self).map(move |written, actor, ctx| {
+            if let Err(error) = written {
+                error!(%recording, %error, "recording.json cannot be written");
+            }
+            if let Some(json) = actor.writing.written(recording) {
+                actor.put_document(recording, json, ctx);
+            }
+            actor.remove_journal_when_told(ctx);
+        }));
     }
 
     fn commit_recording(
@@ -522,6 +566,9 @@ impl Handler<Report> for StreamActor {
                 }
             }
             Report::GaveUp { setting, reason } => {
+                if let Err(error) = self.common.abandoned.note(&format!("{}/", setting.prefix)) {
+                    warn!(prefix = setting.prefix, %error, "an upload of nobody stays in storage");
+                }
                 let Ok(recording) = setting.recording_id.parse() else {
                     return;
                 };

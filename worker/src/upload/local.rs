@@ -18,12 +18,12 @@ pub const HEAD_ALIGN: usize = 4096;
 
 /// A directory that holds objects under keys such as `domain/app/stream/recording/…`.
 #[derive(Debug, Clone)]
-pub struct Objects {
+pub struct Local {
     root: PathBuf,
     staging: PathBuf,
 }
 
-impl Objects {
+impl Local {
     /// Opens the directory, making it and its `.staging` where they are missing.
     ///
     /// # Errors
@@ -232,7 +232,7 @@ impl Staged {
     ///
     /// # Errors
     /// Where the rename fails; the staged file is then still there.
-    pub fn publish(self, objects: &Objects, key: &str) -> io::Result<()> {
+    pub fn publish(self, objects: &Local, key: &str) -> io::Result<()> {
         rename_into(&self.path, &objects.root.join(key))
     }
 }
@@ -241,9 +241,9 @@ impl Staged {
 mod tests {
     use super::*;
 
-    fn objects() -> (tempfile::TempDir, Objects) {
+    fn objects() -> (tempfile::TempDir, Local) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let objects = Objects::open(dir.path()).expect("an object directory");
+        let objects = Local::open(dir.path()).expect("an object directory");
         (dir, objects)
     }
 

@@ -1,8 +1,55 @@
-//! Where rendered bytes go: [`Objects`] holds finished objects under stable keys, [`Staged`] grows one of them.
+//! Where rendered bytes go: [`Objects`], a local directory or object storage, by the URL alone.
 //!
-//! A media file's body is written while the stream runs; its head (`moov`, `onMetaData`) can only be composed at the end
-//! and goes in front last. How that is done without writing the body twice is the sink's own affair.
+//! A media file's body is stored while the stream runs; its head (`moov`, `onMetaData`) can only be composed at the end and goes in
+//! front last. How that is done without writing the body twice is the sink's own affair:
+//!
+//! * [`local`]: a staged file; the head is inserted in front of it, and a rename publishes it. All within the step that rendered it.
+//! * [`remote`]: a multipart upload. A step gives back what is to be stored, and the recorder goes on when it is; `plan` says which
+//!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `health` and `pace` hold uploads back.
+//! * [`abandoned`]: multipart uploads that nobody will complete are aborted, if not today then later.
 
+pub(crate) mod abandoned;
+mod health;
 pub mod local;
+mod pace;
+mod plan;
+pub mod remote;
+mod spool;
 
-pub use local::{Objects, Staged};
+use std::io;
+
+pub use local::{Local, Staged};
+pub(crate) use plan::{HELD, Plan};
+pub use remote::{Limits, Remote};
+pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};
+pub(crate) use spool::{Rest, Spool, Upload, spill};
+
+/// Where objects go. Clones share everything.
+#[derive(Debug, Clone)]
+pub enum Objects {
+    /// A directory of this machine.
+    Local(Local),
+    /// A bucket.
+    Remote(Remote),
+}
+
+impl Objects {
+    /// Stores a small object, in place of an older one: at once in a directory, as long as it takes in a bucket.
+    ///
+    /// # Errors
+    /// Where the disk refuses it.
+    pub(crate) async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::Local(local) => local.put(key, &bytes),
+            Self::Remote(remote) => {
+                let object = Object {
+                    key: key.to_owned(),
+                    chunks: vec![bytes.into()],
+                    verify: false,
+                };
+                remote.insist(object).await;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,21 +1,27 @@
 //! The recorder of FLV, MP4, AAC and MP3 files: a body that grows while the stream runs, a head that comes last.
 
+mod finish;
+mod sink;
+
+use std::collections::VecDeque;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{Control, Entry, GroupSync, IndexReader, Position, Reader};
-use media::access_unit::{Codec, Track, UnitInfo, UnitKind};
+use media::access_unit::{Codec, UnitInfo, UnitKind};
+use media::flv;
 use media::segmenter::Segmenter;
-use media::{flv, mp4};
 use shared::template::Format;
 
-use super::body::{Body, Taken, body_of, data_of, in_flv_body};
-use super::keeper::Keeper;
-use super::pool::Scratch;
-use super::state::{Config, Counts, OpenFile, State};
-use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
-use crate::upload::{Objects, Staged};
+use crate::record::body::{Body, Taken, body_of, data_of};
+use crate::record::keeper::Keeper;
+use crate::record::pool::Scratch;
+use crate::record::state::{Config, Counts, OpenFile, State};
+use crate::record::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
+use crate::upload::{Objects, Plan, Store};
+
+use sink::{Kept, Sink};
 
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -29,12 +35,22 @@ pub(crate) struct FileRecorder {
     keeper: Keeper,
     state: State,
     pen: Option<Pen>,
+    /// What must be stored before the next step. The state in memory is ahead of the one on disk meanwhile.
+    store: Option<Store>,
+    /// The file that is whole once that is stored.
+    ending: Option<FinishedFile>,
+    /// Where a cut was found for which something had to be stored first.
+    cut_at: Option<u64>,
+    /// The state came from the disk: what a crash left in object storage is looked for first.
+    tidy: bool,
+    /// Local files that a state on disk may still need, in the order in which they will not be.
+    kept: VecDeque<Kept>,
 }
 
 /// The open file's working parts; all follow from the state and the journal.
 #[derive(Debug)]
 struct Pen {
-    staged: Staged,
+    sink: Sink,
     body: Body,
     segmenter: Segmenter,
 }
@@ -54,8 +70,13 @@ impl FileRecorder {
             setting,
             objects,
             keeper,
+            tidy: state != State::default(),
             state,
             pen: None,
+            store: None,
+            ending: None,
+            cut_at: None,
+            kept: VecDeque::new(),
         };
         if recorder
             .state
@@ -73,11 +94,8 @@ impl FileRecorder {
         let Some(open) = self.state.open.as_ref() else {
             return Ok(());
         };
-        let what = self.stage_name(open.sequence);
-        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
-        staged.truncate(open.body_len).map_err(RecordError::store(what))?;
         let mut pen = Pen {
-            staged,
+            sink: self.sink(open)?,
             body: self.new_body(open),
             segmenter: Segmenter::new(self.setting.interval_ms),
         };
@@ -110,11 +128,19 @@ impl FileRecorder {
     }
 
     pub(super) fn worthwhile(&self, end: u64) -> bool {
-        end.saturating_sub(self.state.cursor) >= WORTHWHILE_BYTES
+        end.saturating_sub(self.state.cursor) >= self.worth()
     }
 
     pub(super) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
         let mut stepped = Stepped::default();
+        if mem::take(&mut self.tidy) && matches!(self.objects, Objects::Remote(_)) {
+            let keep = self.state.open.as_ref().and_then(|open| open.upload.as_ref());
+            stepped.store = Some(Store::Tidy {
+                prefix: format!("{}/", self.setting.prefix),
+                keep: keep.map(|upload| upload.id.clone()),
+            });
+            return Ok(stepped);
+        }
         if let Some(to) = self.state.open.as_ref().and_then(|open| open.finishing) {
             stepped.files.extend(self.finish(to)?);
         }
@@ -130,15 +156,19 @@ impl FileRecorder {
             scratch.read = reader.into_buffer();
             result?;
         }
-        if reach.last && !self.state.done {
+        if reach.last && !self.state.done && self.store.is_none() {
             stepped.files.extend(self.finish(self.state.cursor)?);
-            self.state.done = true;
+            self.state.done = self.store.is_none();
+        }
+        if self.store.is_some() {
+            stepped.store = self.store.take();
+            return Ok(stepped);
         }
         stepped.done = self.state.done;
         if stepped.done {
             stepped.left_out.clone_from(&self.state.gaps);
         }
-        stepped.retired = self.keeper.save(&self.state)?;
+        stepped.retired = self.save()?;
         Ok(stepped)
     }
 
@@ -167,21 +197,24 @@ impl FileRecorder {
                     self.state.note_control(&control);
                     self.state.cursor = next.0;
                     let damaged = matches!(control, Control::Gap { lost_bytes: 1.., .. });
-                    let holes = self.state.open.as_mut().filter(|_| damaged).map(|open| {
+                    if let Some(open) = self.state.open.as_mut().filter(|_| damaged) {
                         open.holes.push((at.0, next.0));
-                        open.holes.len()
-                    });
-                    if holes.is_some_and(|holes| holes >= MAX_HOLES) {
-                        self.flush(out)?;
-                        stepped.files.extend(self.finish(next.0)?);
                     }
                 }
             }
-            if out.len() >= FLUSH_BYTES {
+            if let (Some(pen), Some(open)) = (&self.pen, &self.state.open)
+                && out.len() >= pen.sink.wants(open)
+            {
                 self.flush(out)?;
             }
+            if self.store.is_some() {
+                return Ok(());
+            }
         }
-        self.flush(out)
+        if self.store.is_none() {
+            self.flush(out)?;
+        }
+        Ok(())
     }
 
     /// Renders one tag; `false` where that must wait for more of the journal.
@@ -201,10 +234,16 @@ impl FileRecorder {
             return Ok(true);
         }
         self.note_mp3(info, tag);
-        let cut = self.pen.as_mut().is_some_and(|pen| pen.segmenter.push(info));
-        if cut {
+        if self.cuts(at, info) {
             self.flush(out)?;
+            if self.store.is_some() {
+                self.cut_at = Some(at.0);
+                return Ok(false);
+            }
             stepped.files.extend(self.finish(at.0)?);
+            if self.store.is_some() {
+                return Ok(false);
+            }
         }
         let opens = unit || (self.setting.format == Format::Flv && info.kind == UnitKind::Text);
         if self.pen.is_none() && opens && !self.begin(at, info, seen_before, reach)? {
@@ -217,7 +256,12 @@ impl FileRecorder {
         if let Taken::NewFile(reason) = taken {
             tracing::info!(recording = %self.setting.recording_id, format = self.setting.format.as_str(), reason, "file cut");
             self.flush(out)?;
-            stepped.files.extend(self.finish(at.0)?);
+            if self.store.is_none() {
+                stepped.files.extend(self.finish(at.0)?);
+            }
+            if self.store.is_some() {
+                return Ok(false);
+            }
             taken = Taken::NotWanted;
             if opens {
                 if !self.begin(at, info, seen_before, reach)? {
@@ -241,6 +285,18 @@ impl FileRecorder {
         }
         self.remember(info, tag);
         Ok(true)
+    }
+
+    /// Whether the open file ends before this tag.
+    fn cuts(&mut self, at: Position, info: &UnitInfo) -> bool {
+        let (Some(pen), Some(open)) = (&mut self.pen, &self.state.open) else {
+            return false;
+        };
+        if self.cut_at == Some(at.0) || open.holes.len() >= MAX_HOLES {
+            return true;
+        }
+        let full = Plan::is_nearly_full(open.parts()) && pen.segmenter.is_random_access(info);
+        pen.segmenter.push(info) || full
     }
 
     /// MP3 has no configuration but the header of its frames: the first stands for it, as if it had come before the file.
@@ -316,12 +372,10 @@ impl FileRecorder {
             counts: Counts::default(),
             holes: Vec::new(),
             finishing: None,
+            upload: None,
         };
-        let what = self.stage_name(sequence);
-        let staged = self.objects.stage(&what).map_err(RecordError::store(what.clone()))?;
-        staged.truncate(0).map_err(RecordError::store(what))?;
         let mut pen = Pen {
-            staged,
+            sink: self.sink(&open)?,
             body: self.new_body(&open),
             segmenter: Segmenter::new(self.setting.interval_ms),
         };
@@ -366,135 +420,26 @@ impl FileRecorder {
         if let (Some(pen), Some(open)) = (&self.pen, self.state.open.as_mut())
             && !out.is_empty()
         {
-            pen.staged
-                .write_at(open.body_len, out)
-                .map_err(RecordError::store(open.file_id.clone()))?;
+            let len = out.len() as u64;
             open.body_crc = crc::extend(open.body_crc, out);
-            open.body_len += out.len() as u64;
+            let at = open.body_len;
+            open.body_len += len;
+            let what = || RecordError::store(open.file_id.clone());
+            match &pen.sink {
+                Sink::Local(staged) => staged.write_at(at, out).map_err(what())?,
+                Sink::Remote(spool) => {
+                    let whole = spool.append(at, open.parts(), mem::take(out)).map_err(what())?;
+                    self.store = whole.map(|part| Store::Part {
+                        key: self.setting.file_key(open.sequence),
+                        upload: open.upload.as_ref().map(|upload| upload.id.clone()),
+                        index: Plan::upload_index(part.index),
+                        chunks: part.chunks,
+                    });
+                }
+            }
         }
         out.clear();
         Ok(())
-    }
-
-    /// Ends the open file at journal position `to`: head in front, object published, record written. Can be done again after a crash.
-    fn finish(&mut self, to: u64) -> Result<Option<FinishedFile>, RecordError> {
-        let Some(mut open) = self.state.open.clone() else {
-            return Ok(None);
-        };
-        let stage = self.stage_name(open.sequence);
-        if open.body_len == 0 {
-            self.objects
-                .unstage(&stage)
-                .map_err(RecordError::store(stage.clone()))?;
-            self.pen = None;
-            self.state.open = None;
-            self.state.next_sequence = open.sequence;
-            return Ok(None);
-        }
-        if open.finishing.is_none() {
-            open.finishing = Some(to);
-            self.state.open = Some(open.clone());
-            self.keeper.save(&self.state)?;
-        }
-        let head = self.head(&open, to)?;
-        let size = head.len() as u64 + open.body_len;
-        let key = format!(
-            "{}/{:06}.{}",
-            self.setting.prefix,
-            open.sequence,
-            self.setting.format.extension()
-        );
-        self.pen = None;
-        if self.objects.size(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
-            let mut staged = self.objects.stage(&stage).map_err(RecordError::store(stage.clone()))?;
-            staged
-                .insert_head(&head, open.body_len)
-                .map_err(RecordError::store(stage.clone()))?;
-            staged
-                .publish(&self.objects, &key)
-                .map_err(RecordError::store(key.clone()))?;
-        }
-        let whole = if head.is_empty() {
-            open.body_crc
-        } else {
-            crc::join(crc::of(&head), open.body_crc, open.body_len)
-        };
-        let file = FinishedFile {
-            file_id: open.file_id.clone(),
-            format: self.setting.format,
-            sequence: open.sequence,
-            key,
-            size,
-            checksum: crc::text(whole),
-            duration_ms: open.counts.duration_ms(),
-            start_ms: open.counts.first_arrival_ms,
-            video_units: open.counts.video,
-            audio_units: open.counts.audio,
-            gaps: mem::take(&mut self.state.gaps),
-        };
-        self.setting.note(&file)?;
-        self.state.open = None;
-        Ok(Some(file))
-    }
-
-    /// Composes what stands before the body, from the journal's index alone.
-    fn head(&self, open: &OpenFile, to: u64) -> Result<Vec<u8>, RecordError> {
-        let mut seen = open.seen_key_before;
-        let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
-        match self.setting.format {
-            Format::Flv => {
-                let tags: Vec<(u8, &[u8])> = configs(open)
-                    .filter(|(config, _)| config.codec != Codec::Mp3 as u8)
-                    .map(|(c, kind)| (tag_type(kind), c.body.as_slice()))
-                    .collect();
-                let mut head = flv::HeadBuilder::new(flv::FileStart {
-                    base_ms: open.base_ms,
-                    metadata: open.metadata.as_deref(),
-                    configs: &tags,
-                });
-                while let Some(indexed) = index.next()? {
-                    if indexed.at.0 >= to {
-                        break;
-                    }
-                    let body = indexed.body.as_deref().unwrap_or(&[]);
-                    if !open.is_hole(indexed.at.0)
-                        && !undecodable(&mut seen, &indexed.info)
-                        && in_flv_body(&indexed.info, body, open.metadata.as_deref())
-                    {
-                        head.push(&indexed.info);
-                    }
-                }
-                Ok(head.finish())
-            }
-            Format::Mp4 => {
-                let start: Vec<(Codec, Track, &[u8])> = configs(open)
-                    .map(|(c, kind)| (c.info(kind).codec, track(kind), c.payload()))
-                    .collect();
-                let mut head = mp4::HeadBuilder::new(&start, open.counts.first_arrival_ms);
-                while let Some(indexed) = index.next()? {
-                    if indexed.at.0 >= to {
-                        break;
-                    }
-                    if open.is_hole(indexed.at.0) || undecodable(&mut seen, &indexed.info) {
-                        continue;
-                    }
-                    let header = usize::from(indexed.info.header_len);
-                    let config = match indexed.info.kind {
-                        UnitKind::VideoConfig | UnitKind::AudioConfig => {
-                            indexed.body.as_deref().and_then(|b| b.get(header..))
-                        }
-                        _ => None,
-                    };
-                    // The same answers as when the body was written: what was not taken then is not counted now.
-                    let _ = head.push(&indexed.info, config);
-                }
-                head.finish().map_err(|e| RecordError::Head {
-                    what: open.file_id.clone(),
-                    reason: e.to_string(),
-                })
-            }
-            Format::Aac | Format::Mp3 | Format::Hls => Ok(Vec::new()),
-        }
     }
 
     fn stage_name(&self, sequence: u32) -> String {
@@ -515,22 +460,6 @@ const MP3_HEADER: usize = 4;
 fn configs(open: &OpenFile) -> impl Iterator<Item = (&Config, UnitKind)> {
     let video = open.video_config.iter().map(|c| (c, UnitKind::VideoConfig));
     video.chain(open.audio_config.iter().map(|c| (c, UnitKind::AudioConfig)))
-}
-
-fn tag_type(kind: UnitKind) -> u8 {
-    if kind == UnitKind::VideoConfig {
-        flv::VIDEO
-    } else {
-        flv::AUDIO
-    }
-}
-
-fn track(kind: UnitKind) -> Track {
-    if kind == UnitKind::VideoConfig {
-        Track::Video
-    } else {
-        Track::Audio
-    }
 }
 
 impl Config {
@@ -558,6 +487,10 @@ impl Config {
 }
 
 impl Setting {
+    fn file_key(&self, sequence: u32) -> String {
+        format!("{}/{sequence:06}.{}", self.prefix, self.format.extension())
+    }
+
     /// Where the record of one finished file lies until the library has it.
     fn note_path(&self, sequence: u32) -> PathBuf {
         self.notes.join(format!("{}-{sequence:06}.json", self.name()))

@@ -1,0 +1,71 @@
+//! Multipart uploads that this worker began and that nobody will complete: noted on disk, aborted when storage lets it.
+//!
+//! A recorder's upload is in its state, and whoever opens that state completes or aborts it. Where the state goes for good, with an upload
+//! in it, the prefix it lies under is noted here first.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::remote::Remote;
+use super::spool::write_whole;
+
+/// How often what is noted is tried again.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// The notes.
+#[derive(Debug, Clone)]
+pub(crate) struct Abandoned {
+    dir: PathBuf,
+}
+
+impl Abandoned {
+    /// Opens the directory of notes, making it if need be.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        Ok(Self { dir: dir.to_path_buf() })
+    }
+
+    /// Notes that no upload below `prefix` will be completed.
+    pub(crate) fn note(&self, prefix: &str) -> io::Result<()> {
+        let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, prefix.as_bytes());
+        write_whole(&self.dir.join(format!("{name:016x}.prefix")), prefix.as_bytes())
+    }
+
+    fn noted(&self) -> io::Result<Vec<(PathBuf, String)>> {
+        let mut noted = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "prefix") {
+                let prefix = fs::read_to_string(&path)?;
+                noted.push((path, prefix));
+            }
+        }
+        Ok(noted)
+    }
+
+    /// Aborts what is noted; gives the number of notes that are settled.
+    pub(crate) async fn sweep(&self, remote: &Remote) -> io::Result<usize> {
+        let mut settled = 0;
+        for (path, prefix) in self.noted()? {
+            if remote.clear(&prefix).await {
+                fs::remove_file(path)?;
+                settled += 1;
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Sweeps now and then, for ever.
+    pub(crate) async fn keep_sweeping(self, remote: Remote) {
+        loop {
+            if let Err(error) = self.sweep(&remote).await {
+                warn!(dir = %self.dir.display(), %error, "abandoned uploads cannot be looked through");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+}

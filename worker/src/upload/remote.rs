@@ -1,0 +1,467 @@
+//! [`Remote`]: stores what recorders render in object storage, as many at a time as the settings allow.
+//!
+//! A recorder asks for a [`Turn`] before it renders, so that rendered bytes in memory are bounded by turns, not by streams. It
+//! then hands over what is to be stored as a [`Store`], and goes on when that is [`Stored`]. A `Store` may be performed any number of times:
+//! after a crash the recorder renders the same bytes and says the same again.
+//!
+//! Uploads run on threads of their own: signing and encryption are work, and actors must not wait for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::objects::{Bucket, ObjectError};
+use shared::telemetry::{Reason, WorkerMetrics};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::{info, warn};
+
+use super::health::{Health, Probe};
+use super::pace::Pace;
+use super::plan::Plan;
+
+/// Tries of one request within a turn; then the turn is given back, and the recorder renders anew when it has another.
+const TRIES: u32 = 4;
+/// First wait between two tries; doubled with each.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Threads that sign, encrypt and send.
+const THREADS: usize = 2;
+/// Memory is counted in units of this many bytes.
+const UNIT: u64 = 64 << 10;
+
+/// An object to be stored in one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Object {
+    pub(crate) key: String,
+    pub(crate) chunks: Vec<Bytes>,
+    /// Ask afterwards whether it is there, whole.
+    pub(crate) verify: bool,
+}
+
+/// What is to be stored before a recorder goes on.
+#[derive(Debug)]
+pub(crate) enum Store {
+    /// Objects one after another: each is there before the next is sent.
+    Objects(Vec<Object>),
+    /// A part of a growing file; begins its upload if that has no id yet.
+    Part {
+        key: String,
+        upload: Option<String>,
+        index: u32,
+        chunks: Vec<Bytes>,
+    },
+    /// The last parts of a growing file, the first among them; then the file is an object of `size` bytes.
+    Complete {
+        key: String,
+        upload: String,
+        /// Ids of parts 1, 2, …: all but the first and the last.
+        ids: Vec<String>,
+        first: Vec<Bytes>,
+        last: Vec<Bytes>,
+        size: u64,
+    },
+    /// A file of `len` bytes on the local disk, then more objects.
+    File {
+        key: String,
+        path: PathBuf,
+        len: u64,
+        then: Vec<Object>,
+    },
+    /// Abort multipart uploads below a prefix, but for one: what a crash between two steps left.
+    Tidy { prefix: String, keep: Option<String> },
+}
+
+/// What storing came to.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    Done,
+    /// The part's id, and its upload's.
+    Part {
+        upload: String,
+        id: String,
+    },
+}
+
+/// Why nothing was stored. The recorder's state is as before.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// It may be otherwise the next time.
+    #[error("{0}")]
+    Later(String),
+    /// The upload that the stored parts belong to is no more, and neither is the object.
+    #[error("{0}")]
+    UploadLost(String),
+}
+
+/// The right to render and to store so many bytes.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _slot: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+    probe: Option<Probe>,
+}
+
+/// A bucket that recorders store to. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Remote(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bucket: Bucket,
+    plan: Plan,
+    slots: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    units: u32,
+    health: Health,
+    pace: Pace,
+    metrics: WorkerMetrics,
+    runtime: Threads,
+}
+
+/// The threads of uploads. Dropped, they end without being waited for: what they were at is done again after the next start.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What bounds uploads.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Uploads at a time.
+    pub max_uploads: usize,
+    /// Bytes of the first parts.
+    pub part_size: u64,
+    /// Bytes a second; 0: no limit.
+    pub max_bandwidth: u64,
+}
+
+impl Remote {
+    /// Stores to `bucket` within `limits`.
+    ///
+    /// # Errors
+    /// Where threads cannot be started.
+    pub fn new(bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("upload")
+            .enable_all()
+            .build()?;
+        let plan = Plan::new(limits.part_size);
+        let budget = plan.part_len(0).saturating_mul(limits.max_uploads as u64);
+        let units = u32::try_from(budget / UNIT).unwrap_or(u32::MAX).max(1);
+        Ok(Self(Arc::new(Inner {
+            bucket,
+            plan,
+            slots: Arc::new(Semaphore::new(limits.max_uploads)),
+            memory: Arc::new(Semaphore::new(units as usize)),
+            units,
+            health: Health::new(metrics.clone()),
+            pace: Pace::new(limits.max_bandwidth),
+            metrics,
+            runtime: Threads(Some(runtime)),
+        })))
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        self.0.plan
+    }
+
+    /// The bucket itself.
+    #[cfg(test)]
+    pub(crate) fn bucket(&self) -> &Bucket {
+        &self.0.bucket
+    }
+
+    /// Waits for the right to have `bytes` in memory and to store them. While storage does not answer, one waits for all.
+    pub(crate) async fn turn(&self, bytes: u64) -> Option<Turn> {
+        let waiting = Waiting::new(&self.0.metrics);
+        let probe = self.0.health.wait().await;
+        let slot = Arc::clone(&self.0.slots).acquire_owned().await.ok()?;
+        // More than all there is waits for all there is.
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, self.0.units);
+        let memory = Arc::clone(&self.0.memory).acquire_many_owned(units).await.ok()?;
+        drop(waiting);
+        Some(Turn {
+            _slot: slot,
+            _memory: memory,
+            probe,
+        })
+    }
+
+    /// Stores, on the uploads' threads.
+    pub(crate) async fn perform(&self, store: Store, turn: Turn) -> Result<Stored, StoreError> {
+        let (done, result) = oneshot::channel();
+        let inner = Arc::clone(&self.0);
+        if let Some(runtime) = &self.0.runtime.0 {
+            runtime.spawn(async move {
+                let result = inner.perform(store, turn).await;
+                // Whoever asked may be gone; then the next start asks again.
+                let _ = done.send(result);
+            });
+        }
+        result
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Later("the uploads' threads have ended".to_owned())))
+    }
+
+    /// Stores a small object, as long as it takes.
+    pub(crate) async fn insist(&self, object: Object) {
+        let mut wait = FIRST_WAIT;
+        while let Some(turn) = self.turn(object.len()).await {
+            match self.perform(Store::Objects(vec![object.clone()]), turn).await {
+                Ok(_) => return,
+                Err(error) => {
+                    warn!(key = object.key, %error, ?wait, "not stored, will try again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(60));
+                }
+            }
+        }
+    }
+
+    /// Aborts every upload below a prefix, as long as it takes to be sure.
+    pub(crate) async fn clear(&self, prefix: &str) -> bool {
+        let Some(turn) = self.turn(0).await else { return false };
+        let tidy = Store::Tidy {
+            prefix: prefix.to_owned(),
+            keep: None,
+        };
+        self.perform(tidy, turn).await.is_ok()
+    }
+}
+
+impl Object {
+    pub(crate) fn len(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+}
+
+/// Counts who waits for a turn.
+struct Waiting<'a>(&'a WorkerMetrics);
+
+impl<'a> Waiting<'a> {
+    fn new(metrics: &'a WorkerMetrics) -> Self {
+        metrics.uploads_waiting.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.uploads_waiting.dec();
+    }
+}
+
+impl Inner {
+    async fn perform(&self, store: Store, mut turn: Turn) -> Result<Stored, StoreError> {
+        self.metrics.uploads.inc();
+        let result = self.stored(store).await;
+        self.metrics.uploads.dec();
+        match &result {
+            Ok(_) | Err(ObjectError::Missing(_) | ObjectError::Refused(_)) => self.health.answered(),
+            Err(ObjectError::Unavailable(error)) => self.health.failed(turn.probe.take(), error),
+        }
+        result.map_err(|error| match error {
+            ObjectError::Missing(text) => StoreError::UploadLost(text),
+            ObjectError::Unavailable(text) | ObjectError::Refused(text) => StoreError::Later(text),
+        })
+    }
+
+    async fn stored(&self, store: Store) -> Result<Stored, ObjectError> {
+        match store {
+            Store::Objects(objects) => self.objects(objects).await?,
+            Store::Part {
+                key,
+                upload,
+                index,
+                chunks,
+            } => {
+                let upload = match upload {
+                    Some(id) => id,
+                    None => self.again(&key, || self.bucket.begin(&key)).await?,
+                };
+                let id = self.part(&key, &upload, index, chunks).await?;
+                return Ok(Stored::Part { upload, id });
+            }
+            Store::Complete {
+                key,
+                upload,
+                ids,
+                first,
+                last,
+                size,
+            } => self.complete((&key, &upload), ids, first, last, size).await?,
+            Store::File { key, path, len, then } => {
+                self.file(&key, &path, len).await?;
+                self.objects(then).await?;
+            }
+            Store::Tidy { prefix, keep } => self.tidy(&prefix, keep.as_deref()).await?,
+        }
+        Ok(Stored::Done)
+    }
+
+    /// Makes a request until it is answered for good, or [`TRIES`] are spent.
+    async fn again<T, F>(&self, key: &str, mut request: impl FnMut() -> F) -> Result<T, ObjectError>
+    where
+        F: Future<Output = Result<T, ObjectError>>,
+    {
+        let mut wait = FIRST_WAIT;
+        let mut tries = 1;
+        loop {
+            match request().await {
+                Err(ObjectError::Unavailable(error)) => {
+                    let reason = "unavailable";
+                    self.metrics.upload_errors.get_or_create(&Reason { reason }).inc();
+                    if tries >= TRIES || self.health.is_away() {
+                        return Err(ObjectError::Unavailable(error));
+                    }
+                    tracing::debug!(key, error, tries, "a request to storage failed");
+                    tokio::time::sleep(wait + jitter(key, tries, wait)).await;
+                    wait *= 2;
+                    tries += 1;
+                }
+                Err(error) => {
+                    let reason = if matches!(error, ObjectError::Missing(_)) {
+                        "missing"
+                    } else {
+                        "refused"
+                    };
+                    self.metrics.upload_errors.get_or_create(&Reason { reason }).inc();
+                    return Err(error);
+                }
+                Ok(value) => return Ok(value),
+            }
+        }
+    }
+
+    async fn objects(&self, objects: Vec<Object>) -> Result<(), ObjectError> {
+        for object in objects {
+            let (key, len) = (&object.key, object.len());
+            self.again(key, || async {
+                self.pace.wait(len).await;
+                self.bucket.put(key, object.chunks.clone()).await?;
+                if object.verify {
+                    self.verify(key, len).await?;
+                }
+                Ok(())
+            })
+            .await?;
+            self.metrics.upload_bytes.inc_by(len);
+        }
+        Ok(())
+    }
+
+    async fn part(&self, key: &str, upload: &str, index: u32, chunks: Vec<Bytes>) -> Result<String, ObjectError> {
+        let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let id = self
+            .again(key, || async {
+                self.pace.wait(len).await;
+                self.bucket.put_part(key, upload, index, chunks.clone()).await
+            })
+            .await?;
+        self.metrics.upload_bytes.inc_by(len);
+        Ok(id)
+    }
+
+    /// That the object is there with so many bytes. An answer that says otherwise is taken for a stale one, and asked for again.
+    async fn verify(&self, key: &str, size: u64) -> Result<(), ObjectError> {
+        match self.bucket.size(key).await? {
+            Some(there) if there == size => Ok(()),
+            there => Err(ObjectError::Unavailable(format!(
+                "{key}: {} bytes are stored, not {size}",
+                there.map_or("no".to_owned(), |n| n.to_string())
+            ))),
+        }
+    }
+
+    async fn complete(
+        &self,
+        (key, upload): (&str, &str),
+        ids: Vec<String>,
+        first: Vec<Bytes>,
+        last: Vec<Bytes>,
+        size: u64,
+    ) -> Result<(), ObjectError> {
+        let completed = async {
+            let last_index = u32::try_from(ids.len()).unwrap_or(u32::MAX) + 1;
+            let mut all = vec![self.part(key, upload, 0, first).await?];
+            all.extend(ids);
+            if !last.is_empty() {
+                all.push(self.part(key, upload, last_index, last).await?);
+            }
+            self.again(key, || self.bucket.complete(key, upload, all.clone())).await
+        };
+        match completed.await {
+            Ok(()) => self.again(key, || self.verify(key, size)).await,
+            // Completed before a crash, or with an answer that was lost?
+            Err(ObjectError::Missing(gone)) => match self.again(key, || self.bucket.size(key)).await? {
+                Some(there) if there == size => Ok(()),
+                _ => Err(ObjectError::Missing(gone)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores a local file: in one request, or in parts with one of them in memory at a time.
+    async fn file(&self, key: &str, path: &std::path::Path, len: u64) -> Result<(), ObjectError> {
+        let unreadable = |e: std::io::Error| ObjectError::Unavailable(format!("{}: {e}", path.display()));
+        let file = Arc::new(std::fs::File::open(path).map_err(unreadable)?);
+        let upload = self.again(key, || self.bucket.begin(key)).await?;
+        let mut ids = Vec::new();
+        let (mut at, mut index) = (0, 0);
+        while at < len {
+            let part = self.plan.part_len(index).min(len - at);
+            let source = Arc::clone(&file);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut bytes = vec![0; usize::try_from(part).unwrap_or(usize::MAX)];
+                std::os::unix::fs::FileExt::read_exact_at(&*source, &mut bytes, at).map(|()| bytes)
+            });
+            let read = read.await.map_err(std::io::Error::other).and_then(|bytes| bytes);
+            let bytes = read.map_err(unreadable)?;
+            ids.push(self.part(key, &upload, index, vec![bytes.into()]).await?);
+            at += part;
+            index += 1;
+        }
+        match self
+            .again(key, || self.bucket.complete(key, &upload, ids.clone()))
+            .await
+        {
+            Ok(()) | Err(ObjectError::Missing(_)) => self.again(key, || self.verify(key, len)).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn tidy(&self, prefix: &str, keep: Option<&str>) -> Result<(), ObjectError> {
+        let pending = match self.again(prefix, || self.bucket.pending(prefix)).await {
+            Err(ObjectError::Refused(error)) => {
+                warn!(
+                    error,
+                    "storage does not list multipart uploads: set a life cycle rule that aborts old ones"
+                );
+                return Ok(());
+            }
+            pending => pending?,
+        };
+        for upload in pending {
+            if keep != Some(upload.upload_id.as_str()) {
+                self.again(&upload.key, || self.bucket.abort(&upload.key, &upload.upload_id))
+                    .await?;
+                info!(key = upload.key, "multipart upload of nobody aborted");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Up to half of `wait`, spread by key and try, so that those who failed together do not come back together.
+fn jitter(key: &str, tries: u32, wait: Duration) -> Duration {
+    let seed = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_bytes()).rotate_left(tries * 7);
+    wait.mul_f64((seed % 512) as f64 / 1024.0)
+}
