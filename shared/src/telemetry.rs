@@ -1,10 +1,13 @@
 //! Logs and metrics: set up once, and every metric name stands here once.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
 use thiserror::Error;
@@ -100,6 +103,12 @@ pub struct WorkerMetrics {
     pub units: Family<TrackLabel, Counter>,
     /// Failed journal writes and syncs, by cause.
     pub journal_errors: Family<Reason, Counter>,
+    /// Seconds for which the oldest write that is not safe against power loss has been waiting; 0: all is safe.
+    pub unsynced: Gauge<f64, AtomicU64>,
+    /// Free bytes of the disk with the journals.
+    pub disk_free: Gauge,
+    /// Free bytes below which no stream is taken.
+    pub disk_min_free: Gauge,
     /// Recordings that are running or being finished.
     pub recordings: Gauge,
     /// Files that entered the library, by format.
@@ -150,6 +159,8 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("aircheck");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What this process was built from", build);
         let worker = WorkerMetrics::default();
         let r = registry.sub_registry_with_prefix("worker");
         r.register("connections", "RTMP connections open now", worker.connections.clone());
@@ -176,6 +187,24 @@ impl Metrics {
             "journal_errors",
             "Failed journal writes and syncs",
             worker.journal_errors.clone(),
+        );
+        r.register_with_unit(
+            "unsynced",
+            "Age of the oldest write that is not safe against power loss",
+            Unit::Seconds,
+            worker.unsynced.clone(),
+        );
+        r.register_with_unit(
+            "disk_free",
+            "Free on the disk with the journals",
+            Unit::Bytes,
+            worker.disk_free.clone(),
+        );
+        r.register_with_unit(
+            "disk_min_free",
+            "Free space below which no stream is taken",
+            Unit::Bytes,
+            worker.disk_min_free.clone(),
         );
         r.register(
             "recordings",
@@ -276,5 +305,13 @@ mod tests {
         );
         assert!(text.contains("aircheck_coordinator_leases_granted_total 2"), "{text}");
         assert!(text.contains("aircheck_worker_publishes 0"), "{text}");
+        assert!(
+            text.contains(concat!(
+                "aircheck_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            )),
+            "{text}"
+        );
     }
 }

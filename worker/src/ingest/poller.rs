@@ -204,6 +204,10 @@ impl Desk {
     }
 }
 
+fn gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 fn mono_ms(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.monotonic().as_millis()).unwrap_or(0)
 }
@@ -343,7 +347,7 @@ impl Poller {
             let now = self.desk.now();
             if now.mono_ms >= self.space_due_ms {
                 self.space_due_ms = now.mono_ms + SPACE_MS;
-                self.watch_space(now);
+                self.watch_disk(now);
             }
             self.accept(now);
             for place in 0..self.due.len() {
@@ -537,8 +541,10 @@ impl Poller {
         connection.end(ending, &mut self.batch, &mut door, now);
     }
 
-    /// Refuses publishes while space is short; when it runs out, ends one publish a round, the longest running first.
-    fn watch_space(&mut self, now: Now) {
+    /// Says how long what was written waits for its sync, and how much space is left. Refuses publishes while space is short; when it runs out, ends one publish a round, the longest running first.
+    fn watch_disk(&mut self, now: Now) {
+        let unsynced = self.desk.sync.stats().oldest_unsynced.unwrap_or_default();
+        self.desk.metrics.unsynced.set(unsynced.as_secs_f64());
         let free = match journal::free_bytes(&self.desk.settings.journals) {
             Ok(free) => free,
             Err(error) => {
@@ -547,6 +553,8 @@ impl Poller {
             }
         };
         let min = self.desk.settings.min_free;
+        self.desk.metrics.disk_free.set(gauge(free));
+        self.desk.metrics.disk_min_free.set(gauge(min));
         let short = free < min;
         if short != self.desk.short_of_space {
             self.desk.short_of_space = short;
