@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt unit e2e conformance bench bench-quick setup
+.PHONY: help build demo test lint fmt unit e2e conformance manifests bench bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ e2e: ## the tests that push into the real binary with real programs
 
 conformance: ## every format read back by independent demuxers and players
 	@tests/run conformance
+
+manifests: ## chart, manifests, rules and dashboards held to those who will read them
+	@tests/run deploy
 
 bench: ## CPU and memory beside nginx's RTMP module, about 25 minutes (BENCH_ARGS="--help")
 	@deploy/setup/install bench

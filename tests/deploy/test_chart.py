@@ -1,0 +1,266 @@
+"""The Helm chart: what it renders is legal, hangs together, is locked down, and is understood by the program."""
+
+import re
+import tempfile
+import unittest
+
+import kubernetes_validate
+
+from support import AIRCHECK, BIN, CHART, VALUE_SETS, helm_template, key, of_kind, pods, rendered, run
+
+# The oldest Kubernetes that Chart.yaml promises, and the newest that has schemas here.
+KUBERNETES = ["1.30", "1.37"]
+# Kinds that operators define; their shape is checked by hand below.
+CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule"}
+
+
+class EveryValueSet(unittest.TestCase):
+    def each(self):
+        for name in VALUE_SETS:
+            with self.subTest(values=name):
+                yield rendered(name)
+
+    def test_lint_finds_nothing(self):
+        for name in VALUE_SETS:
+            with self.subTest(values=name):
+                run(BIN / "helm", "lint", "--strict", CHART, "-f", CHART / "ci" / f"{name}.yaml")
+
+    def test_objects_are_of_the_kubernetes_api(self):
+        for objects in self.each():
+            for each in objects:
+                if each["kind"] in CUSTOM:
+                    continue
+                for version in KUBERNETES:
+                    kubernetes_validate.validate(each, version, strict=True)
+
+    def test_names_are_unique_and_no_field_is_null(self):
+        def nulls(node, path):
+            if isinstance(node, dict):
+                return [found for name, value in node.items() for found in nulls(value, f"{path}.{name}")]
+            if isinstance(node, list):
+                return [found for at, value in enumerate(node) for found in nulls(value, f"{path}[{at}]")]
+            return [path] if node is None else []
+
+        for objects in self.each():
+            names = [key(each) for each in objects]
+            self.assertEqual(len(names), len(set(names)))
+            for each in objects:
+                self.assertEqual(nulls(each, each["kind"]), [])
+
+    def test_pods_are_locked_down(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                self.assertIs(spec["automountServiceAccountToken"], False, name)
+                self.assertIs(spec["securityContext"]["runAsNonRoot"], True, name)
+                self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"}, name)
+                for container in spec["containers"]:
+                    context = container["securityContext"]
+                    self.assertIs(context["allowPrivilegeEscalation"], False, name)
+                    self.assertIs(context["readOnlyRootFilesystem"], True, name)
+                    self.assertEqual(context["capabilities"], {"drop": ["ALL"]}, name)
+                    self.assertIn("cpu", container["resources"]["requests"], name)
+                    self.assertIn("memory", container["resources"]["requests"], name)
+                    self.assertIn("memory", container["resources"]["limits"], name)
+                    self.assertRegex(container["image"], r"(:[^/:]+|@sha256:[0-9a-f]{64})$")
+                    self.assertNotIn(":latest", container["image"])
+                    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                        self.assertIn(probe, container, name)
+
+    def test_references_lead_somewhere(self):
+        for objects in self.each():
+            by_key = {key(each): each for each in objects}
+            made = {name: (labels, spec) for name, labels, spec in pods(objects)}
+
+            def selected(selector):
+                found = [name for name, (labels, _) in made.items() if selector.items() <= labels.items()]
+                self.assertEqual(len(found), 1, f"{selector} selects {found}")
+                return made[found[0]][1]
+
+            for service in of_kind(objects, "Service"):
+                spec = selected(service["spec"]["selector"])
+                ports = {port["name"] for container in spec["containers"] for port in container["ports"]}
+                for port in service["spec"]["ports"]:
+                    self.assertIn(port["targetPort"], ports)
+            for budget in of_kind(objects, "PodDisruptionBudget"):
+                selected(budget["spec"]["selector"]["matchLabels"])
+            for policy in of_kind(objects, "NetworkPolicy"):
+                spec = selected(policy["spec"]["podSelector"]["matchLabels"])
+                numbers = {port["containerPort"] for container in spec["containers"] for port in container["ports"]}
+                for rule in policy["spec"]["ingress"]:
+                    self.assertLessEqual({port["port"] for port in rule["ports"]}, numbers)
+            for each in of_kind(objects, "StatefulSet"):
+                self.assertIn(("Service", each["spec"]["serviceName"]), by_key)
+            for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+                target = scaler["spec"]["scaleTargetRef"]
+                self.assertNotIn("replicas", by_key[target["kind"], target["name"]]["spec"])
+            for ingress in of_kind(objects, "Ingress"):
+                backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+                service = by_key["Service", backend["name"]]
+                self.assertIn(backend["port"]["name"], {port["name"] for port in service["spec"]["ports"]})
+            for name, (_, spec) in made.items():
+                volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+                claims = {
+                    claim["metadata"]["name"]
+                    for each in of_kind(objects, "StatefulSet")
+                    if each["metadata"]["name"] == name
+                    for claim in each["spec"]["volumeClaimTemplates"]
+                }
+                for container in spec["containers"]:
+                    for mount in container["volumeMounts"]:
+                        self.assertIn(mount["name"], volumes.keys() | claims, name)
+                for volume in volumes.values():
+                    if "configMap" in volume:
+                        self.assertIn(("ConfigMap", volume["configMap"]["name"]), by_key)
+
+    def test_a_worker_has_the_time_it_was_promised(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                if not name.endswith("-worker"):
+                    continue
+                settings = self.toml(objects, "worker.toml")
+                grace = int(re.search(r'worker\.drain_grace = "(\d+)s"', settings)[1])
+                sleep = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+                self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], grace + sleep + 10)
+
+    def toml(self, objects, name):
+        return next(each for each in of_kind(objects, "ConfigMap") if name in each["data"])["data"][name]
+
+    def test_the_program_takes_the_settings_and_flags(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                role = name.rsplit("-", 1)[1]
+                if role not in ("coordinator", "worker"):
+                    continue
+                with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+                    file.write(self.toml(objects, f"{role}.toml"))
+                    file.flush()
+                    run(AIRCHECK, "check-config", "--config", file.name, "--set", "coordinator.advertise=http://10.0.0.1:7070")
+                container = spec["containers"][0]
+                self.assertEqual(container["args"][0], role)
+                said = run(AIRCHECK, role, "--help").stdout
+                for flag in container["args"][1:]:
+                    self.assertIn(f"  {flag.split('=')[0]} <", said)
+                used = {variable for arg in container["args"] for variable in re.findall(r"\$\((\w+)\)", arg)}
+                self.assertLessEqual(used, {variable["name"] for variable in container["env"]})
+                mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+                for path in re.findall(r'"(/[^"]+)"', self.toml(objects, f"{role}.toml")):
+                    self.assertTrue(any(path == mount or path.startswith(f"{mount}/") for mount in mounts), path)
+
+    def test_probes_ask_what_the_program_answers(self):
+        pages = re.findall(r'#\[get\("([^"]+)"\)\]', (CHART.parents[2] / "coordinator/src/api/ops.rs").read_text())
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                if name.endswith("-coordinator"):
+                    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                        self.assertIn(spec["containers"][0][probe]["httpGet"]["path"], pages)
+
+
+class Production(unittest.TestCase):
+    def test_secrets_are_named_and_never_written(self):
+        objects = rendered("production")
+        self.assertEqual(of_kind(objects, "Secret"), [])
+        volumes = {
+            volume["secret"]["secretName"]
+            for name, _, spec in pods(objects)
+            for volume in spec["volumes"]
+            if "secret" in volume
+        }
+        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token"})
+
+    def test_only_coordinators_hold_secrets(self):
+        for name, _, spec in pods(rendered("production")):
+            held = [volume for volume in spec["volumes"] if "secret" in volume]
+            self.assertEqual(len(held), 3 if name.endswith("-coordinator") else 0, name)
+
+    def test_rules_and_dashboards_are_those_of_the_repository(self):
+        import yaml
+
+        from support import OBSERVABILITY
+
+        objects = rendered("production")
+        rule = of_kind(objects, "PrometheusRule")[0]
+        groups = []
+        for name in ("recording", "alerts"):
+            groups += yaml.safe_load((OBSERVABILITY / "prometheus" / f"{name}.yaml").read_text())["groups"]
+        self.assertEqual(rule["spec"]["groups"], groups)
+        boards = {
+            name: text
+            for each in of_kind(objects, "ConfigMap")
+            for name, text in each["data"].items()
+            if name.endswith(".json")
+        }
+        self.assertEqual(boards, {path.name: path.read_text() for path in (OBSERVABILITY / "grafana").glob("*.json")})
+        monitor = of_kind(objects, "PodMonitor")[0]["spec"]
+        for _, labels, spec in pods(objects):
+            self.assertLessEqual(monitor["selector"]["matchLabels"].items(), labels.items())
+        self.assertEqual(monitor["podMetricsEndpoints"][0]["port"], "http")
+
+    def test_settings_reach_both_roles_as_they_were_written(self):
+        text = of_kind(rendered("production"), "ConfigMap")
+        for role in ("coordinator.toml", "worker.toml"):
+            toml = next(each["data"][role] for each in text if role in each["data"])
+            self.assertIn("worker.ingest.max_connections = 200000\n", toml)
+            self.assertIn('worker.time_zone = "Asia/Shanghai"\n', toml)
+
+
+class Refusals(unittest.TestCase):
+    """What is wrong is refused before anything is installed, and the message names it."""
+
+    CASES = [
+        ([], "metadata.url is empty"),
+        (["metadata.url=etcd://h:2379/a", "trial.etcd.enabled=true"], "give one"),
+        (["metadata.url=etcds://h:2379/a"], "metadata.tls"),
+        (["metadata.url=etcd://h:2379/a", "metadata.tls.existingSecret=s"], "does not begin with etcds://"),
+        (["metadata.url=etcd://user:password@h:2379/a"], "/metadata/url"),
+        (["metadata.url=http://h:2379"], "/metadata/url"),
+        (["trial.etcd.enabled=true", "metadata.user=u"], "metadata.passwordSecret.name"),
+        (["trial.etcd.enabled=true", "metadata.tls.certManager.enabled=true"], "does not begin with etcds://"),
+        (["trial.etcd.enabled=true", "coordinator.replicas=three"], "/coordinator/replicas"),
+        (["trial.etcd.enabled=true", "coordinator.replica=3"], "replica"),
+        (["trial.etcd.enabled=true", "coordinator.record={hls,avi}"], "/coordinator/record/1"),
+        (["trial.etcd.enabled=true", "worker.volume.size=lots"], "/worker/volume/size"),
+        (["trial.etcd.enabled=true", "worker.resources.requests.cpu=much"], "/worker/resources/requests/cpu"),
+        (["trial.etcd.enabled=true", "worker.drainGraceSeconds=-1"], "/worker/drainGraceSeconds"),
+        (["trial.etcd.enabled=true", "image.tag=latest"], "/image/tag"),
+        (["trial.etcd.enabled=true", "image.digest=abc"], "/image/digest"),
+        (["trial.etcd.enabled=true", "securityContext.privileged=true"], "/securityContext/privileged"),
+        (["trial.etcd.enabled=true", "podSecurityContext.runAsNonRoot=false"], "/podSecurityContext/runAsNonRoot"),
+        (["trial.etcd.enabled=true", "autoscaling.kind=magic"], "/autoscaling/kind"),
+        (["trial.etcd.enabled=true", "autoscaling.minReplicas=30"], "autoscaling.minReplicas is more"),
+        (["trial.etcd.enabled=true", "settings.worker\\.rtmp=0.0.0.0:1"], "worker.rtmp is decided by the chart"),
+        (["trial.etcd.enabled=true", "settings.preroll=10s"], "'preroll' does not match"),
+        (["trial.etcd.enabled=true", "hooks.origin=rtmp://o/live/x"], "hooks.tokenSecret.name"),
+        (["trial.etcd.enabled=true", "networkPolicy.http[0].cidr=10.0.0.0/8"], "/networkPolicy/http/0"),
+    ]
+
+    def test_bad_values_are_refused_and_named(self):
+        for values, said in self.CASES:
+            with self.subTest(values=values):
+                args = [part for value in values for part in ("--set", value)]
+                done = helm_template(*args, check=False)
+                self.assertNotEqual(done.returncode, 0, "this was rendered")
+                self.assertIn(said, done.stderr)
+
+    def test_every_value_has_its_place_in_the_schema(self):
+        import json
+
+        import yaml
+
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        schema = json.loads((CHART / "values.schema.json").read_text())
+
+        def check(value, shape, path):
+            if not isinstance(value, dict) or "properties" not in shape:
+                return
+            if shape.get("additionalProperties") is False:
+                optional = {"global"}
+                self.assertEqual(set(shape["properties"]) - optional - set(value), set(), f"{path}: in the schema, without a default")
+            for name, inner in value.items():
+                if name in shape["properties"]:
+                    check(inner, shape["properties"][name], f"{path}.{name}")
+
+        check(values, schema, "values")
+
+
+if __name__ == "__main__":
+    unittest.main()
