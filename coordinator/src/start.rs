@@ -9,7 +9,10 @@ use std::{
 
 use actix_web::dev::ServerHandle;
 use shared::{
-    auth::SecretError,
+    auth::{
+        Gate, SecretError, Tokens,
+        tls::{self, TlsError},
+    },
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
     shutdown::{Phase, Shutdown},
@@ -77,6 +80,9 @@ pub enum StartError {
     /// A token cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The descriptors for reflection are not whole.
     #[error("cannot set up gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -165,6 +171,10 @@ pub async fn start_over(
         metrics: deps.metrics.coordinator.clone(),
         tasks: tasks.clone(),
     };
+    let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
+    let gate = Arc::new(gate);
+    let grpc_tls = tls::grpc_server(&tools.config.tls)?;
+    let http_tls = tls::http_server(&tools.config.tls)?;
     let settings = hooks::Settings::load(&tools.config.hooks)?;
     let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await?;
     let shutdown = Shutdown::new();
@@ -176,6 +186,8 @@ pub async fn start_over(
             tools,
             shutdown: shutdown.clone(),
         },
+        Arc::clone(&gate),
+        grpc_tls,
     )?;
     let hooks = hooks::Hooks {
         handle: handle.clone(),
@@ -185,8 +197,9 @@ pub async fn start_over(
         handle: handle.clone(),
         metrics: deps.metrics,
         shutdown: shutdown.clone(),
+        gate,
     };
-    let http = ops::serve(http_listener, ops, hooks).map_err(|source| StartError::Bind {
+    let http = ops::serve(http_listener, ops, hooks, http_tls).map_err(|source| StartError::Bind {
         what: "HTTP",
         addr: http_addr,
         source,

@@ -135,7 +135,7 @@ pub(crate) struct Node {
     /// Directory for everything that must outlive the process.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Listen beyond this machine although there are no credentials yet.
+    /// Listen beyond this machine without asking for credentials.
     #[arg(long)]
     pub(crate) insecure: bool,
     #[command(flatten)]
@@ -211,6 +211,16 @@ pub(crate) struct Worker {
     pub(crate) objects: Option<String>,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a token comes from the environment, and the command line is no place for it"
+)]
+fn api_token() -> Option<String> {
+    std::env::var("AIRCHECK_API_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+}
+
 /// How a client command reaches the coordinator and prints.
 #[derive(Debug, Args)]
 pub(crate) struct Client {
@@ -222,6 +232,15 @@ pub(crate) struct Client {
         default_value = "http://127.0.0.1:7070"
     )]
     pub(crate) server: String,
+    /// File with the API token, where the coordinator wants one; AIRCHECK_API_TOKEN holds the token itself.
+    #[arg(long, value_name = "FILE", env = "AIRCHECK_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The API token; not a flag, because command lines are seen by all.
+    #[arg(skip = api_token())]
+    pub(crate) api_token: Option<String>,
+    /// PEM file of the authority that signed the coordinator's certificate; absent: the system's authorities.
+    #[arg(long, value_name = "FILE", env = "AIRCHECK_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -122,7 +122,7 @@ async fn serve(mut config: Config, role: Role) -> Done {
         };
         let running = coordinator::start(config.coordinator.clone(), config.store.clone(), deps).await?;
         config.worker.coordinator = match role {
-            Role::Standalone => vec![format!("http://{}", running.grpc_addr())],
+            Role::Standalone => vec![own_address(&config, running.grpc_addr())],
             _ => config.worker.coordinator,
         };
         Some(running)
@@ -172,6 +172,20 @@ async fn serve(mut config: Config, role: Role) -> Done {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Where a standalone worker reaches its own coordinator. Over TLS the certificate decides what that must be called.
+fn own_address(config: &Config, grpc: SocketAddr) -> String {
+    if config.tls.serves() {
+        let name = config.tls.own_name.as_deref().unwrap_or("localhost");
+        return format!("https://{name}:{}", grpc.port());
+    }
+    let ip = if grpc.ip().is_unspecified() {
+        std::net::Ipv4Addr::LOCALHOST.into()
+    } else {
+        grpc.ip()
+    };
+    format!("http://{}", SocketAddr::new(ip, grpc.port()))
 }
 
 /// One process for each data directory.

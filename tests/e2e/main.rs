@@ -2,6 +2,7 @@
 
 mod bucket;
 mod crash;
+mod credentials;
 mod disk;
 mod hostile;
 mod limits;

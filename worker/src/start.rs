@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use jiff::tz::TimeZone;
 use journal::{GroupSync, Progress, Publish};
+use shared::auth::{Caller, Tokens, tls};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, StreamKey, WorkerId};
 use shared::lease::{Epoch, RecordingSet};
@@ -131,6 +132,10 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let journals = config.data_dir.join("journal");
     std::fs::create_dir_all(&journals).map_err(directory("journal directory", &journals))?;
     shared::objects::install_tls();
+    let setting = |error: &dyn std::error::Error| StartError::Setting(error.to_string());
+    let tokens = Tokens::load(&config.auth).map_err(|error| setting(&error))?;
+    let tls = tls::grpc_client(&config.tls).map_err(|error| setting(&error))?;
+    let caller = Caller::new(tokens.join.as_ref(), Some(tls)).map_err(|error| setting(&error))?;
     let (objects, directory_of_objects) = open_objects(&config, &deps.metrics)?;
     let notes = config.data_dir.join("abandoned-uploads");
     let abandoned = Abandoned::open(&notes).map_err(directory("notes of abandoned uploads", &notes))?;
@@ -192,7 +197,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         rtmp: address.to_string(),
     };
     let worker_id = identity.id;
-    let agent = Agent::new(&config.coordinator, identity)
+    let agent = Agent::new(&config.coordinator, caller, identity)
         .map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
     let common = Common {
         agent: agent.clone(),

@@ -17,7 +17,7 @@ use actix_web::{
     web,
 };
 use shared::{
-    auth::{Secret, SecretError},
+    auth::{Secret, SecretError, bearer},
     config::HooksConfig,
     ids::{PullId, StreamKey},
     pull::{MadeBy, PullUrl, from_template},
@@ -122,14 +122,11 @@ async fn answer(request: &HttpRequest, origin: &str, body: &[u8], hooks: &Hooks)
         return Err((StatusCode::NOT_FOUND, text.to_owned()));
     };
     let query = pairs(request.query_string().as_bytes());
-    let bearer = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let header = request.headers().get(header::AUTHORIZATION);
     let shown = request
         .match_info()
         .get("token")
-        .or(bearer)
+        .or(header.and_then(|value| value.to_str().ok()).and_then(bearer))
         .or(query.get("token").map(String::as_str));
     if !shown.is_some_and(|shown| settings.token.is(shown)) {
         let text = "the token is missing or wrong: give that of hooks.token, as ?token=… or as the path's last part";

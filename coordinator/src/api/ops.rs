@@ -1,9 +1,10 @@
 //! HTTP for operators: `/healthz`, `/readyz`, `/metrics`.
 
-use std::{io, net::TcpListener};
+use std::{io, net::TcpListener, sync::Arc};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::Server, get, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::Server, get, http::header, web};
 use shared::{
+    auth::{Gate, bearer},
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
 };
@@ -17,6 +18,7 @@ pub(crate) struct Ops {
     pub(crate) handle: Handle,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The process runs.
@@ -42,7 +44,14 @@ async fn readyz(ops: web::Data<Ops>) -> HttpResponse {
 
 /// Every counter, in the `OpenMetrics` text format.
 #[get("/metrics")]
-async fn metrics(ops: web::Data<Ops>) -> HttpResponse {
+async fn metrics(request: HttpRequest, ops: web::Data<Ops>) -> HttpResponse {
+    let header = request.headers().get(header::AUTHORIZATION);
+    if !ops
+        .gate
+        .operator(header.and_then(|value| value.to_str().ok()).and_then(bearer))
+    {
+        return HttpResponse::Unauthorized().body("the API token is wanted as bearer token (auth.api_token_file)\n");
+    }
     match ops.metrics.encode() {
         Ok(text) => HttpResponse::Ok()
             .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
@@ -52,7 +61,12 @@ async fn metrics(ops: web::Data<Ops>) -> HttpResponse {
 }
 
 /// Serves on a bound socket.
-pub(crate) fn serve(listener: TcpListener, ops: Ops, hooks: Hooks) -> io::Result<Server> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    ops: Ops,
+    hooks: Hooks,
+    tls: Option<rustls::ServerConfig>,
+) -> io::Result<Server> {
     let (ops, hooks) = (web::Data::new(ops), web::Data::new(hooks));
     let server = HttpServer::new(move || {
         App::new()
@@ -65,8 +79,10 @@ pub(crate) fn serve(listener: TcpListener, ops: Ops, hooks: Hooks) -> io::Result
     })
     .workers(1)
     .disable_signals()
-    .shutdown_timeout(2)
-    .listen(listener)?
-    .run();
-    Ok(server)
+    .shutdown_timeout(2);
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }

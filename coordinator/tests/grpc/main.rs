@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod catalog;
+mod credentials;
 mod leases;
 mod library;
 mod operators;

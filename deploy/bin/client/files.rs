@@ -4,7 +4,6 @@ use proto::v1::files_client::FilesClient;
 use proto::v1::{GetFileRequest, ListFilesRequest, MediaFile};
 use serde_json::{Value, json};
 use shared::template::Format;
-use tonic::transport::Channel;
 
 use super::{
     Done, PAGE, bytes, connect, format_name, gaps_json, given, instant, length, print, said, stream_json, stream_name,
@@ -57,7 +56,7 @@ pub(crate) async fn run(command: FileCommand) -> Done {
 
 /// Reads every page.
 pub(crate) async fn list(
-    channel: Channel,
+    channel: super::Way,
     of: &Of,
     recording: Option<&String>,
     format: Option<Format>,

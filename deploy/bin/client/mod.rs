@@ -16,7 +16,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proto::v1;
 use serde_json::{Value, json};
+use shared::auth::{Caller, Secret, tls};
+use shared::config::TlsConfig;
 use shared::ids::StreamKey;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::{Client, Output};
@@ -37,8 +40,12 @@ pub(crate) fn run(command: impl Future<Output = Done>) -> Result<ExitCode, Box<d
     Ok(ExitCode::SUCCESS)
 }
 
+/// The way to a coordinator.
+pub(crate) type Way = InterceptedService<Channel, Caller>;
+
 /// Connects to the coordinator that the command names.
-pub(crate) async fn connect(client: &Client) -> Result<Channel, Box<dyn Error + Send + Sync>> {
+pub(crate) async fn connect(client: &Client) -> Result<Way, Box<dyn Error + Send + Sync>> {
+    let caller = caller(client)?;
     let endpoint = Endpoint::from_shared(client.server.clone())
         .map_err(|e| {
             format!(
@@ -48,14 +55,29 @@ pub(crate) async fn connect(client: &Client) -> Result<Channel, Box<dyn Error + 
         })?
         .connect_timeout(LIMIT)
         .timeout(LIMIT);
-    endpoint.connect().await.map_err(|e| {
+    let connected = caller.endpoint(endpoint)?.connect().await;
+    let channel = connected.map_err(|e| {
         format!(
             "no coordinator at {}: {}. Is it running? Say where with --server",
             client.server,
             crate::chain(&e)
         )
-        .into()
-    })
+    })?;
+    Ok(InterceptedService::new(channel, caller))
+}
+
+/// What the command shows to the coordinator.
+fn caller(client: &Client) -> Result<Caller, Box<dyn Error + Send + Sync>> {
+    let token = match (&client.api_token, &client.token_file) {
+        (_, Some(path)) => Some(Secret::read(path)?),
+        (Some(text), None) => Some(Secret::new(text).map_err(|error| format!("AIRCHECK_API_TOKEN: {error}"))?),
+        (None, None) => None,
+    };
+    let tls = TlsConfig {
+        ca_file: client.ca_file.clone(),
+        ..TlsConfig::default()
+    };
+    Ok(Caller::new(token.as_ref(), Some(tls::grpc_client(&tls)?))?)
 }
 
 /// A refusal in the server's own words.

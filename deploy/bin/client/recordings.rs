@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use proto::v1::recordings_client::RecordingsClient;
 use proto::v1::{ExplainRecordingRequest, GetRecordingRequest, ListRecordingsRequest, Recording, RecordingState};
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::{
     Done, PAGE, bytes, connect, format_name, gaps_json, given, instant, parse_stream, print, said, stream_json,
@@ -112,7 +111,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
 }
 
 async fn list(
-    channel: Channel,
+    channel: super::Way,
     of: &Of,
     state: Option<State>,
 ) -> Result<Vec<Recording>, Box<dyn std::error::Error + Send + Sync>> {

@@ -154,3 +154,98 @@ fn a_door_beyond_loopback_needs_insecure() {
         .validate(Role::Worker)
         .unwrap();
 }
+
+#[test]
+fn credentials_open_the_doors_that_they_guard() {
+    let check = |flags: &[(&str, &str)], role| load("", &[], flags).unwrap().validate(role);
+    let (grpc, http) = (
+        ("coordinator.grpc", "0.0.0.0:7000"),
+        ("coordinator.http", "0.0.0.0:8000"),
+    );
+    let join = ("auth.join_token", "join-join-join-join");
+    let api = ("auth.api_token_file", "/run/api");
+    assert!(
+        check(&[grpc, join], Role::Standalone)
+            .unwrap_err()
+            .to_string()
+            .contains("auth.api_token_file")
+    );
+    check(&[grpc, join, api], Role::Standalone).unwrap();
+    check(&[http, api], Role::Standalone).unwrap();
+    assert!(check(&[http, join], Role::Standalone).is_err());
+    let tls = [("tls.cert_file", "c"), ("tls.key_file", "k"), ("tls.ca_file", "a")];
+    check(&[&tls[..], &[grpc]].concat(), Role::Standalone).unwrap();
+    assert!(
+        check(&[grpc, tls[0], tls[1]], Role::Standalone).is_err(),
+        "a server's certificate asks nobody"
+    );
+    assert!(
+        check(&[tls[0]], Role::Worker)
+            .unwrap_err()
+            .to_string()
+            .contains("go together")
+    );
+    let rtmp = ("worker.rtmp", "0.0.0.0:1935");
+    assert!(
+        check(&[rtmp, join, api], Role::Worker)
+            .unwrap_err()
+            .to_string()
+            .contains("allow_anyone")
+    );
+    check(&[rtmp, ("worker.ingest.allow_anyone", "true")], Role::Worker).unwrap();
+    let twice = [join, ("auth.join_token_file", "x")];
+    assert!(
+        check(&twice, Role::Worker)
+            .unwrap_err()
+            .to_string()
+            .contains("give one")
+    );
+}
+
+#[test]
+fn tokens_come_from_the_environment_and_are_not_printed() {
+    let env = [
+        ("AIRCHECK_JOIN_TOKEN", "join-join-join-join"),
+        ("AIRCHECK_API_TOKEN", "api-api-api-api-api"),
+    ];
+    let config = load("", &env, &[]).unwrap();
+    assert!(
+        config
+            .auth
+            .join_token
+            .as_ref()
+            .is_some_and(|token| token.is("join-join-join-join"))
+    );
+    assert!(config.coordinator.auth.has_api() && config.worker.auth.has_join());
+    let printed = config.to_toml().unwrap();
+    assert!(
+        !printed.contains("join-join") && !printed.contains("api-api"),
+        "{printed}"
+    );
+    let short = load("", &[("AIRCHECK_JOIN_TOKEN", "short")], &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        short.contains("AIRCHECK_JOIN_TOKEN") && !short.contains("short\""),
+        "{short}"
+    );
+}
+
+#[test]
+fn hooks_want_an_origin_and_a_token() {
+    let check = |flags: &[(&str, &str)]| load("", &[], flags).unwrap().validate(Role::Standalone);
+    let origin = ("hooks.origin", "rtmp://10.0.0.5/{app}/{stream}");
+    let token = ("hooks.token", "0123456789abcdef");
+    check(&[origin, token]).unwrap();
+    for (flags, says) in [
+        (&[origin][..], "hooks.token"),
+        (&[origin, token, ("hooks.token_file", "x")], "give one"),
+        (&[("hooks.origin", "rtmp://10.0.0.5/live/a"), token], "{stream}"),
+        (&[("hooks.origin", "ftp://10.0.0.5/{stream}"), token], "scheme"),
+        (&[origin, token, ("hooks.domain", "a b")], "hooks.domain"),
+        (&[origin, token, ("hooks.forget_after", "1s")], "forget_after"),
+    ] {
+        let refused = check(flags).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
+}

@@ -37,6 +37,10 @@ pub struct Config {
     pub coordinator: CoordinatorConfig,
     /// News from origins.
     pub hooks: HooksConfig,
+    /// Who may call whom.
+    pub auth: AuthConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
     /// The worker role.
     pub worker: WorkerConfig,
     /// Logs.
@@ -191,6 +195,12 @@ pub struct CoordinatorConfig {
     /// News from origins, from `[hooks]`. Not a setting of its own.
     #[serde(skip)]
     pub hooks: HooksConfig,
+    /// Who may call, from `[auth]`. Not a setting of its own.
+    #[serde(skip)]
+    pub auth: AuthConfig,
+    /// Certificates, from `[tls]`. Not a setting of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 impl Default for CoordinatorConfig {
@@ -212,7 +222,65 @@ impl Default for CoordinatorConfig {
             tasks: TasksConfig::default(),
             data_dir: PathBuf::new(),
             hooks: HooksConfig::default(),
+            auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
         }
+    }
+}
+
+/// `[auth]`: tokens. Each is 16 to 512 visible ASCII characters, given itself or as a file that holds it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// What workers show to coordinators; also `AIRCHECK_JOIN_TOKEN`.
+    pub join_token: Option<Secret>,
+    /// File that holds it.
+    pub join_token_file: Option<PathBuf>,
+    /// What clients show to coordinators, and whoever reads `/metrics`; also `AIRCHECK_API_TOKEN`.
+    pub api_token: Option<Secret>,
+    /// File that holds it.
+    pub api_token_file: Option<PathBuf>,
+}
+
+impl AuthConfig {
+    /// Workers must show a token.
+    #[must_use]
+    pub fn has_join(&self) -> bool {
+        self.join_token.is_some() || self.join_token_file.is_some()
+    }
+
+    /// Clients must show a token.
+    #[must_use]
+    pub fn has_api(&self) -> bool {
+        self.api_token.is_some() || self.api_token_file.is_some()
+    }
+}
+
+/// `[tls]`: certificates, as PEM files.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// This process's certificate and those that lead to its authority: gRPC and HTTP are served with it, and workers show it to coordinators.
+    pub cert_file: Option<PathBuf>,
+    /// Its key; together with `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// Name in that certificate by which a standalone process calls itself; absent: `localhost`.
+    pub own_name: Option<String>,
+    /// The authority that signed the others' certificates: workers trust coordinators by it, and coordinators workers.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// What is served is served over TLS.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.cert_file.is_some()
+    }
+
+    /// Callers' certificates are looked at.
+    #[must_use]
+    pub fn certifies(&self) -> bool {
+        self.cert_file.is_some() && self.ca_file.is_some()
     }
 }
 
@@ -308,6 +376,12 @@ pub struct WorkerConfig {
     /// Where media goes, from `[objects]`, its URL filled in. Not a setting of its own.
     #[serde(skip)]
     pub objects: ObjectsConfig,
+    /// What is shown to coordinators, from `[auth]`. Not a setting of its own.
+    #[serde(skip)]
+    pub auth: AuthConfig,
+    /// Certificates, from `[tls]`. Not a setting of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 impl Default for WorkerConfig {
@@ -325,6 +399,8 @@ impl Default for WorkerConfig {
             render: RenderConfig::default(),
             data_dir: PathBuf::new(),
             objects: ObjectsConfig::default(),
+            auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -372,6 +448,8 @@ pub struct IngestConfig {
     pub max_message: ByteSize,
     /// Most bytes of unfinished messages for one connection.
     pub max_partial: ByteSize,
+    /// Publishers need no credentials, also beyond loopback: there are none for them yet.
+    pub allow_anyone: bool,
 }
 
 impl Default for IngestConfig {
@@ -382,6 +460,7 @@ impl Default for IngestConfig {
             max_connections: 10_000,
             max_message: ByteSize::mib(16),
             max_partial: ByteSize::mib(32),
+            allow_anyone: false,
         }
     }
 }
@@ -585,6 +664,10 @@ impl Config {
     fn derive(&mut self) {
         self.coordinator.data_dir.clone_from(&self.node.data_dir);
         self.coordinator.hooks.clone_from(&self.hooks);
+        self.coordinator.auth.clone_from(&self.auth);
+        self.coordinator.tls.clone_from(&self.tls);
+        self.worker.auth.clone_from(&self.auth);
+        self.worker.tls.clone_from(&self.tls);
         self.worker.data_dir.clone_from(&self.node.data_dir);
         self.worker.objects = self.objects.clone();
         self.worker
@@ -605,6 +688,9 @@ impl Config {
 /// `AIRCHECK_WORKER__JOURNAL__PREROLL` to `[worker, journal, preroll]`. Without two underscores it is no setting (`AIRCHECK_SERVER` is the client's).
 fn env_path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix("AIRCHECK_")?;
+    if let "JOIN_TOKEN" | "API_TOKEN" = rest {
+        return Some(vec!["auth".to_owned(), rest.to_ascii_lowercase()]);
+    }
     rest.contains("__")
         .then(|| rest.split("__").map(str::to_ascii_lowercase).collect())
 }

@@ -59,6 +59,7 @@ impl Config {
         if role.works() {
             self.validate_worker()?;
         }
+        self.validate_credentials()?;
         self.validate_doors(role)
     }
 
@@ -268,8 +269,14 @@ impl Config {
         if w.coordinator.is_empty() {
             return invalid("worker.coordinator is empty: give --coordinator http://HOST:7070");
         }
-        if let Some(bad) = w.coordinator.iter().find(|url| !url.starts_with("http://")) {
-            return invalid(format!("worker.coordinator {bad:?}: write http://HOST:PORT"));
+        if let Some(bad) = w
+            .coordinator
+            .iter()
+            .find(|url| !(url.starts_with("http://") || url.starts_with("https://")))
+        {
+            return invalid(format!(
+                "worker.coordinator {bad:?}: write http://HOST:PORT or https://HOST:PORT"
+            ));
         }
         self.validate_objects()
     }
@@ -302,18 +309,59 @@ impl Config {
         Ok(())
     }
 
-    /// Credentials do not exist yet, so whoever reaches a port may use it.
+    fn validate_credentials(&self) -> Result<(), ConfigError> {
+        let (auth, tls) = (&self.auth, &self.tls);
+        for (name, token, file) in [
+            ("join_token", auth.join_token.is_some(), auth.join_token_file.is_some()),
+            ("api_token", auth.api_token.is_some(), auth.api_token_file.is_some()),
+        ] {
+            if token && file {
+                return invalid(format!("auth.{name} and auth.{name}_file are both given: give one"));
+            }
+        }
+        if tls.cert_file.is_some() != tls.key_file.is_some() {
+            return invalid("tls.cert_file and tls.key_file go together: give both, or neither");
+        }
+        Ok(())
+    }
+
+    /// Whoever reaches a port may use it, unless he must show something.
     fn validate_doors(&self, role: Role) -> Result<(), ConfigError> {
-        let doors: [(bool, &str, &str, SocketAddr); 3] = [
-            (role.coordinates(), "coordinator.grpc", "--grpc", self.coordinator.grpc),
-            (role.coordinates(), "coordinator.http", "--http", self.coordinator.http),
-            (role.works(), "worker.rtmp", "--rtmp", self.worker.rtmp),
+        let certifies = self.tls.certifies();
+        let workers = self.auth.has_join() || certifies;
+        let clients = self.auth.has_api() || certifies;
+        type Door<'a> = (bool, &'a str, &'a str, SocketAddr, bool, &'a str);
+        let doors: [Door<'_>; 3] = [
+            (
+                role.coordinates(),
+                "coordinator.grpc",
+                "--grpc",
+                self.coordinator.grpc,
+                workers && clients,
+                "give workers a token (auth.join_token_file) and clients one (auth.api_token_file), or certificates (tls.cert_file, tls.key_file and tls.ca_file)",
+            ),
+            (
+                role.coordinates(),
+                "coordinator.http",
+                "--http",
+                self.coordinator.http,
+                self.auth.has_api(),
+                "give those who read /metrics a token (auth.api_token_file)",
+            ),
+            (
+                role.works(),
+                "worker.rtmp",
+                "--rtmp",
+                self.worker.rtmp,
+                self.worker.ingest.allow_anyone,
+                "publishers cannot show any in this version: where the network keeps strangers out, say worker.ingest.allow_anyone = true",
+            ),
         ];
-        for (used, key, flag, addr) in doors {
-            if used && !addr.ip().is_loopback() && !self.node.insecure {
+        for (used, key, flag, addr, guarded, advice) in doors {
+            if used && !addr.ip().is_loopback() && !guarded && !self.node.insecure {
                 return invalid(format!(
-                    "{key} ({flag}) is {addr}, beyond loopback, and no credentials are configured: anyone who reaches that port could use it. This version has no \
-                     credentials yet, so either listen on 127.0.0.1, or allow it with --insecure (node.insecure = true) on a network you trust"
+                    "{key} ({flag}) is {addr}, beyond loopback, and no credentials are configured for it: anyone who reaches that port could use it. Either {advice}; or listen on \
+                     127.0.0.1; or allow all of it with --insecure (node.insecure = true) on a network you trust"
                 ));
             }
         }

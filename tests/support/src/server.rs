@@ -27,6 +27,8 @@ pub struct Setup {
     record: Option<String>,
     more: Vec<String>,
     env: Vec<(String, String)>,
+    client_env: Vec<(String, String)>,
+    tls: bool,
     disk_mb: Option<u32>,
 }
 
@@ -41,6 +43,8 @@ impl Setup {
             record: None,
             more: Vec::new(),
             env: Vec::new(),
+            client_env: Vec::new(),
+            tls: false,
             disk_mb: None,
         }
     }
@@ -88,6 +92,20 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets an environment variable of the client commands that ask it.
+    #[must_use]
+    pub fn client_env(mut self, name: &str, value: &str) -> Self {
+        self.client_env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// It serves gRPC over TLS: its URL says so, and `localhost`.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.tls = true;
         self
     }
 
@@ -235,6 +253,9 @@ impl Server {
     /// Where gRPC is served, as a URL.
     #[must_use]
     pub fn grpc_url(&self) -> String {
+        if self.setup.tls {
+            return format!("https://localhost:{}", self.grpc.port());
+        }
         format!("http://{}", self.grpc)
     }
 
@@ -280,7 +301,8 @@ impl Server {
     #[must_use]
     pub fn client(&self) -> Command {
         let mut command = Command::new(&self.setup.binary);
-        command.env("AIRCHECK_SERVER", format!("http://{}", self.grpc));
+        command.env("AIRCHECK_SERVER", self.grpc_url());
+        command.envs(self.setup.client_env.iter().map(|(name, value)| (name, value)));
         command
     }
 

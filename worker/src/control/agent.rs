@@ -12,6 +12,7 @@ use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
     StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
+use shared::auth::Caller;
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, LeaseOutcome, RecordingSet};
 use shared::pull::{Pull, PullStatus};
@@ -19,6 +20,7 @@ use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::wire::fenced_from_details;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
@@ -75,7 +77,7 @@ pub(crate) struct Identity {
 /// A handle that can be cloned; all clones share one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
-    channel: Channel,
+    channel: InterceptedService<Channel, Caller>,
     identity: Identity,
 }
 
@@ -95,19 +97,27 @@ impl Agent {
     ///
     /// # Errors
     /// Where none of the addresses is a URL.
-    pub(crate) fn new(coordinators: &[String], identity: Identity) -> Result<Self, tonic::transport::Error> {
+    pub(crate) fn new(
+        coordinators: &[String],
+        caller: Caller,
+        identity: Identity,
+    ) -> Result<Self, tonic::transport::Error> {
         let mut endpoints = Vec::new();
         for url in coordinators {
-            endpoints.push(Endpoint::from_shared(url.clone())?.connect_timeout(CALL).timeout(CALL));
+            let endpoint = Endpoint::from_shared(url.clone())?.connect_timeout(CALL).timeout(CALL);
+            endpoints.push(caller.endpoint(endpoint)?);
         }
         let channel = match endpoints.as_slice() {
             [one] => one.connect_lazy(),
             _ => Channel::balance_list(endpoints.into_iter()),
         };
-        Ok(Self { channel, identity })
+        Ok(Self {
+            channel: InterceptedService::new(channel, caller),
+            identity,
+        })
     }
 
-    fn client(&self) -> WorkersClient<Channel> {
+    fn client(&self) -> WorkersClient<InterceptedService<Channel, Caller>> {
         WorkersClient::new(self.channel.clone())
     }
 

@@ -2,6 +2,7 @@
 //! the actor or the library.
 
 mod files;
+mod guard;
 mod pulls;
 mod recordings;
 mod rules;
@@ -11,15 +12,16 @@ mod tasks;
 mod templates;
 mod workers;
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use proto::v1;
 use shared::{
+    auth::Gate,
     shutdown::{Phase, Shutdown},
     store::Page,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::actors::{coordinator::Tools, supervisor::Handle};
 
@@ -40,6 +42,8 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(10);
 pub(crate) fn serve(
     listener: tokio::net::TcpListener,
     api: Api,
+    gate: Arc<Gate>,
+    tls: Option<ServerTlsConfig>,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -49,10 +53,15 @@ pub(crate) fn serve(
     Ok(async move {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<v1::workers_server::WorkersServer<Api>>().await;
-        Server::builder()
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls)?;
+        }
+        server
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .tcp_nodelay(true)
+            .layer(guard::GuardLayer(gate))
             .add_service(health)
             .add_service(reflection)
             .add_service(

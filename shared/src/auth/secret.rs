@@ -1,4 +1,4 @@
-//! Credentials: a [`Secret`] that is compared in constant time and never shown, and where it comes from.
+//! [`Secret`]: a token that is compared in constant time and never shown, and where it comes from.
 
 use std::{fmt, path::Path};
 
