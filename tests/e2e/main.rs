@@ -11,6 +11,7 @@ mod publishers;
 mod pulls;
 mod rules;
 mod shutdown;
+mod storage;
 mod takeover;
 
 use std::path::{Path, PathBuf};

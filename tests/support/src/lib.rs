@@ -10,6 +10,7 @@
 pub mod browser;
 pub mod clips;
 pub mod etcd;
+pub mod faults;
 pub mod flv;
 pub mod frames;
 pub mod ledger;
@@ -18,6 +19,7 @@ pub mod pacer;
 pub mod programs;
 pub mod publisher;
 pub mod rtmp;
+pub mod s3;
 pub mod server;
 pub mod source;
 pub mod wait;

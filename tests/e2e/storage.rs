@@ -1,0 +1,262 @@
+//! Recordings in object storage: the real binary with `--objects s3://…` against real S3 servers.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use support::faults::{Fault, Proxy};
+use support::ledger::{AtLeast, ensure_holds};
+use support::pacer::{Log, Pacer};
+use support::rtmp::{AUDIO, VIDEO};
+use support::s3::{BUCKET, Kind, S3};
+use support::server::{Server, Setup};
+use support::source::Shape;
+use support::wait::{Seen, until};
+use tempfile::TempDir;
+
+use crate::{ALL, data, setup};
+
+/// Enough for several parts within seconds.
+const FAT: Shape = Shape {
+    frame_rate: 25,
+    gop_frames: 25,
+    bits_per_second: 24_000_000,
+    audio_bits_per_second: 64_000,
+    b_frames: true,
+};
+
+/// A server that stores everything below `prefix` of the bucket.
+struct World {
+    s3: S3,
+    setup: Setup,
+    data: PathBuf,
+    _folder: TempDir,
+}
+
+fn world(kind: Kind) -> Result<World> {
+    let s3 = S3::start(kind)?;
+    let endpoint = s3.endpoint().to_owned();
+    through(s3, &endpoint)
+}
+
+/// As [`world`], with its storage reached at `endpoint`.
+fn through(s3: S3, endpoint: &str) -> Result<World> {
+    let (folder, data) = data()?;
+    let mut setup = setup(&data)
+        .record(ALL)
+        .args(&["--objects", &format!("s3://{BUCKET}/some/where")])
+        .args(&[
+            "--set",
+            "objects.part_size=5 MiB",
+            "--set",
+            "objects.request_timeout=5s",
+        ]);
+    for (name, value) in s3.env() {
+        setup = setup.env(name, &value);
+    }
+    let setup = setup.env("AWS_ENDPOINT_URL", endpoint);
+    Ok(World {
+        s3,
+        setup,
+        data,
+        _folder: folder,
+    })
+}
+
+impl World {
+    /// Waits for a stream's recording, fetches it from the bucket, and compares it with what was sent.
+    fn ensure_stored(&self, server: &Server, stream: &str, log: &Log, least: AtLeast) -> Result<()> {
+        server.finished(stream, 1)?;
+        self.s3.mirror("some/where/", &self.data.join("objects"))?;
+        let files = server.files(stream)?;
+        let mut formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
+        formats.dedup();
+        ensure!(formats == ["aac", "flv", "hls", "mp4"], "{stream} has {formats:?}");
+        for file in &files {
+            let len = std::fs::metadata(&file.path)?.len();
+            ensure!(
+                file.format == "hls" || file.record["size"] == len,
+                "{} has {len} bytes, the library says {}",
+                file.path.display(),
+                file.record["size"]
+            );
+        }
+        ensure_holds(&files, log, least)
+    }
+
+    fn ensure_no_uploads(&self) -> Result<()> {
+        let left = self.s3.uploads()?;
+        ensure!(left.is_empty(), "uploads of nobody: {left:?}");
+        Ok(())
+    }
+}
+
+fn all(log: &Log) -> AtLeast {
+    AtLeast {
+        video: log.count(VIDEO),
+        audio: log.count(AUDIO),
+    }
+}
+
+fn happy(kind: Kind) -> Result<()> {
+    let world = world(kind)?;
+    let server = world.setup.start()?;
+    let small = Pacer::start_for(server.rtmp(), "small", Shape::default(), Some(Duration::from_secs(3)))?;
+    let fat = Pacer::start_for(server.rtmp(), "fat", FAT, Some(Duration::from_secs(8)))?;
+    let (small, fat) = (small.ended()?, fat.ended()?);
+    world.ensure_stored(&server, "small", &small, all(&small))?;
+    world.ensure_stored(&server, "fat", &fat, all(&fat))?;
+    world.ensure_no_uploads()?;
+    let keys = world.s3.keys("some/where/")?;
+    ensure!(keys.iter().any(|key| key.ends_with("/recording.json")), "{keys:?}");
+    let local: Vec<_> = std::fs::read_dir(world.data.join("journal"))?.collect();
+    ensure!(local.is_empty(), "journals that nobody needs: {local:?}");
+    Ok(())
+}
+
+#[test]
+fn every_format_is_in_the_bucket_juicefs() -> Result<()> {
+    happy(Kind::JuiceFs)
+}
+
+#[test]
+fn every_format_is_in_the_bucket_moto() -> Result<()> {
+    happy(Kind::Moto)
+}
+
+/// What the product promises, and what measuring may add: older than this at the kill is in the files.
+const SAFE: Duration = Duration::from_millis(280);
+
+fn sent_before(log: &Log, kill: Instant) -> AtLeast {
+    let safe = kill - SAFE - log.lateness;
+    AtLeast {
+        video: log.sent_by(VIDEO, safe),
+        audio: log.sent_by(AUDIO, safe),
+    }
+}
+
+/// Kills the server `life` after a push began, and then its successors at these moments of their recovery.
+fn killed(world: &World, stream: &str, life: Duration, successors: &[Duration]) -> Result<()> {
+    let server = world.setup.start()?;
+    let pacer = Pacer::start(server.rtmp(), stream, FAT)?;
+    // The life of the process is what this test varies.
+    std::thread::sleep(life);
+    let kill = Instant::now();
+    server.kill()?;
+    let log = pacer.ended()?;
+    for life in successors {
+        let server = world.setup.start()?;
+        std::thread::sleep(*life);
+        server.kill()?;
+    }
+    let server = world.setup.start()?;
+    world.ensure_stored(&server, stream, &log, sent_before(&log, kill))?;
+    world.ensure_no_uploads()?;
+    server.kill()?;
+    Ok(())
+}
+
+/// Kills at moments spread over the first seconds of a push, when parts begin, go up and end.
+fn kills(kind: Kind, seed: u64) -> Result<()> {
+    let world = world(kind)?;
+    let mut state = seed;
+    let mut next = |most: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Duration::from_millis(state % most)
+    };
+    for round in 0..3 {
+        let life = Duration::from_millis(1500) + next(5500);
+        let successors = [next(900), next(1800)];
+        killed(&world, &format!("round{round}"), life, &successors)
+            .with_context(|| format!("seed {seed}, round {round}, life {life:?}, then {successors:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn kills_during_uploads_lose_and_double_nothing_juicefs() -> Result<()> {
+    kills(Kind::JuiceFs, 0x51ED)
+}
+
+#[test]
+fn kills_during_uploads_lose_and_double_nothing_moto() -> Result<()> {
+    kills(Kind::Moto, 0xA17C)
+}
+
+/// Rendered bytes of four uploads, and what the process has besides.
+const MEMORY_KB: u64 = 4 * (5 + 5) * 1024 + 120 * 1024;
+
+#[test]
+fn an_outage_delays_recordings_and_costs_neither_media_nor_memory() -> Result<()> {
+    let s3 = S3::start(Kind::JuiceFs)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let mut world = through(s3, &proxy.endpoint())?;
+    world.setup = world.setup.args(&["--set", "objects.max_uploads=4"]);
+    let server = world.setup.start()?;
+    let push = |name: &str, seconds| Pacer::start_for(server.rtmp(), name, FAT, Some(Duration::from_secs(seconds)));
+    let mut pacers = vec![("before", push("before", 8)?), ("across", push("across", 12)?)];
+    until(Duration::from_secs(20), "parts in storage", || {
+        let uploads = world.s3.uploads()?;
+        Ok(Seen::when(!uploads.is_empty(), format!("{uploads:?}")))
+    })?;
+    proxy.set(|_, _| Fault::Busy);
+    pacers.push(("within", push("within", 5)?));
+    until(Duration::from_secs(20), "the outage in the log", || {
+        let log = server.log();
+        Ok(Seen::when(
+            log.contains("object storage does not answer"),
+            String::new(),
+        ))
+    })?;
+    let logs: Result<Vec<_>> = pacers.into_iter().map(|(name, p)| Ok((name, p.ended()?))).collect();
+    let logs = logs?;
+    let memory = server.pss_kb()?;
+    ensure!(memory < MEMORY_KB, "{memory} kB in an outage, the bound is {MEMORY_KB}");
+    let asked = proxy.counts().0;
+    // It comes back badly: one request in three meets another fault.
+    proxy.set(|_, number| match number % 15 {
+        0 => Fault::Busy,
+        3 => Fault::Cut,
+        6 => Fault::ErrorBody,
+        9 => Fault::Damaged,
+        12 => Fault::AnswerLost,
+        _ => Fault::None,
+    });
+    for (name, log) in &logs {
+        world
+            .ensure_stored(&server, name, log, all(log))
+            .with_context(|| format!("{name}, {asked} requests in the outage"))?;
+    }
+    world.ensure_no_uploads()?;
+    let log = server.log();
+    ensure!(log.contains("object storage answers again"), "{log}");
+    // Said once for each change, not for each of the twelve recorders and their tries.
+    ensure!(log.matches("object storage does not answer").count() < 10, "{log}");
+    let memory = server.pss_kb()?;
+    ensure!(
+        memory < MEMORY_KB,
+        "{memory} kB after an outage, the bound is {MEMORY_KB}"
+    );
+    let (_, metrics) = server.get("/metrics")?;
+    ensure!(metrics.contains("aircheck_worker_storage_up 1"), "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn a_request_that_hangs_is_given_up_and_made_again() -> Result<()> {
+    let s3 = S3::start(Kind::Moto)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let world = through(s3, &proxy.endpoint())?;
+    proxy.set(|_, number| if number % 5 == 2 { Fault::Hang } else { Fault::None });
+    let server = world
+        .setup
+        .clone()
+        .args(&["--set", "objects.request_timeout=1s"])
+        .start()?;
+    let log = Pacer::start_for(server.rtmp(), "one", Shape::default(), Some(Duration::from_secs(3)))?.ended()?;
+    world.ensure_stored(&server, "one", &log, all(&log))?;
+    ensure!(proxy.counts().1 > 0, "nothing hung");
+    world.ensure_no_uploads()
+}

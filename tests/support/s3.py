@@ -1,0 +1,41 @@
+"""Looks into a bucket as an outsider: s3.py make|keys|mirror|uploads|abort BUCKET [PREFIX [FOLDER]].
+
+Endpoint, region and keys come from the usual AWS_* variables.
+"""
+import json
+import pathlib
+import sys
+
+import boto3
+from botocore.config import Config
+
+command, bucket, prefix, folder = (sys.argv[1:] + ["", ""])[:4]
+s3 = boto3.client("s3", config=Config(retries={"max_attempts": 3}, s3={"addressing_style": "path"}))
+
+
+def keys():
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+
+def uploads():
+    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+    return [(entry["Key"], entry["UploadId"]) for page in pages for entry in page.get("Uploads", [])]
+
+
+if command == "make":
+    s3.create_bucket(Bucket=bucket)
+elif command == "keys":
+    print(json.dumps(keys()))
+elif command == "mirror":
+    for key in keys():
+        path = pathlib.Path(folder) / key.removeprefix(prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file(bucket, key, str(path))
+elif command == "uploads":
+    print(json.dumps(uploads()))
+elif command == "abort":
+    for key, upload in uploads():
+        s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+else:
+    sys.exit(__doc__)
