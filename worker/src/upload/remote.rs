@@ -389,6 +389,10 @@ impl Inner {
         last: Vec<Bytes>,
         size: u64,
     ) -> Result<(), ObjectError> {
+        // Nothing else makes an object of this key: if it is there, it was completed before a crash.
+        if self.again(key, || self.bucket.size(key)).await? == Some(size) {
+            return Ok(());
+        }
         let completed = async {
             let last_index = u32::try_from(ids.len()).unwrap_or(u32::MAX) + 1;
             let mut all = vec![self.part(key, upload, 0, first).await?];
@@ -400,7 +404,7 @@ impl Inner {
         };
         match completed.await {
             Ok(()) => self.again(key, || self.verify(key, size)).await,
-            // Completed before a crash, or with an answer that was lost?
+            // Completed with an answer that was lost?
             Err(ObjectError::Missing(gone)) => match self.again(key, || self.bucket.size(key)).await? {
                 Some(there) if there == size => Ok(()),
                 _ => Err(ObjectError::Missing(gone)),
