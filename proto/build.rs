@@ -10,13 +10,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     use protox::prost::Message as _;
 
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let folder = root.join("aircheck/v1");
-    println!("cargo:rerun-if-changed={}", folder.display());
     let mut files = Vec::new();
-    for entry in fs::read_dir(&folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "proto") {
-            files.push(path);
+    for folder in ["aircheck/v1", "externalscaler"].map(|folder| root.join(folder)) {
+        println!("cargo:rerun-if-changed={}", folder.display());
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "proto") {
+                files.push(path);
+            }
         }
     }
     files.sort();

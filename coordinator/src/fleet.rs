@@ -196,6 +196,15 @@ impl Fleet {
             .unwrap_or_default()
     }
 
+    /// Media bits a second of all publishes, as last counted.
+    pub(crate) fn bits_per_second(&self) -> u64 {
+        let reports = self
+            .workers
+            .values()
+            .flat_map(|presence| presence.report.counters.values());
+        reports.fold(0, |sum, counters| sum.saturating_add(counters.bits_per_second))
+    }
+
     /// Workers that are alive.
     pub(crate) fn alive(&self) -> usize {
         self.workers.values().filter(|presence| !presence.lost).count()

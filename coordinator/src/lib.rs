@@ -7,9 +7,10 @@
 //! 3. `leases`: which publish holds which stream, and what it records (pure).
 //! 4. `tasks`: what is recorded between two moments, when it begins and ends (pure).
 //! 5. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
-//! 6. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 7. `api`: gRPC services, HTTP for operators, webhooks of origins.
-//! 8. [`start`]: puts them together.
+//! 6. [`scaler`]: how many workers there should be for what is carried (pure).
+//! 7. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
+//! 8. `api`: gRPC services, HTTP for operators, webhooks of origins.
+//! 9. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@ mod catalog;
 mod fleet;
 mod leases;
 mod pulls;
+pub mod scaler;
 mod start;
 mod tasks;
 

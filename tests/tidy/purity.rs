@@ -19,6 +19,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/fleet.rs",
     "coordinator/src/leases.rs",
     "coordinator/src/pulls.rs",
+    "coordinator/src/scaler.rs",
     "worker/journal/src/format.rs",
     "worker/journal/src/position.rs",
     "worker/src/stream/core.rs",

@@ -7,6 +7,7 @@ mod leases;
 mod library;
 mod operators;
 mod pulls;
+mod scaler;
 mod sessions;
 mod tasks;
 mod world;

@@ -47,7 +47,7 @@ impl Tokens {
 /// Whom a gRPC method is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// Health and reflection.
+    /// Health, reflection, and the autoscaler's questions: KEDA cannot show a token, and the answer is one number.
     Anyone,
     Worker,
     Client,
@@ -55,7 +55,12 @@ enum Door {
 
 fn door(path: &str) -> Door {
     match path {
-        path if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") => Door::Anyone,
+        path if ["/grpc.health.", "/grpc.reflection.", "/externalscaler."]
+            .iter()
+            .any(|open| path.starts_with(open)) =>
+        {
+            Door::Anyone
+        }
         path if path.starts_with("/aircheck.v1.Workers/") => Door::Worker,
         _ => Door::Client,
     }
@@ -196,6 +201,7 @@ mod tests {
             (CLIENTS, Some(JOIN), false),
             (CLIENTS, None, false),
             ("/grpc.health.v1.Health/Check", None, true),
+            ("/externalscaler.ExternalScaler/GetMetrics", None, true),
             ("/none", None, false),
         ] {
             assert_eq!(gate.check(path, shown, false).is_ok(), opens, "{path} {shown:?}");

@@ -6,6 +6,7 @@ mod guard;
 mod pulls;
 mod recordings;
 mod rules;
+mod scaler;
 mod status;
 mod streams;
 mod tasks;
@@ -78,6 +79,10 @@ pub(crate) fn serve(
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(
                 v1::pull_sources_server::PullSourcesServer::new(api.clone())
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                proto::externalscaler::external_scaler_server::ExternalScalerServer::new(api.clone())
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(v1::workers_server::WorkersServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES))

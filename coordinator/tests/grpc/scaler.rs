@@ -1,0 +1,90 @@
+//! What KEDA asks and is told.
+
+use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use tonic::Code;
+
+use crate::world::{LIMIT, World};
+
+fn scaled(metadata: &[(&str, &str)]) -> ScaledObjectRef {
+    ScaledObjectRef {
+        name: "aircheck-worker".to_owned(),
+        namespace: "aircheck".to_owned(),
+        scaler_metadata: metadata
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    }
+}
+
+fn ask(metadata: &[(&str, &str)]) -> GetMetricsRequest {
+    GetMetricsRequest {
+        scaled_object_ref: Some(scaled(metadata)),
+        metric_name: "aircheck_workers_wanted".to_owned(),
+    }
+}
+
+async fn wanted(client: &mut ExternalScalerClient<tonic::transport::Channel>, metadata: &[(&str, &str)]) -> i64 {
+    let answer = client.get_metrics(ask(metadata)).await.unwrap().into_inner();
+    let [value] = answer.metric_values.as_slice() else {
+        panic!("one metric: {answer:?}");
+    };
+    assert_eq!(value.metric_name, "aircheck_workers_wanted");
+    assert!((value.metric_value_float - f64::from(i32::try_from(value.metric_value).unwrap())).abs() < 1e-9);
+    value.metric_value
+}
+
+#[actix_rt::test]
+async fn as_many_workers_are_wanted_as_the_live_streams_need() {
+    let mut world = World::new(|_| {}).await;
+    let mut client = ExternalScalerClient::new(world.channel.clone());
+    let one_each = [
+        ("scalerAddress", "c:7070"),
+        ("streamsPerWorker", "1"),
+        ("reserveStreams", "2"),
+    ];
+
+    let spec = client.get_metric_spec(scaled(&one_each)).await.unwrap().into_inner();
+    assert_eq!(spec.metric_specs.len(), 1);
+    assert_eq!(spec.metric_specs[0].target_size, 1, "a worker for each worker wanted");
+    assert!((spec.metric_specs[0].target_size_float - 1.0).abs() < 1e-9);
+    assert!(!client.is_active(scaled(&[])).await.unwrap().into_inner().result);
+    assert_eq!(wanted(&mut client, &one_each).await, 2, "the reserve");
+
+    let mut watched = client.stream_is_active(scaled(&[])).await.unwrap().into_inner();
+    assert!(!watched.message().await.unwrap().unwrap().result, "told at once");
+    let worker = world.worker();
+    let _session = world.session(worker).await;
+    for stream in ["a", "b", "c"] {
+        world.grant(&world.ask(worker, stream)).await;
+    }
+    let news = tokio::time::timeout(LIMIT, watched.message()).await.unwrap();
+    assert!(news.unwrap().unwrap().result, "told when it changes");
+    assert!(client.is_active(scaled(&[])).await.unwrap().into_inner().result);
+    assert_eq!(wanted(&mut client, &one_each).await, 5);
+    assert_eq!(wanted(&mut client, &[]).await, 1, "a worker is for 200");
+
+    // Who watches does not hold up the end.
+    world.restart().await;
+    assert!(tokio::time::timeout(LIMIT, watched.message()).await.is_ok());
+    let mut client = ExternalScalerClient::new(world.channel.clone());
+    assert_eq!(
+        wanted(&mut client, &one_each).await,
+        5,
+        "the next one knows the streams from the store"
+    );
+}
+
+#[actix_rt::test]
+async fn a_trigger_that_says_something_wrong_is_refused() {
+    let world = World::new(|_| {}).await;
+    let mut client = ExternalScalerClient::new(world.channel.clone());
+    let refused = client.get_metrics(ask(&[("streamPerWorker", "1")])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("use streamsPerWorker"), "{refused}");
+    let refused = client.is_active(scaled(&[("bitsPerWorker", "1")])).await.unwrap_err();
+    assert!(refused.message().contains("1000000 to"), "{refused}");
+    let mut other = ask(&[]);
+    other.metric_name = "cpu".to_owned();
+    let refused = client.get_metrics(other).await.unwrap_err();
+    assert!(refused.message().contains("aircheck_workers_wanted"), "{refused}");
+}
