@@ -159,6 +159,7 @@ def storage():
         ("Now", [
             stat("Least free, of any journal disk", "bytes", f"min(aircheck_worker_disk_free_bytes{{{ONE}}} and aircheck_worker_disk_min_free_bytes{{{ONE}}} > 0)"),
             stat("A power loss would cost", "s", f"max(aircheck_worker_unsynced_seconds{{{ONE}}})", bad_above=5),
+            stat("Workers whose storage answers", "short", f"sum(aircheck_worker_storage_up{{{ONE}}})", about="Of those with a bucket."),
             stat("Written", "bps", f"8 * sum(rate(aircheck_worker_objects_bytes_total{{{ONE}}}[5m]))"),
             stat("Failed journal writes, last hour", "short", f"sum(increase(aircheck_worker_journal_errors_total{{{ONE}}}[1h])) or vector(0)", bad_above=1),
         ]),
@@ -170,6 +171,12 @@ def storage():
             panel("Oldest write not yet safe", "s", 12, ("{{instance}}", f"aircheck_worker_unsynced_seconds{{{ONE}}}"), bad_above=5,
                   about="What a power loss would cost now."),
             panel("Failed writes and syncs", "cps", 12, ("{{instance}} {{reason}}", f"sum by (instance, reason) (rate(aircheck_worker_journal_errors_total{{{ONE}}}[5m]))")),
+        ]),
+        ("Object storage", [
+            panel("Taken by storage", "bps", 8, ("{{instance}}", f"8 * sum by (instance) (rate(aircheck_worker_uploaded_bytes_total{{{ONE}}}[1m]))"), stack=True,
+                  about="Repeated requests too."),
+            panel("Uploads", "short", 8, ("under way", f"sum(aircheck_worker_uploads{{{ONE}}})"), ("waiting for their turn", f"sum(aircheck_worker_uploads_waiting{{{ONE}}})")),
+            panel("Failed requests", "cps", 8, ("{{instance}} {{reason}}", f"sum by (instance, reason) (rate(aircheck_worker_upload_errors_total{{{ONE}}}[5m]))")),
         ]),
         ("Files", [
             panel("Files finished", "cps", 8, ("{{format}}", f"sum by (format) (rate(aircheck_worker_files_total{{{ONE}}}[5m]))")),
