@@ -6,12 +6,12 @@ import unittest
 
 import kubernetes_validate
 
-from support import AIRCHECK, BIN, CHART, VALUE_SETS, helm_template, key, of_kind, pods, rendered, run
+from support import AIRCHECK, BIN, CHART, ROOT, VALUE_SETS, helm_template, key, of_kind, pods, rendered, run
 
 # The oldest Kubernetes that Chart.yaml promises, and the newest that has schemas here.
 KUBERNETES = ["1.30", "1.37"]
 # Kinds that operators define; their shape is checked by hand below.
-CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule"}
+CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule", "ScaledObject"}
 
 
 class EveryValueSet(unittest.TestCase):
@@ -90,7 +90,7 @@ class EveryValueSet(unittest.TestCase):
                     self.assertLessEqual({port["port"] for port in rule["ports"]}, numbers)
             for each in of_kind(objects, "StatefulSet"):
                 self.assertIn(("Service", each["spec"]["serviceName"]), by_key)
-            for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+            for scaler in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject"):
                 target = scaler["spec"]["scaleTargetRef"]
                 self.assertNotIn("replicas", by_key[target["kind"], target["name"]]["spec"])
             for ingress in of_kind(objects, "Ingress"):
@@ -155,6 +155,59 @@ class EveryValueSet(unittest.TestCase):
                         self.assertIn(spec["containers"][0][probe]["httpGet"]["path"], pages)
 
 
+class Scaling(unittest.TestCase):
+    """The autoscaler is told what the simulated day of coordinator/tests/scaling assumes."""
+
+    DAY = (ROOT / "coordinator" / "tests" / "scaling" / "day.rs").read_text()
+    TARGETS = (ROOT / "coordinator" / "tests" / "scaling" / "main.rs").read_text()
+
+    def number(self, text, name):
+        return int(re.search(rf"\b{name}(?:: u64 =|:) ([\d_]+)[,;]", text)[1].replace("_", ""))
+
+    def test_behaviour_is_that_of_the_simulation(self):
+        scaled = of_kind(rendered("scaled"), "ScaledObject")[0]["spec"]
+        self.assertEqual(scaled["pollingInterval"], self.number(self.DAY, "EVERY"))
+        behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        period = self.number(self.DAY, "UP_PERIOD")
+        self.assertEqual(
+            behavior["scaleUp"]["policies"],
+            [
+                {"type": "Percent", "value": self.number(self.DAY, "UP_PERCENT"), "periodSeconds": period},
+                {"type": "Pods", "value": self.number(self.DAY, "UP_PODS"), "periodSeconds": period},
+            ],
+        )
+        down = {
+            "stabilizationWindowSeconds": self.number(self.DAY, "STABLE"),
+            "policies": [
+                {"type": "Percent", "value": self.number(self.DAY, "DOWN_PERCENT"), "periodSeconds": self.number(self.DAY, "DOWN_PERIOD")}
+            ],
+        }
+        self.assertEqual(behavior["scaleDown"], down)
+        metadata = scaled["triggers"][0]["metadata"]
+        self.assertEqual(int(metadata["streamsPerWorker"]), self.number(self.DAY, "WORKER"))
+        for ours, theirs in (("bits_per_worker", "bitsPerWorker"), ("reserve_streams", "reserveStreams"), ("reserve_percent", "reservePercent")):
+            self.assertEqual(int(metadata[theirs]), self.number(self.TARGETS, ours))
+
+    def test_the_scaler_knows_every_word_of_the_trigger(self):
+        source = (ROOT / "coordinator" / "src" / "scaler.rs").read_text()
+        trigger = of_kind(rendered("scaled"), "ScaledObject")[0]["spec"]["triggers"][0]
+        for word in trigger["metadata"]:
+            self.assertIn(f'"{word}"', source)
+        host, port = trigger["metadata"]["scalerAddress"].split(":")
+        service = next(each for each in of_kind(rendered("scaled"), "Service") if each["metadata"]["name"] == host.split(".")[0])
+        self.assertIn(int(port), [each["port"] for each in service["spec"]["ports"]])
+
+    def test_keda_may_ask(self):
+        policy = next(each for each in of_kind(rendered("scaled"), "NetworkPolicy") if each["metadata"]["name"].endswith("-coordinator"))
+        peers = next(rule["from"] for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 7070)
+        self.assertIn({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}, peers)
+
+    def test_nothing_is_scaled_in_unless_somebody_says_so(self):
+        for name in VALUE_SETS:
+            for each in of_kind(rendered(name), "HorizontalPodAutoscaler"):
+                self.assertEqual(each["spec"]["behavior"]["scaleDown"], {"selectPolicy": "Disabled"})
+
+
 class Production(unittest.TestCase):
     def test_secrets_are_named_and_never_written(self):
         objects = rendered("production")
@@ -165,12 +218,26 @@ class Production(unittest.TestCase):
             for volume in spec["volumes"]
             if "secret" in volume
         }
-        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token"})
+        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token", "recorder-tokens"})
 
-    def test_only_coordinators_hold_secrets(self):
-        for name, _, spec in pods(rendered("production")):
-            held = [volume for volume in spec["volumes"] if "secret" in volume]
-            self.assertEqual(len(held), 3 if name.endswith("-coordinator") else 0, name)
+    def test_a_worker_holds_nothing_but_its_join_token(self):
+        worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))
+        held = [volume["secret"] for volume in worker["volumes"] if "secret" in volume]
+        self.assertEqual([each["secretName"] for each in held], ["recorder-tokens"])
+        self.assertEqual(held[0]["items"], [{"key": "join-token", "path": "join-token"}])
+
+    def test_prometheus_shows_the_token(self):
+        endpoint = of_kind(rendered("production"), "PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]
+        self.assertEqual(endpoint["authorization"]["credentials"], {"name": "recorder-tokens", "key": "api-token"})
+
+    def test_keys_of_the_bucket_come_from_their_secret(self):
+        worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))
+        references = {
+            each["name"]: each["valueFrom"]["secretKeyRef"]["name"]
+            for each in worker["containers"][0]["env"]
+            if "secretKeyRef" in each.get("valueFrom", {})
+        }
+        self.assertEqual(references, {"AWS_ACCESS_KEY_ID": "s3-keys", "AWS_SECRET_ACCESS_KEY": "s3-keys"})
 
     def test_rules_and_dashboards_are_those_of_the_repository(self):
         import yaml
@@ -207,30 +274,34 @@ class Refusals(unittest.TestCase):
     """What is wrong is refused before anything is installed, and the message names it."""
 
     CASES = [
-        ([], "metadata.url is empty"),
-        (["metadata.url=etcd://h:2379/a", "trial.etcd.enabled=true"], "give one"),
-        (["metadata.url=etcds://h:2379/a"], "metadata.tls"),
-        (["metadata.url=etcd://h:2379/a", "metadata.tls.existingSecret=s"], "does not begin with etcds://"),
-        (["metadata.url=etcd://user:password@h:2379/a"], "/metadata/url"),
-        (["metadata.url=http://h:2379"], "/metadata/url"),
-        (["trial.etcd.enabled=true", "metadata.user=u"], "metadata.passwordSecret.name"),
-        (["trial.etcd.enabled=true", "metadata.tls.certManager.enabled=true"], "does not begin with etcds://"),
-        (["trial.etcd.enabled=true", "coordinator.replicas=three"], "/coordinator/replicas"),
-        (["trial.etcd.enabled=true", "coordinator.replica=3"], "replica"),
-        (["trial.etcd.enabled=true", "coordinator.record={hls,avi}"], "/coordinator/record/1"),
-        (["trial.etcd.enabled=true", "worker.volume.size=lots"], "/worker/volume/size"),
-        (["trial.etcd.enabled=true", "worker.resources.requests.cpu=much"], "/worker/resources/requests/cpu"),
-        (["trial.etcd.enabled=true", "worker.drainGraceSeconds=-1"], "/worker/drainGraceSeconds"),
-        (["trial.etcd.enabled=true", "image.tag=latest"], "/image/tag"),
-        (["trial.etcd.enabled=true", "image.digest=abc"], "/image/digest"),
-        (["trial.etcd.enabled=true", "securityContext.privileged=true"], "/securityContext/privileged"),
-        (["trial.etcd.enabled=true", "podSecurityContext.runAsNonRoot=false"], "/podSecurityContext/runAsNonRoot"),
-        (["trial.etcd.enabled=true", "autoscaling.kind=magic"], "/autoscaling/kind"),
-        (["trial.etcd.enabled=true", "autoscaling.minReplicas=30"], "autoscaling.minReplicas is more"),
-        (["trial.etcd.enabled=true", "settings.worker\\.rtmp=0.0.0.0:1"], "worker.rtmp is decided by the chart"),
-        (["trial.etcd.enabled=true", "settings.preroll=10s"], "'preroll' does not match"),
-        (["trial.etcd.enabled=true", "hooks.origin=rtmp://o/live/x"], "hooks.tokenSecret.name"),
-        (["trial.etcd.enabled=true", "networkPolicy.http[0].cidr=10.0.0.0/8"], "/networkPolicy/http/0"),
+        (["insecure=true"], "metadata.url is empty"),
+        (["trial.etcd.enabled=true"], "credentials.existingSecret is empty"),
+        (["trial.etcd.enabled=true", "insecure=true", "credentials.existingSecret=s"], "give one"),
+        (["insecure=true", "metadata.url=etcd://h:2379/a", "trial.etcd.enabled=true"], "give one"),
+        (["insecure=true", "metadata.url=etcds://h:2379/a"], "metadata.tls"),
+        (["insecure=true", "metadata.url=etcd://h:2379/a", "metadata.tls.existingSecret=s"], "does not begin with etcds://"),
+        (["insecure=true", "metadata.url=etcd://user:password@h:2379/a"], "/metadata/url"),
+        (["insecure=true", "metadata.url=http://h:2379"], "/metadata/url"),
+        (["insecure=true", "trial.etcd.enabled=true", "metadata.user=u"], "metadata.passwordSecret.name"),
+        (["insecure=true", "trial.etcd.enabled=true", "metadata.tls.certManager.enabled=true"], "does not begin with etcds://"),
+        (["insecure=true", "trial.etcd.enabled=true", "coordinator.replicas=three"], "/coordinator/replicas"),
+        (["insecure=true", "trial.etcd.enabled=true", "coordinator.replica=3"], "replica"),
+        (["insecure=true", "trial.etcd.enabled=true", "coordinator.record={hls,avi}"], "/coordinator/record/1"),
+        (["insecure=true", "trial.etcd.enabled=true", "worker.volume.size=lots"], "/worker/volume/size"),
+        (["insecure=true", "trial.etcd.enabled=true", "worker.resources.requests.cpu=much"], "/worker/resources/requests/cpu"),
+        (["insecure=true", "trial.etcd.enabled=true", "worker.drainGraceSeconds=-1"], "/worker/drainGraceSeconds"),
+        (["insecure=true", "trial.etcd.enabled=true", "image.tag=latest"], "/image/tag"),
+        (["insecure=true", "trial.etcd.enabled=true", "image.digest=abc"], "/image/digest"),
+        (["insecure=true", "trial.etcd.enabled=true", "securityContext.privileged=true"], "/securityContext/privileged"),
+        (["insecure=true", "trial.etcd.enabled=true", "podSecurityContext.runAsNonRoot=false"], "/podSecurityContext/runAsNonRoot"),
+        (["insecure=true", "trial.etcd.enabled=true", "autoscaling.kind=magic"], "/autoscaling/kind"),
+        (["insecure=true", "trial.etcd.enabled=true", "autoscaling.minReplicas=30"], "autoscaling.minReplicas is more"),
+        (["insecure=true", "trial.etcd.enabled=true", "settings.worker\\.rtmp=0.0.0.0:1"], "worker.rtmp is decided by the chart"),
+        (["insecure=true", "trial.etcd.enabled=true", "settings.preroll=10s"], "'preroll' does not match"),
+        (["insecure=true", "trial.etcd.enabled=true", "objects.url=https://s3.example.com/b"], "/objects/url"),
+        (["insecure=true", "trial.etcd.enabled=true", "autoscaling.keda.streamsPerWorker=0"], "/autoscaling/keda/streamsPerWorker"),
+        (["insecure=true", "trial.etcd.enabled=true", "hooks.origin=rtmp://o/live/x"], "hooks.tokenSecret.name"),
+        (["insecure=true", "trial.etcd.enabled=true", "networkPolicy.http[0].cidr=10.0.0.0/8"], "/networkPolicy/http/0"),
     ]
 
     def test_bad_values_are_refused_and_named(self):

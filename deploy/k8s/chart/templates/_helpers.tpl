@@ -75,6 +75,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $secret -}}
 {{- end -}}
 
+{{/* The Secret with the tokens, or nothing. */}}
+{{- define "aircheck.tokens" -}}
+{{- if and .Values.credentials.existingSecret .Values.insecure -}}
+{{- fail "credentials.existingSecret and insecure=true are both given: give one" -}}
+{{- end -}}
+{{- if not (or .Values.credentials.existingSecret .Values.insecure) -}}
+{{- fail "credentials.existingSecret is empty: name a Secret with the keys join-token and api-token (values.yaml says how to make one), or, to try things out, insecure=true" -}}
+{{- end -}}
+{{- .Values.credentials.existingSecret -}}
+{{- end -}}
+
 {{/* Settings as TOML, one `section.key = value` a line. Takes a dictionary of them. */}}
 {{- define "aircheck.toml" -}}
 {{- range $key := keys . | sortAlpha -}}
@@ -89,7 +100,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "store.password_file" "metadata.passwordSecret" "store.ca_file" "metadata.tls" "store.cert_file" "metadata.tls" "store.key_file" "metadata.tls"
   "objects.url" "objects.url" "coordinator.grpc" "coordinator.service" "coordinator.http" "coordinator.service" "coordinator.name" "the pod's name"
   "coordinator.advertise" "the pod's address" "coordinator.record" "coordinator.record" "worker.rtmp" "worker.rtmp" "worker.coordinator" "the coordinators' Service"
-  "worker.name" "the pod's name" "hooks.origin" "hooks.origin" "hooks.domain" "hooks.domain" "hooks.token" "hooks.tokenSecret" "hooks.token_file" "hooks.tokenSecret" "worker.drain_grace" "worker.drainGraceSeconds" -}}
+  "worker.name" "the pod's name" "hooks.origin" "hooks.origin" "hooks.domain" "hooks.domain" "hooks.token" "hooks.tokenSecret" "hooks.token_file" "hooks.tokenSecret" "worker.drain_grace" "worker.drainGraceSeconds"
+  "worker.ingest.allow_anyone" "networkPolicy.publishers" "auth.join_token" "credentials" "auth.join_token_file" "credentials" "auth.api_token" "credentials"
+  "auth.api_token_file" "credentials" -}}
 {{- range $key, $_ := .Values.settings -}}
 {{- if hasKey $owned $key -}}
 {{- fail (printf "settings: %s is decided by the chart; see %s in values.yaml" $key (get $owned $key)) -}}
