@@ -50,8 +50,19 @@ class Compose(unittest.TestCase):
                     self.assertTrue(port.startswith("127.0.0.1:"), f"{port} is open to the network")
                 for host in re.findall(r"(?:http|etcd)://([a-z][\w-]*):", " ".join(service.get("command", []))):
                     self.assertIn(host, services)
-                self.assertRegex(service["image"], r":v?\d")
+                self.assertRegex(service["image"], r":[\w-]*\d")
         self.assertTrue((DEPLOY / services["coordinator"]["build"]["context"] / services["coordinator"]["build"]["dockerfile"]).exists())
+
+    def test_the_bucket_has_the_keys_that_workers_show(self):
+        services = COMPOSE["services"]
+        root = services["s3"]["environment"]
+        for name in ("worker-1", "worker-2"):
+            shown = services[name]["environment"]
+            self.assertEqual(
+                (shown["AWS_ACCESS_KEY_ID"], shown["AWS_SECRET_ACCESS_KEY"]), (root["MINIO_ROOT_USER"], root["MINIO_ROOT_PASSWORD"])
+            )
+            self.assertIn("--objects=s3://aircheck/live", services[name]["command"])
+        self.assertRegex(services["s3"]["command"][0], r"(?m)^juicefs format .* aircheck$")
 
     def test_a_worker_is_given_the_time_to_drain(self):
         grace = re.search(r"drain_grace = \"(\d+)s\"", run(AIRCHECK, "check-config").stdout)[1]
