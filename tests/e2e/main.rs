@@ -13,6 +13,7 @@ mod rules;
 mod shutdown;
 mod storage;
 mod takeover;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 

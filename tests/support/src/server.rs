@@ -30,6 +30,7 @@ pub struct Setup {
     client_env: Vec<(String, String)>,
     tls: bool,
     disk_mb: Option<u32>,
+    grpc: Option<SocketAddr>,
 }
 
 impl Setup {
@@ -46,6 +47,7 @@ impl Setup {
             client_env: Vec::new(),
             tls: false,
             disk_mb: None,
+            grpc: None,
         }
     }
 
@@ -109,6 +111,13 @@ impl Setup {
         self
     }
 
+    /// Lets it serve gRPC where a server before it did, so that those who knew that one find it.
+    #[must_use]
+    pub fn grpc_at(mut self, address: SocketAddr) -> Self {
+        self.grpc = Some(address);
+        self
+    }
+
     /// Gives it a disk of so many megabytes for its data: memory, in a name space of its own that ends with the process.
     #[must_use]
     pub fn on_a_disk_of(mut self, megabytes: u32) -> Self {
@@ -149,7 +158,9 @@ impl Setup {
         let mut command = self.program();
         command.arg(self.role).arg("--data-dir").arg(&self.data);
         for door in self.doors() {
-            command.args([&format!("--{door}"), "127.0.0.1:0"]);
+            let at = self.grpc.filter(|_| *door == "grpc");
+            let at = at.map_or_else(|| "127.0.0.1:0".to_owned(), |at| at.to_string());
+            command.args([format!("--{door}"), at]);
         }
         if let Some(formats) = &self.record {
             command.args(["--record", formats]);
@@ -263,6 +274,12 @@ impl Server {
     #[must_use]
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where the gRPC side listens.
+    #[must_use]
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// Its data directory.

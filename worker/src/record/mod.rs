@@ -14,6 +14,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod window;
+#[cfg(test)]
+mod window_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

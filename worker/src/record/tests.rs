@@ -20,15 +20,15 @@ const AVCC: [u8; 39] = [
 ];
 const ASC: [u8; 2] = [0x12, 0x10];
 
-struct World {
-    dir: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
     sync: Arc<GroupSync>,
     objects: Objects,
     runtime: tokio::runtime::Runtime,
     writer: Option<Writer>,
     batch: Batch,
     /// Ends of the journal after each commit.
-    ends: Vec<u64>,
+    pub(super) ends: Vec<u64>,
     /// Pictures are so many times as large.
     weight: usize,
 }
@@ -43,7 +43,7 @@ fn video(key: bool, n: u32, weight: usize) -> Vec<u8> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_segments_of(64 << 10)
     }
 
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Stores in a bucket from now on, one in memory.
-    fn use_a_bucket(&mut self) {
+    pub(super) fn use_a_bucket(&mut self) {
         let limits = Limits {
             max_uploads: 2,
             part_size: 5 << 20,
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Every object below a prefix, by what stands behind it.
-    fn objects_below(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn objects_below(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         let prefix = format!("{prefix}/");
         let keys = match &self.objects {
             Objects::Local(local) => files_below(local.root(), &local.root().join(&prefix)),
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// Makes one step, and what follows from it: all that is due up to `reach`.
-    fn advance(&self, recorder: &mut Recorder, reach: Reach) -> Stepped {
+    pub(super) fn advance(&self, recorder: &mut Recorder, reach: Reach) -> Stepped {
         let mut all = Stepped::default();
         loop {
             let mut stepped = recorder.step(&mut Scratch::default(), reach).expect("step");
@@ -154,7 +154,7 @@ impl World {
     }
 
     /// `seconds` of 25 pictures and 43 sounds each, a key picture every 2 s, a commit every 200 ms.
-    fn stream(&mut self, seconds: u32) {
+    pub(super) fn stream(&mut self, seconds: u32) {
         self.append(9, 0, &[&[0x17, 0, 0, 0, 0][..], &AVCC].concat());
         self.append(8, 0, &[&[0xaf, 0][..], &ASC].concat());
         let mut sound = 0;
@@ -184,7 +184,7 @@ impl World {
         self.ends.push(progress.snapshot().end.0);
     }
 
-    fn setting(&self, name: &str, format: Format, interval_ms: i64) -> Setting {
+    pub(super) fn setting(&self, name: &str, format: Format, interval_ms: i64) -> Setting {
         Setting {
             recording_id: name.to_owned(),
             format,
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    fn open(&self, setting: &Setting) -> Recorder {
+    pub(super) fn open(&self, setting: &Setting) -> Recorder {
         Recorder::open(setting.clone(), self.objects.clone(), Arc::clone(&self.sync)).expect("open")
     }
 

@@ -179,3 +179,225 @@ fn a_recorder_that_gives_up_fails_the_recording_by_name() {
     };
     assert!(effects.contains(&failed));
 }
+
+fn moment(arrived_ms: i64) -> Moment {
+    Moment {
+        now_ms: arrived_ms,
+        arrived_ms,
+    }
+}
+
+/// A task's recording between two moments, as it is granted ahead of time.
+fn windowed(seed: u64, from_ms: i64, until_ms: i64) -> GrantedRecording {
+    let (_, grant) = grant(&[Format::Flv]);
+    GrantedRecording {
+        id: RecordingId::generate(&Seeded::new(seed), Timestamp::from_millis(1)),
+        state: RecordingState::Scheduled,
+        window: Window {
+            from: Some(Timestamp::from_millis(from_ms)),
+            until: Some(Timestamp::from_millis(until_ms)),
+            cancelled: false,
+        },
+        ..grant.recordings[0].clone()
+    }
+}
+
+fn set(revision: u64, recordings: &[&GrantedRecording]) -> Grant {
+    Grant {
+        epoch: Epoch::new(1),
+        revision,
+        recordings: recordings.iter().map(|recording| (*recording).clone()).collect(),
+    }
+}
+
+fn done(recording: &GrantedRecording) -> Event {
+    Event::Rendered {
+        recording: recording.id,
+        format: Format::Flv,
+        files: Vec::new(),
+        left_out: Vec::new(),
+        done: true,
+    }
+}
+
+fn committed(effects: &[Effect]) -> Option<(RecordingId, RecordingState, &str)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::CommitRecording {
+            recording,
+            state,
+            reason,
+            ..
+        } => Some((*recording, *state, reason.as_str())),
+        _ => None,
+    })
+}
+
+fn starts(effects: &[Effect]) -> bool {
+    effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::StartRecorder { .. }))
+}
+
+#[test]
+fn a_window_begins_with_the_first_arrival_in_it_and_ends_within_the_publish() {
+    let mut core = StreamCore::default();
+    let task = windowed(7, 5_000, 9_000);
+    assert!(!starts(&core.on(Event::Granted(set(1, &[&task])), moment(1_000))));
+    assert!(core.waits_for_time());
+    // The clock alone begins nothing: a random access point before the start may still come.
+    let silent = Moment {
+        now_ms: 6_000,
+        arrived_ms: 5_000,
+    };
+    assert_eq!(core.on(Event::Tick, silent), []);
+    let begun = core.on(Event::Tick, moment(5_001));
+    assert!(starts(&begun) && begun.contains(&Effect::Begin(task.id)));
+    let kept = begun.iter().find_map(|effect| match effect {
+        Effect::KeepGrant(grant) => Some(grant.recordings[0].state),
+        _ => None,
+    });
+    assert_eq!(
+        kept,
+        Some(RecordingState::Recording),
+        "a restart takes it up whatever becomes of its window"
+    );
+    assert_eq!(
+        core.on(Event::Tick, moment(9_500)),
+        [],
+        "its recorder finds its end by itself"
+    );
+    assert_eq!(
+        core.on(done(&task), moment(9_600)),
+        [],
+        "the library has not heard yet that it began"
+    );
+    let ended = core.on(Event::Begun(task.id), moment(9_600));
+    assert_eq!(
+        committed(&ended),
+        Some((task.id, RecordingState::Finished, WINDOW_ENDED))
+    );
+    assert!(!core.waits_for_time());
+    core.on(Event::RecordingCommitted(task.id), moment(9_700));
+    let closed = core.on(Event::Closed("peer_closed".to_owned()), moment(20_000));
+    assert_eq!(closed.last(), Some(&Effect::RemoveJournal), "its end was its own");
+}
+
+#[test]
+fn a_silent_publisher_does_not_keep_a_window_open() {
+    let mut core = StreamCore::default();
+    let task = windowed(7, 5_000, 9_000);
+    core.on(Event::Granted(set(1, &[&task])), moment(6_000));
+    let at = |now_ms| Moment {
+        now_ms,
+        arrived_ms: 6_000,
+    };
+    assert_eq!(core.on(Event::Tick, at(11_000)), []);
+    assert_eq!(core.on(Event::Tick, at(11_001)), [Effect::EndRecorders(task.id)]);
+    assert_eq!(core.on(Event::Tick, at(99_000)), [], "once");
+}
+
+#[test]
+fn what_never_began_is_committed_as_such_and_needs_no_recorder() {
+    let publish_ends: fn(&mut StreamCore) -> Vec<Effect> =
+        |core| core.on(Event::Closed("peer_closed".to_owned()), moment(4_000));
+    let cancelled: fn(&mut StreamCore) -> Vec<Effect> = |core| {
+        let mut task = windowed(7, 5_000, 9_000);
+        task.window.cancelled = true;
+        core.on(Event::Set(set(2, &[&task])), moment(4_000))
+    };
+    let silent: fn(&mut StreamCore) -> Vec<Effect> = |core| {
+        let at = Moment {
+            now_ms: 12_000,
+            arrived_ms: 4_000,
+        };
+        core.on(Event::Tick, at)
+    };
+    for end in [publish_ends, cancelled, silent] {
+        let mut core = StreamCore::default();
+        let task = windowed(7, 5_000, 9_000);
+        core.on(Event::Granted(set(1, &[&task])), moment(1_000));
+        let effects = end(&mut core);
+        assert!(!starts(&effects));
+        assert_eq!(
+            committed(&effects),
+            Some((task.id, RecordingState::Finished, NEVER_BEGAN))
+        );
+        assert!(
+            !effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::WriteDocument { .. })),
+            "it leaves no trace"
+        );
+    }
+}
+
+#[test]
+fn sets_are_taken_by_their_revision() {
+    let mut core = StreamCore::default();
+    let (rule, _) = grant(&[Format::Flv]);
+    let ruled = grant(&[Format::Flv]).1.recordings.remove(0);
+    let mut task = windowed(7, 500, 9_000);
+    assert_eq!(
+        core.on(Event::Set(set(5, &[&task])), moment(1_000)),
+        [],
+        "without a lease it means nothing"
+    );
+    core.on(Event::Granted(set(1, &[&ruled])), moment(1_000));
+    let added = core.on(Event::Set(set(3, &[&ruled, &task])), moment(1_000));
+    assert!(starts(&added));
+    for stale in [1, 2, 3] {
+        assert_eq!(core.on(Event::Set(set(stale, &[])), moment(1_000)), [], "{stale}");
+    }
+    let mut other = set(9, &[]);
+    other.epoch = Epoch::new(2);
+    assert_eq!(core.on(Event::Set(other), moment(1_000)), [], "of another epoch");
+    task.window.until = Some(Timestamp::from_millis(2_000));
+    let moved = core.on(Event::Set(set(4, &[&task])), moment(1_500));
+    let end = Effect::MoveEnd {
+        recording: task.id,
+        until_ms: Some(2_000),
+    };
+    assert!(moved.contains(&end));
+    let held = core.grant().expect("a grant");
+    assert_eq!(
+        (held.revision, held.recordings.len()),
+        (4, 2),
+        "one that is not named is not forgotten while it is open"
+    );
+    task.window.cancelled = true;
+    let cancelled = core.on(Event::Set(set(6, &[&ruled, &task])), moment(1_600));
+    assert!(
+        cancelled.contains(&Effect::EndRecorders(task.id)),
+        "one that runs ends where it has come to"
+    );
+    let closed = core.on(Event::Closed("x".to_owned()), moment(3_000));
+    assert!(
+        closed.contains(&Effect::EndRecorders(rule)),
+        "the rule's recording went on"
+    );
+}
+
+#[test]
+fn a_restart_takes_up_what_had_begun_and_lets_go_what_had_not() {
+    let mut core = StreamCore::default();
+    let mut begun = windowed(7, 500, 9_000);
+    begun.state = RecordingState::Recording;
+    begun.window.cancelled = true;
+    let ahead = windowed(8, 50_000, 90_000);
+    let effects = core.on(Event::Granted(set(4, &[&begun, &ahead])), moment(2_000));
+    assert!(
+        starts(&effects),
+        "also where it was stopped meanwhile: its files are finished"
+    );
+    let closed = core.on(Event::Closed("worker_killed".to_owned()), moment(2_000));
+    assert_eq!(
+        committed(&closed),
+        Some((ahead.id, RecordingState::Finished, NEVER_BEGAN))
+    );
+    core.on(Event::Begun(begun.id), moment(2_000));
+    let ended = core.on(done(&begun), moment(2_000));
+    assert_eq!(
+        committed(&ended),
+        Some((begun.id, RecordingState::Finished, "worker_killed"))
+    );
+}
