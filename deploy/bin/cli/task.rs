@@ -80,6 +80,7 @@ pub(crate) struct Create {
     #[arg(
         long,
         value_name = "WHEN",
+        allow_hyphen_values = true,
         required_unless_present = "length",
         conflicts_with = "length"
     )]

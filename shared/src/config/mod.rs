@@ -3,7 +3,9 @@
 //! An environment variable names a setting by its section and key, joined by two underscores: `AIRCHECK_WORKER__JOURNAL__SYNC_INTERVAL=2s`. Unknown keys are refused
 //! wherever they come from. Durations and sizes carry units.
 
+mod layers;
 mod size;
+mod tasks;
 mod validate;
 
 use std::{
@@ -15,7 +17,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::{size::ByteSize, validate::Role};
+use self::layers::{env_path, lay};
+pub use self::{size::ByteSize, tasks::TasksConfig, validate::Role};
 use crate::{
     auth::Secret,
     objects::ObjectsUrl,
@@ -310,37 +313,6 @@ impl Default for HooksConfig {
             token: None,
             token_file: None,
             forget_after: Duration::from_secs(600),
-        }
-    }
-}
-
-/// `[coordinator.tasks]`: recordings between two moments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TasksConfig {
-    /// Longest time from a task's start to its end, 1 s to 31 days.
-    #[serde(with = "humantime_serde")]
-    pub max_span: Duration,
-    /// Longest time from now to a task's end, 1 s to 366 days; at least `max_span`.
-    #[serde(with = "humantime_serde")]
-    pub max_ahead: Duration,
-    /// Time for which a task is kept after its end; its recordings stay. 1 h to 10 years.
-    #[serde(with = "humantime_serde")]
-    pub retention: Duration,
-    /// Most tasks that have not ended, 1 to 100000.
-    pub max_open: usize,
-    /// Most tasks of one stream that have not ended, 1 to 1000. Each that records costs its stream's worker recorders of its own.
-    pub max_per_stream: usize,
-}
-
-impl Default for TasksConfig {
-    fn default() -> Self {
-        TasksConfig {
-            max_span: Duration::from_secs(86_400),
-            max_ahead: Duration::from_secs(7 * 86_400),
-            retention: Duration::from_secs(92 * 86_400),
-            max_open: 10_000,
-            max_per_stream: 100,
         }
     }
 }
@@ -682,78 +654,6 @@ impl Config {
     /// None in practice: every setting has a TOML form.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string_pretty(self)
-    }
-}
-
-/// `AIRCHECK_WORKER__JOURNAL__PREROLL` to `[worker, journal, preroll]`. Without two underscores it is no setting (`AIRCHECK_SERVER` is the client's).
-fn env_path(name: &str) -> Option<Vec<String>> {
-    let rest = name.strip_prefix("AIRCHECK_")?;
-    if let "JOIN_TOKEN" | "API_TOKEN" = rest {
-        return Some(vec!["auth".to_owned(), rest.to_ascii_lowercase()]);
-    }
-    rest.contains("__")
-        .then(|| rest.split("__").map(str::to_ascii_lowercase).collect())
-}
-
-/// Sets `path` in `merged` to `text`, read as the type that the default at the same place has, and checks that it fits there.
-fn lay(merged: &mut toml::Table, shape: &toml::Table, path: &[String], text: &str) -> Result<(), String> {
-    let value = typed(lookup(shape, path), text)?;
-    // By itself first, so that the error is about this one and nothing else.
-    let mut alone = toml::Table::new();
-    put(&mut alone, path, value.clone())?;
-    alone.try_into::<Config>().map_err(|error| error.message().to_owned())?;
-    put(merged, path, value)
-}
-
-fn lookup<'a>(table: &'a toml::Table, path: &[String]) -> Option<&'a toml::Value> {
-    let (first, rest) = path.split_first()?;
-    let value = table.get(first)?;
-    if rest.is_empty() {
-        Some(value)
-    } else {
-        lookup(value.as_table()?, rest)
-    }
-}
-
-fn typed(default: Option<&toml::Value>, text: &str) -> Result<toml::Value, String> {
-    use toml::Value;
-    match default {
-        Some(Value::Integer(_)) => text
-            .parse()
-            .map(Value::Integer)
-            .map_err(|_| format!("{text:?} is not a whole number")),
-        Some(Value::Boolean(_)) => match text {
-            "true" | "1" | "yes" | "on" => Ok(Value::Boolean(true)),
-            "false" | "0" | "no" | "off" | "" => Ok(Value::Boolean(false)),
-            _ => Err(format!("{text:?} is neither true nor false")),
-        },
-        Some(Value::Array(_)) => Ok(Value::Array(
-            text.split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(|item| Value::String(item.to_owned()))
-                .collect(),
-        )),
-        Some(Value::Table(_)) => Err("this is a section, not a setting".to_owned()),
-        // Absent defaults are optional texts; unknown keys are refused by the shape itself.
-        _ => Ok(Value::String(text.to_owned())),
-    }
-}
-
-fn put(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
-    let Some((first, rest)) = path.split_first() else {
-        return Err("a setting has a section and a key".to_owned());
-    };
-    if rest.is_empty() {
-        table.insert(first.clone(), value);
-        return Ok(());
-    }
-    match table
-        .entry(first.clone())
-        .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-    {
-        toml::Value::Table(inner) => put(inner, rest, value),
-        _ => Err(format!("{first} is not a section")),
     }
 }
 

@@ -228,7 +228,8 @@ fn files_below(root: &Path, dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).expect("a directory") {
+        // What holds nothing is not there.
+        for entry in std::fs::read_dir(dir).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 open.push(path);
