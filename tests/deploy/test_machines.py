@@ -7,7 +7,7 @@ import tempfile
 import unittest
 
 import yaml
-from compose_spec import ComposeSpecification
+from compose_spec import ComposeSpecification, Service
 
 from support import AIRCHECK, DEPLOY, OBSERVABILITY, ROOT, run
 
@@ -27,6 +27,9 @@ class Compose(unittest.TestCase):
     def test_it_is_a_compose_file(self):
         read = ComposeSpecification.model_validate(COMPOSE)
         self.assertEqual(set(read.services), set(COMPOSE["services"]))
+        known = {field.alias or name for name, field in Service.model_fields.items()}
+        for name, service in COMPOSE["services"].items():
+            self.assertEqual(set(service) - known, set(), f"{name}: no such keys")
 
     def test_the_program_knows_its_flags(self):
         for name, service in COMPOSE["services"].items():
