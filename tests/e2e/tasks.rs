@@ -1,9 +1,10 @@
 //! Tasks: what is in their files, access unit by access unit, whatever streams, processes and operators do meanwhile.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use shared::time::{Clock as _, System};
 use support::frames::{Found, Frames};
 use support::pacer::{Log, Pacer, Sent};
 use support::rtmp::{AUDIO, VIDEO};
@@ -36,10 +37,10 @@ struct Wall {
 }
 
 impl Wall {
-    fn new() -> Result<Self> {
-        let ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    fn new() -> Self {
+        let ms = System::new().now().as_millis();
         let instant = Instant::now();
-        Ok(Self { instant, ms })
+        Self { instant, ms }
     }
 
     fn of(self, at: Instant) -> i64 {
@@ -234,7 +235,7 @@ fn tasks_are_exact_overlap_and_reach_back() -> Result<()> {
     let (_folder, data) = data()?;
     let server = quick(setup(&data)).record("flv").start()?;
     server.ask(&["template", "create", "both", "--mp4", "--hls"])?;
-    let wall = Wall::new()?;
+    let wall = Wall::new();
     let pacer = Pacer::start(server.rtmp(), "show", SHAPE)?;
     live(&server, "show")?;
     wall.reach(wall.ms + 3_500);
@@ -317,7 +318,7 @@ fn tasks_are_exact_overlap_and_reach_back() -> Result<()> {
 fn a_stop_keeps_what_was_recorded_and_a_deleted_task_leaves_its_files() -> Result<()> {
     let (_folder, data) = data()?;
     let server = quick(setup(&data)).start()?;
-    let wall = Wall::new()?;
+    let wall = Wall::new();
     let pacer = Pacer::start(server.rtmp(), "show", SHAPE)?;
     live(&server, "show")?;
     wall.reach(wall.ms + 1_500);
@@ -385,7 +386,7 @@ fn a_stop_keeps_what_was_recorded_and_a_deleted_task_leaves_its_files() -> Resul
 fn a_stream_that_comes_late_goes_early_and_comes_back() -> Result<()> {
     let (_folder, data) = data()?;
     let server = quick(setup(&data)).start()?;
-    let wall = Wall::new()?;
+    let wall = Wall::new();
     let window = (wall.now() - 200, wall.now() + 9_000);
     let task = between(&server, "show", window, &[])?;
     let nobody = between(&server, "nobody", (window.0, wall.now() + 1_500), &[])?;
@@ -422,7 +423,7 @@ fn killed_in_the_middle_of_a_task_nothing_but_the_last_moment_is_missing() -> Re
     let setup = quick(setup(&data));
     let server = setup.start()?;
     server.ask(&["template", "create", "both", "--mp4", "--hls"])?;
-    let wall = Wall::new()?;
+    let wall = Wall::new();
     let first = Pacer::start(server.rtmp(), "show", SHAPE)?;
     live(&server, "show")?;
     let window = (wall.now() + 1_000, wall.now() + 14_000);
@@ -481,7 +482,7 @@ fn a_coordinator_that_is_dead_at_start_and_end_misses_neither() -> Result<()> {
     let coordinator = format!("http://{}", server.grpc());
     let worker = Setup::worker(env!("CARGO_BIN_EXE_aircheck"), &data.join("worker"), &coordinator);
     let worker = worker.args(&["--objects", &objects]).start()?;
-    let wall = Wall::new()?;
+    let wall = Wall::new();
     let pacer = Pacer::start(worker.rtmp(), "show", SHAPE)?;
     live(&server, "show")?;
     let window = (wall.now() + 2_500, wall.now() + 5_000);
