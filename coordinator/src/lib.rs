@@ -8,19 +8,22 @@
 //! 4. `tasks`: what is recorded between two moments, when it begins and ends (pure).
 //! 5. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
 //! 6. [`scaler`]: how many workers there should be for what is carried (pure).
-//! 7. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 8. `api`: gRPC services, HTTP for operators, webhooks of origins.
-//! 9. [`start`]: puts them together.
+//! 7. `election`: which of several coordinators leads, and the store as a leader may use it.
+//! 8. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
+//! 9. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins.
+//! 10. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
 //! * A decision is answered only when it is durable, and decisions become durable in the order in which they were made.
+//! * Only the leader decides, and the store checks in each transaction that it still leads.
 //! * Only the coordinator raises an epoch; every commit to the library shows one and is checked against the store.
 //! * No media, no worker code: workers are reached over gRPC alone, also within one process.
 
 mod actors;
 mod api;
 mod catalog;
+mod election;
 mod fleet;
 mod leases;
 mod pulls;
@@ -28,4 +31,4 @@ pub mod scaler;
 mod start;
 mod tasks;
 
-pub use start::{Deps, Running, StartError, start, start_over};
+pub use start::{Deps, Running, StartError, start, start_among_others, start_over};

@@ -16,7 +16,7 @@ use shared::{
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
     shutdown::{Phase, Shutdown},
-    store::{self, ErrorClass, MetaStore, OpenError, Repo, StoreError},
+    store::{self, ErrorClass, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
     telemetry::Metrics,
     time::Clock,
 };
@@ -30,6 +30,7 @@ use crate::{
         supervisor::{self, Handle, Supervisor},
     },
     api::{grpc, hooks, ops},
+    election::{Candidate, Election, Led},
 };
 
 /// Time for the store to be reachable when the coordinator starts.
@@ -98,6 +99,7 @@ pub struct Running {
     http: ServerHandle,
     handle: Handle,
     supervisor: Supervisor,
+    election: Election,
 }
 
 impl std::fmt::Debug for Running {
@@ -126,7 +128,10 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr
 pub async fn start(config: CoordinatorConfig, store: StoreConfig, deps: Deps) -> Result<Running, StartError> {
     let open = store::open(&store, &config.data_dir, Arc::clone(&deps.clock))?;
     ready(open.as_ref(), &store).await?;
-    start_over(config, open, deps).await
+    match store.url {
+        MetadataUrl::Embedded => start_over(config, open, deps).await,
+        MetadataUrl::Etcd { .. } => start_among_others(config, open, deps).await,
+    }
 }
 
 /// Waits until the store can be used. An etcd may come up after its coordinators do.
@@ -146,7 +151,7 @@ async fn ready(open: &dyn MetaStore, config: &StoreConfig) -> Result<(), StartEr
     }
 }
 
-/// [`start`] over a store that is open.
+/// [`start`] over an open store that nobody else uses: this coordinator always leads.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running then.
@@ -154,6 +159,37 @@ pub async fn start_over(
     config: CoordinatorConfig,
     store: Arc<dyn MetaStore>,
     deps: Deps,
+) -> Result<Running, StartError> {
+    run(config, store, deps, true).await
+}
+
+/// [`start`] over an open store that other coordinators may use: they elect a leader among them.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub async fn start_among_others(
+    config: CoordinatorConfig,
+    store: Arc<dyn MetaStore>,
+    deps: Deps,
+) -> Result<Running, StartError> {
+    run(config, store, deps, false).await
+}
+
+/// Name for people.
+fn name(config: &CoordinatorConfig) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|host| host.trim().to_owned());
+    config
+        .name
+        .clone()
+        .or_else(|| host().ok())
+        .unwrap_or_else(|| "coordinator".to_owned())
+}
+
+async fn run(
+    config: CoordinatorConfig,
+    store: Arc<dyn MetaStore>,
+    deps: Deps,
+    sole: bool,
 ) -> Result<Running, StartError> {
     let (grpc_listener, grpc_addr) = bind("gRPC", config.grpc)?;
     let (http_listener, http_addr) = bind("HTTP", config.http)?;
@@ -163,9 +199,22 @@ pub async fn start_over(
         source,
     })?;
     let tasks = TaskTracker::new();
-    let tools = Tools {
+    let candidate = Candidate {
+        instance: deps.ids.uuid(deps.clock.now()),
+        name: name(&config),
+        address: config.advertise.clone().unwrap_or_else(|| {
+            let scheme = if config.tls.cert_file.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            format!("{scheme}://{grpc_addr}")
+        }),
+        ttl: config.leader_ttl,
+    };
+    let mut tools = Tools {
         config: Arc::new(config),
-        repo: Repo::new(store),
+        repo: Repo::new(Arc::clone(&store)),
         clock: deps.clock,
         ids: deps.ids,
         metrics: deps.metrics.coordinator.clone(),
@@ -174,11 +223,24 @@ pub async fn start_over(
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
     let gate = Arc::new(gate);
     let grpc_tls = tls::grpc_server(&tools.config.tls)?;
+    let spoken_tls = tls::grpc_client(&tools.config.tls)?;
     let http_tls = tls::http_server(&tools.config.tls)?;
     let settings = hooks::Settings::load(&tools.config.hooks)?;
-    let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await?;
+    // What cannot be read is said at the start, where nobody else may change it meanwhile.
+    let first = if sole {
+        Some(State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await?)
+    } else {
+        None
+    };
+    let election = if sole {
+        Election::sole(&tools.metrics)
+    } else {
+        let (clock, metrics) = (Arc::clone(&tools.clock), tools.metrics.clone());
+        Election::among_others(candidate, Arc::clone(&store), clock, metrics, &tasks)
+    };
+    let (handle, supervisor) = supervisor::start(first, tools.clone(), election.roles());
+    tools.repo = Repo::new(Arc::new(Led::new(store, election.roles())));
     let shutdown = Shutdown::new();
-    let (handle, supervisor) = supervisor::start(state, tools.clone());
     let server = grpc::serve(
         grpc_listener,
         grpc::Api {
@@ -187,7 +249,8 @@ pub async fn start_over(
             shutdown: shutdown.clone(),
         },
         Arc::clone(&gate),
-        grpc_tls,
+        (grpc_tls, spoken_tls),
+        election.roles(),
     )?;
     let hooks = hooks::Hooks {
         handle: handle.clone(),
@@ -195,6 +258,7 @@ pub async fn start_over(
     };
     let ops = ops::Ops {
         handle: handle.clone(),
+        roles: election.roles(),
         metrics: deps.metrics,
         shutdown: shutdown.clone(),
         gate,
@@ -226,6 +290,7 @@ pub async fn start_over(
         http: http_handle,
         handle,
         supervisor,
+        election,
     })
 }
 
@@ -249,12 +314,16 @@ impl Running {
         let finish = async {
             // First the one that would start a new actor.
             self.supervisor.stop().await;
-            if let Err(error) = self.handle.ask(Leave).await {
+            if self.handle.is_ready()
+                && let Err(error) = self.handle.ask(Leave).await
+            {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "coordinator stops without its actor"
                 );
             }
+            // Nothing is undecided any more: another may lead, at once.
+            self.election.resign().await;
             self.http.stop(true).await;
             drop(self.grpc.await);
             drop(self.handle);

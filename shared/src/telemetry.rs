@@ -130,6 +130,10 @@ pub struct WorkerMetrics {
 /// What the coordinator role counts.
 #[derive(Debug, Clone, Default)]
 pub struct CoordinatorMetrics {
+    /// 1 while this coordinator leads.
+    pub leading: Gauge,
+    /// Calls passed on to the leader.
+    pub forwarded: Counter,
     /// Workers heard from within the time-out.
     pub workers: Gauge,
     /// Streams that are live.
@@ -242,6 +246,12 @@ impl Metrics {
         );
         let coordinator = CoordinatorMetrics::default();
         let r = registry.sub_registry_with_prefix("coordinator");
+        r.register("leading", "1 while this coordinator leads", coordinator.leading.clone());
+        r.register(
+            "forwarded",
+            "Calls passed on to the leader",
+            coordinator.forwarded.clone(),
+        );
         r.register(
             "workers",
             "Workers heard from within the time-out",

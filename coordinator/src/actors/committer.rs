@@ -5,12 +5,16 @@
 //! After a failure nothing more is committed: memory is ahead of the store, and the supervisor loads a fresh state.
 
 use shared::{
-    store::{MAX_TXN_OPS, MetaStore, Op, StoreError, Txn},
+    store::{MAX_TXN_BYTES, MAX_TXN_OPS, MetaStore, Op, StoreError, Txn},
     telemetry::{CoordinatorMetrics, Reason},
 };
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
+/// Most operations of one transaction: those who lay their own guard over it need room.
+const MAX_OPS: usize = MAX_TXN_OPS - 8;
+/// Most bytes of one transaction, with room for the same.
+const MAX_BYTES: usize = MAX_TXN_BYTES - 4_096;
 /// Decisions that wait; more are refused as unavailable.
 const QUEUE: usize = 8_192;
 
@@ -82,7 +86,7 @@ async fn run(
         let mut txn = first.txn;
         let mut waiting = vec![first.done];
         while let Ok(next) = queue.try_recv() {
-            if txn.ops.len() + next.txn.ops.len() > MAX_TXN_OPS {
+            if txn.ops.len() + next.txn.ops.len() > MAX_OPS || txn.bytes() + next.txn.bytes() > MAX_BYTES {
                 carried = Some(next);
                 break;
             }

@@ -1,10 +1,11 @@
-//! Looks after the [`CoordinatorActor`]: when it fails, a fresh one is loaded from the store.
+//! Looks after the [`CoordinatorActor`]: there is one while this coordinator leads, and when it fails, a fresh one is
+//! loaded from the store.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use actix::{Actor as _, Addr};
 use shared::{
-    store::StoreError,
+    store::{Repo, StoreError},
     supervise::{Backoff, ExitGuard, ExitReason, Next},
 };
 use thiserror::Error;
@@ -15,17 +16,31 @@ use super::{
     committer::Committer,
     coordinator::{CoordinatorActor, Leave, State, Tools},
 };
+use crate::election::{Role, Term, TermStore};
+
+/// Time for an actor to leave when its term has ended.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The way to the actor, whichever incarnation runs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    current: watch::Receiver<Option<Addr<CoordinatorActor>>>,
+    current: watch::Receiver<Option<Current>>,
+}
+
+/// The actor of a term.
+#[derive(Clone)]
+struct Current {
+    addr: Addr<CoordinatorActor>,
+    term: Arc<Term>,
 }
 
 /// There is no actor just now. Asking again in a moment may help.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("the coordinator is starting anew: try again in a moment")]
-pub(crate) struct Restarting;
+pub(crate) struct Restarting {
+    /// False if nothing was asked of anybody, so that nothing can have happened.
+    pub(crate) asked: bool,
+}
 
 impl Handle {
     /// Asks the actor. Nothing is known about the request's effect when it goes away meanwhile.
@@ -36,21 +51,29 @@ impl Handle {
         CoordinatorActor: actix::Handler<M>,
         <CoordinatorActor as actix::Actor>::Context: actix::dev::ToEnvelope<CoordinatorActor, M>,
     {
-        let addr = self.current.borrow().clone().ok_or(Restarting)?;
-        addr.send(message).await.map_err(|_| Restarting)
+        let current = self.current.borrow().clone();
+        // A process that was paused must not answer from what it knew before.
+        let current = current.filter(|current| current.term.holds());
+        let Some(Current { addr, .. }) = current else {
+            return Err(Restarting { asked: false });
+        };
+        addr.send(message).await.map_err(|_| Restarting { asked: true })
     }
 
     /// True if there is an actor.
     pub(crate) fn is_ready(&self) -> bool {
-        self.current.borrow().as_ref().is_some_and(Addr::connected)
+        let current = self.current.borrow();
+        current
+            .as_ref()
+            .is_some_and(|current| current.addr.connected() && current.term.holds())
     }
 }
 
-/// Starts the actor over `state` and keeps one running until the process leaves. Must be called on an actix system's
-/// thread.
-pub(crate) fn start(state: State, tools: Tools) -> (Handle, Supervisor) {
+/// Keeps an actor running for as long as this coordinator leads, until the process leaves. `first` is the state of the
+/// first term, where it is loaded already. Must be called on an actix system's thread.
+pub(crate) fn start(first: Option<State>, tools: Tools, roles: watch::Receiver<Role>) -> (Handle, Supervisor) {
     let (publish, current) = watch::channel(None);
-    let task = actix_rt::spawn(run(state, tools, publish));
+    let task = actix_rt::spawn(follow_terms(first, tools, roles, publish));
     (Handle { current }, Supervisor { task })
 }
 
@@ -67,9 +90,47 @@ impl Supervisor {
     }
 }
 
-async fn run(first: State, tools: Tools, publish: watch::Sender<Option<Addr<CoordinatorActor>>>) {
+/// One actor after the other, each within its term.
+async fn follow_terms(
+    mut first: Option<State>,
+    tools: Tools,
+    mut roles: watch::Receiver<Role>,
+    publish: watch::Sender<Option<Current>>,
+) {
+    loop {
+        let Ok(term) = roles
+            .wait_for(|role| role.term().is_some())
+            .await
+            .map(|role| role.term().cloned())
+        else {
+            // The election is over; what leads now leads until it is stopped.
+            return std::future::pending().await;
+        };
+        let Some(term) = term else { continue };
+        let within = Tools {
+            repo: Repo::new(Arc::new(TermStore::new(
+                Arc::clone(tools.repo.store()),
+                Arc::clone(&term),
+            ))),
+            ..tools.clone()
+        };
+        tokio::select! {
+            biased;
+            () = term.ended() => {}
+            () = run(first.take(), within, Arc::clone(&term), &publish) => {}
+        }
+        let current = publish.send_replace(None);
+        if let Some(Current { addr, .. }) = current {
+            // Its sessions end, so that workers go to whoever leads now. What it has not made durable is refused.
+            drop(tokio::time::timeout(LEAVE_LIMIT, addr.send(Leave)).await);
+        }
+    }
+}
+
+/// Runs an actor, and a fresh one whenever it fails.
+async fn run(first: Option<State>, tools: Tools, term: Arc<Term>, publish: &watch::Sender<Option<Current>>) {
     let mut backoff = Backoff::endless(Duration::from_millis(100), Duration::from_secs(5));
-    let mut state = Some(first);
+    let mut state = first;
     loop {
         let failure = match state.take() {
             Some(state) => {
@@ -78,7 +139,10 @@ async fn run(first: State, tools: Tools, publish: watch::Sender<Option<Addr<Coor
                 let guard = ExitGuard::new(move |reason| drop(exits.try_send(reason)));
                 let actor = CoordinatorActor::new(state, tools.clone(), committer, guard);
                 let addr = actor.start();
-                publish.send_replace(Some(addr.clone()));
+                publish.send_replace(Some(Current {
+                    addr: addr.clone(),
+                    term: Arc::clone(&term),
+                }));
                 let reason = exit.recv().await.unwrap_or(ExitReason::Panicked);
                 publish.send_replace(None);
                 // One that failed but lives must not go on deciding. One that panicked does not hear it.
@@ -87,13 +151,16 @@ async fn run(first: State, tools: Tools, publish: watch::Sender<Option<Addr<Coor
             }
             None => match State::load(&tools.repo, &tools.config, tools.clock.as_ref()).await {
                 Ok(loaded) => {
-                    info!("coordinator state loaded anew");
+                    info!(term = term.number(), "coordinator state loaded");
                     state = Some(loaded);
                     continue;
                 }
                 Err(failure) => ExitReason::Failed(failure.to_string()),
             },
         };
+        if !term.holds() {
+            return;
+        }
         error!(reason = %failure, "coordinator failed, starting anew");
         if let Next::RetryAfter(wait) = backoff.failed(tools.clock.monotonic()) {
             tokio::time::sleep(wait).await;
@@ -140,10 +207,8 @@ mod tests {
             metrics: Metrics::new().coordinator,
             tasks: TaskTracker::new(),
         };
-        let state = State::load(&tools.repo, &tools.config, tools.clock.as_ref())
-            .await
-            .unwrap();
-        let (handle, supervisor) = start(state, tools);
+        let election = crate::election::Election::sole(&tools.metrics);
+        let (handle, supervisor) = start(None, tools, election.roles());
         let ask = |handle: Handle, fall: bool| async move {
             handle.ask(Look(Box::new(move |_| assert!(!fall, "on purpose")))).await
         };

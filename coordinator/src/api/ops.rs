@@ -10,12 +10,14 @@ use shared::{
 };
 
 use super::hooks::{self, Hooks};
-use crate::actors::supervisor::Handle;
+use crate::{actors::supervisor::Handle, election::Role};
+use tokio::sync::watch;
 
 /// What the pages look at.
 #[derive(Clone)]
 pub(crate) struct Ops {
     pub(crate) handle: Handle,
+    pub(crate) roles: watch::Receiver<Role>,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     pub(crate) gate: Arc<Gate>,
@@ -29,15 +31,22 @@ async fn healthz() -> HttpResponse {
         .body("ok\n")
 }
 
-/// The coordinator takes requests.
+/// The coordinator takes requests: it leads and has its state, or it knows who leads.
 #[get("/readyz")]
 async fn readyz(ops: web::Data<Ops>) -> HttpResponse {
-    let (mut answer, text) = match (ops.shutdown.phase(), ops.handle.is_ready()) {
-        (Phase::Starting | Phase::Running, true) => (HttpResponse::Ok(), "ready\n"),
-        (Phase::Starting | Phase::Running, false) => {
-            (HttpResponse::ServiceUnavailable(), "the coordinator is starting anew\n")
-        }
-        (Phase::Draining | Phase::Stopped, _) => (HttpResponse::ServiceUnavailable(), "draining\n"),
+    let role = ops.roles.borrow().clone();
+    let (mut answer, text) = match (ops.shutdown.phase(), &role) {
+        (Phase::Draining | Phase::Stopped, _) => (HttpResponse::ServiceUnavailable(), "draining\n".to_owned()),
+        (_, Role::Leading(_)) if ops.handle.is_ready() => (HttpResponse::Ok(), "ready, leads\n".to_owned()),
+        (_, Role::Leading(_)) => (
+            HttpResponse::ServiceUnavailable(),
+            "the coordinator is starting anew\n".to_owned(),
+        ),
+        (_, Role::Following(leader)) => (
+            HttpResponse::Ok(),
+            format!("ready, follows {} at {}\n", leader.name, leader.address),
+        ),
+        (_, Role::Waiting) => (HttpResponse::ServiceUnavailable(), "nobody leads\n".to_owned()),
     };
     answer.content_type("text/plain; charset=utf-8").body(text)
 }

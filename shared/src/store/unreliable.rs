@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,11 +13,14 @@ use async_trait::async_trait;
 
 use super::{Entry, LeaseId, MetaStore, Revision, Scan, Scanned, StoreError, Txn, Watch};
 
-/// Passes everything on to another store, or refuses to write.
+/// Passes everything on to another store, or refuses to write, or loses or doubles what is on its way.
 #[derive(Debug)]
 pub struct Unreliable {
     inner: Arc<dyn MetaStore>,
     fail_commits: AtomicBool,
+    lose_answers: AtomicBool,
+    send_twice: AtomicBool,
+    sent: Mutex<Vec<Txn>>,
 }
 
 impl Unreliable {
@@ -27,7 +30,26 @@ impl Unreliable {
         Unreliable {
             inner,
             fail_commits: AtomicBool::new(false),
+            lose_answers: AtomicBool::new(false),
+            send_twice: AtomicBool::new(false),
+            sent: Mutex::new(Vec::new()),
         }
+    }
+
+    /// From now on commits happen, and the caller hears that nothing is known of them.
+    pub fn lose_answers(&self, lose: bool) {
+        self.lose_answers.store(lose, Ordering::SeqCst);
+    }
+
+    /// From now on each commit arrives twice, and the second one is answered: as when an answer is lost and the request
+    /// sent again.
+    pub fn send_twice(&self, twice: bool) {
+        self.send_twice.store(twice, Ordering::SeqCst);
+    }
+
+    /// Every transaction that was passed on.
+    pub fn sent(&self) -> Vec<Txn> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on commits fail as on a full disk, or work again.
@@ -55,7 +77,18 @@ impl MetaStore for Unreliable {
 
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
         self.writable()?;
-        self.inner.commit(txn).await
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(txn.clone());
+        if self.send_twice.load(Ordering::SeqCst) {
+            drop(self.inner.commit(txn.clone()).await);
+        }
+        let answer = self.inner.commit(txn).await;
+        match self.lose_answers.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable(io::Error::other("the answer was lost"))),
+            false => answer,
+        }
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {

@@ -2,6 +2,7 @@
 //! the actor or the library.
 
 mod files;
+mod forward;
 mod guard;
 mod pulls;
 mod recordings;
@@ -21,10 +22,17 @@ use shared::{
     shutdown::{Phase, Shutdown},
     store::Page,
 };
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::{
+    service::Routes,
+    transport::{ClientTlsConfig, Server, ServerTlsConfig},
+};
 
-use crate::actors::{coordinator::Tools, supervisor::Handle};
+use crate::{
+    actors::{coordinator::Tools, supervisor::Handle},
+    election::Role,
+};
 
 /// What every service works with.
 #[derive(Clone)]
@@ -44,7 +52,8 @@ pub(crate) fn serve(
     listener: tokio::net::TcpListener,
     api: Api,
     gate: Arc<Gate>,
-    tls: Option<ServerTlsConfig>,
+    tls: (Option<ServerTlsConfig>, ClientTlsConfig),
+    roles: watch::Receiver<Role>,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -54,16 +63,7 @@ pub(crate) fn serve(
     Ok(async move {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<v1::workers_server::WorkersServer<Api>>().await;
-        let mut server = Server::builder();
-        if let Some(tls) = tls {
-            server = server.tls_config(tls)?;
-        }
-        server
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .tcp_nodelay(true)
-            .layer(guard::GuardLayer(gate))
-            .add_service(health)
+        let own = Routes::new(health)
             .add_service(reflection)
             .add_service(
                 v1::templates_server::TemplatesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
@@ -85,10 +85,28 @@ pub(crate) fn serve(
                 proto::externalscaler::external_scaler_server::ExternalScalerServer::new(api.clone())
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
-            .add_service(v1::workers_server::WorkersServer::new(api).max_decoding_message_size(MAX_MESSAGE_BYTES))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-                shutdown.reached(Phase::Draining).await;
-            })
+            .add_service(
+                v1::workers_server::WorkersServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .prepare();
+        let (served, spoken) = tls;
+        let desk = forward::Desk::new(roles, spoken, shutdown.clone(), api.tools.metrics.clone());
+        let mut server = Server::builder();
+        if let Some(tls) = served {
+            server = server.tls_config(tls)?;
+        }
+        server
+            .layer(guard::GuardLayer(gate))
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .tcp_nodelay(true)
+            .serve_with_incoming_shutdown(
+                forward::Forward::new(own, desk),
+                TcpListenerStream::new(listener),
+                async move {
+                    shutdown.reached(Phase::Draining).await;
+                },
+            )
             .await
     })
 }

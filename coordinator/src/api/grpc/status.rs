@@ -8,6 +8,7 @@ use shared::{
 };
 use tonic::{Code, Status};
 
+use super::forward;
 use crate::{actors::supervisor::Restarting, catalog::CatalogError, pulls::PullError, tasks::TaskError};
 
 /// `?` in services: anything that can go wrong there has a status.
@@ -56,7 +57,11 @@ impl From<TemplateError> for Failure {
 
 impl From<Restarting> for Failure {
     fn from(error: Restarting) -> Self {
-        Failure(status(Code::Unavailable, error))
+        let mut status = status(Code::Unavailable, error);
+        if !error.asked {
+            forward::mark_not_done(&mut status);
+        }
+        Failure(status)
     }
 }
 
