@@ -224,7 +224,7 @@ fn api_token() -> Option<String> {
 /// How a client command reaches the coordinator and prints.
 #[derive(Debug, Args)]
 pub(crate) struct Client {
-    /// The coordinator's gRPC address.
+    /// The coordinator's gRPC address; several, separated by commas, are tried in turn.
     #[arg(
         long,
         value_name = "URL",

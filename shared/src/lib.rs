@@ -8,7 +8,8 @@
 //! 4. [`wire`]: between these types and those of gRPC.
 //! 5. [`config`] and [`auth`]: every setting, read once; credentials.
 //! 6. [`store`] and [`objects`]: where metadata and media lie.
-//! 7. [`supervise`], [`shutdown`], [`telemetry`]: how parts end, how the process ends, what it tells.
+//! 7. [`servers`]: several coordinators as one, for workers and commands.
+//! 8. [`supervise`], [`shutdown`], [`telemetry`]: how parts end, how the process ends, what it tells.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod pull;
 pub mod recording;
 pub mod rule;
+pub mod servers;
 pub mod shutdown;
 pub mod store;
 pub mod supervise;

@@ -28,12 +28,12 @@ pub(crate) async fn run(command: FileCommand) -> Done {
                         .ok_or_else(|| format!("--format {name:?} is none of flv, hls, mp4, aac, mp3"))?,
                 ),
             };
-            let all = list(connect(&client).await?, &of, recording.as_ref(), format).await?;
+            let all = list(connect(&client)?, &of, recording.as_ref(), format).await?;
             let document = json!({ "files": all.iter().map(document).collect::<Vec<_>>() });
             print(&client, &document, || listing(&all))
         }
         FileCommand::Get { file, client } => {
-            let answer = FilesClient::new(connect(&client).await?)
+            let answer = FilesClient::new(connect(&client)?)
                 .get_file(GetFileRequest { file_id: file })
                 .await
                 .map_err(said)?;

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use shared::auth::{Caller, Secret, tls};
 use shared::config::TlsConfig;
 use shared::ids::StreamKey;
+use shared::servers::{Manner, Servers};
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::{Client, Output};
 
@@ -30,8 +30,10 @@ pub(crate) type Done = Result<(), Box<dyn Error + Send + Sync>>;
 /// Entries asked for at once; the lists of a coordinator are read page by page.
 pub(crate) const PAGE: u32 = 500;
 
-/// Time to connect and for one call.
+/// Time for one call.
 const LIMIT: Duration = Duration::from_secs(10);
+/// For how long a command waits for coordinators to agree on a leader.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a command on a small runtime.
 pub(crate) fn run(command: impl Future<Output = Done>) -> Result<ExitCode, Box<dyn Error>> {
@@ -40,30 +42,20 @@ pub(crate) fn run(command: impl Future<Output = Done>) -> Result<ExitCode, Box<d
     Ok(ExitCode::SUCCESS)
 }
 
-/// The way to a coordinator.
-pub(crate) type Way = InterceptedService<Channel, Caller>;
+/// The way to the coordinators.
+pub(crate) type Way = InterceptedService<Servers, Caller>;
 
-/// Connects to the coordinator that the command names.
-pub(crate) async fn connect(client: &Client) -> Result<Way, Box<dyn Error + Send + Sync>> {
+/// The way to the coordinators that the command names; connects when first asked.
+pub(crate) fn connect(client: &Client) -> Result<Way, Box<dyn Error + Send + Sync>> {
+    let urls: Vec<String> = client.server.split(',').map(|url| url.trim().to_owned()).collect();
+    let manner = Manner {
+        limit: LIMIT,
+        patience: Some(PATIENCE),
+        first: 0,
+    };
     let caller = caller(client)?;
-    let endpoint = Endpoint::from_shared(client.server.clone())
-        .map_err(|e| {
-            format!(
-                "--server {:?} is not a URL such as http://127.0.0.1:7070: {e}",
-                client.server
-            )
-        })?
-        .connect_timeout(LIMIT)
-        .timeout(LIMIT);
-    let connected = caller.endpoint(endpoint)?.connect().await;
-    let channel = connected.map_err(|e| {
-        format!(
-            "no coordinator at {}: {}. Is it running? Say where with --server",
-            client.server,
-            crate::chain(&e)
-        )
-    })?;
-    Ok(InterceptedService::new(channel, caller))
+    let servers = Servers::new(&urls, &caller, manner).map_err(|error| format!("--server {error}"))?;
+    Ok(InterceptedService::new(servers, caller))
 }
 
 /// What the command shows to the coordinator.
@@ -85,6 +77,8 @@ pub(crate) fn said(status: tonic::Status) -> Box<dyn Error + Send + Sync> {
     let message = status.message();
     if message.is_empty() {
         status.to_string().into()
+    } else if message.starts_with("no coordinator at") {
+        format!("{message}. Is it running? Say where with --server").into()
     } else {
         message.to_owned().into()
     }

@@ -29,7 +29,7 @@ pub(crate) async fn run(command: PullCommand) -> Done {
                 from_ms: from.unwrap_or(0),
                 until_ms: until.unwrap_or(0),
             };
-            let answer = PullSourcesClient::new(connect(&client).await?)
+            let answer = PullSourcesClient::new(connect(&client)?)
                 .create_pull_source(request)
                 .await
                 .map_err(said)?;
@@ -56,14 +56,14 @@ pub(crate) async fn run(command: PullCommand) -> Done {
             let request = GetPullSourceRequest {
                 pull: Some(named(&pull)?),
             };
-            let answer = PullSourcesClient::new(connect(&client).await?)
+            let answer = PullSourcesClient::new(connect(&client)?)
                 .get_pull_source(request)
                 .await
                 .map_err(said)?;
             show(&client, answer.into_inner().pull_source)
         }
         PullCommand::List { client } => {
-            let mut service = PullSourcesClient::new(connect(&client).await?);
+            let mut service = PullSourcesClient::new(connect(&client)?);
             let (mut all, mut page_token) = (Vec::new(), String::new());
             loop {
                 let request = ListPullSourcesRequest {
@@ -86,7 +86,7 @@ pub(crate) async fn run(command: PullCommand) -> Done {
             let request = DeletePullSourceRequest {
                 pull: Some(named(&pull)?),
             };
-            PullSourcesClient::new(connect(&client).await?)
+            PullSourcesClient::new(connect(&client)?)
                 .delete_pull_source(request)
                 .await
                 .map_err(said)?;
@@ -135,7 +135,7 @@ async fn pause(pull: &str, paused: bool, client: &Client) -> Done {
 }
 
 async fn update(client: &Client, request: UpdatePullSourceRequest) -> Done {
-    let answer = PullSourcesClient::new(connect(client).await?)
+    let answer = PullSourcesClient::new(connect(client)?)
         .update_pull_source(request)
         .await
         .map_err(said)?;

@@ -18,12 +18,12 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) async fn run(command: RecordingCommand) -> Done {
     match command {
         RecordingCommand::List { of, state, client } => {
-            let all = list(connect(&client).await?, &of, state).await?;
+            let all = list(connect(&client)?, &of, state).await?;
             let document = json!({ "recordings": all.iter().map(document).collect::<Vec<_>>() });
             print(&client, &document, || listing(&all))
         }
         RecordingCommand::Get { recording, client } => {
-            let channel = connect(&client).await?;
+            let channel = connect(&client)?;
             let request = GetRecordingRequest {
                 recording_id: recording.clone(),
             };
@@ -65,7 +65,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
             let request = ExplainRecordingRequest {
                 stream: Some(parse_stream(&stream)?),
             };
-            let answer = RecordingsClient::new(connect(&client).await?)
+            let answer = RecordingsClient::new(connect(&client)?)
                 .explain_recording(request)
                 .await
                 .map_err(said)?;
@@ -89,7 +89,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
             })
         }
         RecordingCommand::Wait { of, timeout, client } => {
-            let channel = connect(&client).await?;
+            let channel = connect(&client)?;
             let begin = Instant::now();
             loop {
                 let all = list(channel.clone(), &of, None).await?;

@@ -19,7 +19,7 @@ pub(crate) async fn run(command: RuleCommand) -> Done {
                 key: Some(wire(&key)),
                 template,
             };
-            let answer = RulesClient::new(connect(&client).await?)
+            let answer = RulesClient::new(connect(&client)?)
                 .create_rule(request)
                 .await
                 .map_err(said)?;
@@ -27,7 +27,7 @@ pub(crate) async fn run(command: RuleCommand) -> Done {
             print(&client, &document(&rule), || table(&HEADINGS, &[row(&rule)]))
         }
         RuleCommand::List { client } => {
-            let mut service = RulesClient::new(connect(&client).await?);
+            let mut service = RulesClient::new(connect(&client)?);
             let (mut all, mut page_token) = (Vec::new(), String::new());
             loop {
                 let request = ListRulesRequest {
@@ -48,7 +48,7 @@ pub(crate) async fn run(command: RuleCommand) -> Done {
         }
         RuleCommand::Delete { key, client } => {
             let request = DeleteRuleRequest { key: Some(wire(&key)) };
-            RulesClient::new(connect(&client).await?)
+            RulesClient::new(connect(&client)?)
                 .delete_rule(request)
                 .await
                 .map_err(said)?;

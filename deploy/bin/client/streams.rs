@@ -13,7 +13,7 @@ use crate::cli::StreamCommand;
 pub(crate) async fn run(command: StreamCommand) -> Done {
     match command {
         StreamCommand::List { domain, app, client } => {
-            let mut service = StreamsClient::new(connect(&client).await?);
+            let mut service = StreamsClient::new(connect(&client)?);
             let (mut all, mut page_token) = (Vec::new(), String::new());
             loop {
                 let (domain, app) = (given(domain.as_ref()), given(app.as_ref()));
@@ -48,7 +48,7 @@ pub(crate) async fn run(command: StreamCommand) -> Done {
             let request = ExplainStreamRequest {
                 stream: Some(parse_stream(&stream)?),
             };
-            let answer = StreamsClient::new(connect(&client).await?)
+            let answer = StreamsClient::new(connect(&client)?)
                 .explain_stream(request)
                 .await
                 .map_err(said)?;

@@ -58,12 +58,12 @@ pub(crate) async fn run(command: TaskCommand) -> Done {
             make(&client, request).await
         }
         TaskCommand::Stop { task, client } => {
-            let mut service = TasksClient::new(connect(&client).await?);
+            let mut service = TasksClient::new(connect(&client)?);
             let answer = service.stop_task(StopTaskRequest { task_id: task }).await;
             show(&client, answer.map_err(said)?.into_inner().task)
         }
         TaskCommand::Delete { task, let_run, client } => {
-            let mut service = TasksClient::new(connect(&client).await?);
+            let mut service = TasksClient::new(connect(&client)?);
             let task_id = task.clone();
             let request = DeleteTaskRequest { task_id, let_run };
             service.delete_task(request).await.map_err(said)?;
@@ -83,7 +83,7 @@ fn ms(length: Duration) -> i64 {
 }
 
 async fn make(client: &Client, request: CreateTaskRequest) -> Done {
-    let mut service = TasksClient::new(connect(client).await?);
+    let mut service = TasksClient::new(connect(client)?);
     let answer = service.create_task(request).await.map_err(said)?;
     show(client, answer.into_inner().task)
 }
@@ -108,7 +108,7 @@ fn default_note(task: &Task) -> String {
 }
 
 async fn get(client: &Client, task_id: String) -> Done {
-    let channel = connect(client).await?;
+    let channel = connect(client)?;
     let mut service = TasksClient::new(channel.clone());
     let answer = service.get_task(GetTaskRequest { task_id }).await.map_err(said)?;
     let answer = answer.into_inner();
@@ -148,7 +148,7 @@ fn with_files(recording: &Recording, files: &[proto::v1::MediaFile]) -> Value {
 }
 
 async fn list(wanted: List) -> Done {
-    let mut service = TasksClient::new(connect(&wanted.client).await?);
+    let mut service = TasksClient::new(connect(&wanted.client)?);
     let now = now_ms();
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {

@@ -19,7 +19,7 @@ pub(crate) async fn run(command: TemplateCommand) -> Done {
             let request = CreateTemplateRequest {
                 spec: Some(spec(&args)?),
             };
-            let answer = TemplatesClient::new(connect(&args.client).await?)
+            let answer = TemplatesClient::new(connect(&args.client)?)
                 .create_template(request)
                 .await
                 .map_err(said)?;
@@ -30,7 +30,7 @@ pub(crate) async fn run(command: TemplateCommand) -> Done {
                 template: Some(named(&args.name)),
                 spec: Some(spec(&args)?),
             };
-            let answer = TemplatesClient::new(connect(&args.client).await?)
+            let answer = TemplatesClient::new(connect(&args.client)?)
                 .update_template(request)
                 .await
                 .map_err(said)?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(command: TemplateCommand) -> Done {
             let request = GetTemplateRequest {
                 template: Some(named(&template)),
             };
-            let answer = TemplatesClient::new(connect(&client).await?)
+            let answer = TemplatesClient::new(connect(&client)?)
                 .get_template(request)
                 .await
                 .map_err(said)?;
@@ -50,7 +50,7 @@ pub(crate) async fn run(command: TemplateCommand) -> Done {
             let request = DeleteTemplateRequest {
                 template: Some(named(&template)),
             };
-            TemplatesClient::new(connect(&client).await?)
+            TemplatesClient::new(connect(&client)?)
                 .delete_template(request)
                 .await
                 .map_err(said)?;
@@ -59,7 +59,7 @@ pub(crate) async fn run(command: TemplateCommand) -> Done {
             })
         }
         TemplateCommand::List { client } => {
-            let mut service = TemplatesClient::new(connect(&client).await?);
+            let mut service = TemplatesClient::new(connect(&client)?);
             let (mut all, mut page_token) = (Vec::new(), String::new());
             loop {
                 let request = ListTemplatesRequest {

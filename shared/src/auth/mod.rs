@@ -109,6 +109,19 @@ impl Caller {
             _ => Ok(endpoint),
         }
     }
+
+    /// [`Caller::endpoint`] at an address of a coordinator whose certificate is for `name`.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn endpoint_of(&self, endpoint: Endpoint, name: &str) -> Result<Endpoint, tonic::transport::Error> {
+        match &self.tls {
+            Some(tls) if endpoint.uri().scheme_str() == Some("https") => {
+                endpoint.tls_config(tls.clone().domain_name(name))
+            }
+            _ => Ok(endpoint),
+        }
+    }
 }
 
 impl Interceptor for Caller {

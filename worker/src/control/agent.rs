@@ -17,11 +17,11 @@ use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, LeaseOutcome, RecordingSet};
 use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
+use shared::servers::{Manner, Servers, ServersError};
 use shared::wire::fenced_from_details;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
@@ -74,10 +74,10 @@ pub(crate) struct Identity {
     pub(crate) rtmp: String,
 }
 
-/// A handle that can be cloned; all clones share one connection.
+/// A handle that can be cloned; all clones share their connections, and ask the same coordinator until it fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
-    channel: InterceptedService<Channel, Caller>,
+    servers: InterceptedService<Servers, Caller>,
     identity: Identity,
 }
 
@@ -96,29 +96,24 @@ impl Agent {
     /// Makes an agent; connects when first needed.
     ///
     /// # Errors
-    /// Where none of the addresses is a URL.
-    pub(crate) fn new(
-        coordinators: &[String],
-        caller: Caller,
-        identity: Identity,
-    ) -> Result<Self, tonic::transport::Error> {
-        let mut endpoints = Vec::new();
-        for url in coordinators {
-            let endpoint = Endpoint::from_shared(url.clone())?.connect_timeout(CALL).timeout(CALL);
-            endpoints.push(caller.endpoint(endpoint)?);
-        }
-        let channel = match endpoints.as_slice() {
-            [one] => one.connect_lazy(),
-            _ => Channel::balance_list(endpoints.into_iter()),
+    /// Where one of the addresses is no URL.
+    pub(crate) fn new(coordinators: &[String], caller: Caller, identity: Identity) -> Result<Self, ServersError> {
+        // Workers do not all begin with the same coordinator.
+        let first = identity.id.as_uuid().as_u128() % u128::from(u16::MAX);
+        let manner = Manner {
+            limit: CALL,
+            patience: None,
+            first: usize::try_from(first).unwrap_or(0),
         };
+        let servers = Servers::new(coordinators, &caller, manner)?;
         Ok(Self {
-            channel: InterceptedService::new(channel, caller),
+            servers: InterceptedService::new(servers, caller),
             identity,
         })
     }
 
-    fn client(&self) -> WorkersClient<InterceptedService<Channel, Caller>> {
-        WorkersClient::new(self.channel.clone())
+    fn client(&self) -> WorkersClient<InterceptedService<Servers, Caller>> {
+        WorkersClient::new(self.servers.clone())
     }
 
     /// Asks for a stream's lease until there is an answer.
@@ -211,9 +206,14 @@ impl Agent {
     pub(crate) async fn session(self, said: impl Fn() -> Said + Send, directives: mpsc::Sender<Directive>) {
         let mut wait = FIRST_WAIT;
         while !directives.is_closed() {
-            match self.one_session(&said, &directives).await {
-                Ok(()) => wait = FIRST_WAIT,
-                Err(status) => debug!(error = %status.message(), code = ?status.code(), "coordinator session ended"),
+            let begin = tokio::time::Instant::now();
+            let ended = self.one_session(&said, &directives).await;
+            if let Err(status) = &ended {
+                debug!(error = %status.message(), code = ?status.code(), "coordinator session ended");
+            }
+            // One that stood for a while ended because its coordinator did: another is waiting.
+            if ended.is_ok() || begin.elapsed() > LONGEST_WAIT {
+                wait = FIRST_WAIT;
             }
             pause(&mut wait).await;
         }

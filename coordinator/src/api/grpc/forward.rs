@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use shared::{
+    servers::NOT_DONE,
     shutdown::{Phase, Shutdown},
     telemetry::CoordinatorMetrics,
 };
@@ -33,8 +34,6 @@ use crate::election::Role;
 
 /// Says that a call was passed on by a coordinator.
 const FORWARDED: &str = "aircheck-forwarded";
-/// Says that nothing was done, so that any call may be made again, there or elsewhere.
-const NOT_DONE: &str = "aircheck-not-done";
 /// Time to connect to the leader.
 const CONNECT: Duration = Duration::from_secs(1);
 /// HTTP/2 keep-alive towards the leader: one that is gone without a word is noticed after at most twice this.
