@@ -28,6 +28,8 @@ pub const NOT_DONE: &str = "aircheck-not-done";
 const CONNECT: Duration = Duration::from_secs(2);
 /// HTTP/2 keep-alive while something is awaited: a peer that is gone or frozen is noticed after at most twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Time for a server to say that it is there, before a patient call is trusted to it.
+const ALIVE: Duration = Duration::from_secs(1);
 /// Wait before a patient call is made again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Longest request that a patient call keeps, bytes.
@@ -253,6 +255,14 @@ impl Servers {
             return Err(Status::resource_exhausted("the request is longer than 4 MiB"));
         }
         let mut unreachable = 0;
+        for _ in 0..self.len() {
+            // One that takes connections and answers nothing would leave it unknown what came of the call.
+            let (turn, channel) = self.current().await;
+            if answers(channel).await {
+                break;
+            }
+            self.failed(turn);
+        }
         loop {
             let copy = http::Request::from_parts(head.clone(), Body::new(Full::<Bytes>::new(body.clone())));
             let answer = self.once(copy).await;
@@ -274,6 +284,25 @@ impl Servers {
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+}
+
+/// True if a server answers the question how it is, or cannot be connected to, which a call finds out by itself.
+async fn answers(mut channel: Channel) -> bool {
+    let mut question = http::Request::new(Body::new(Full::<Bytes>::new(Bytes::from_static(&[0; 5]))));
+    *question.method_mut() = http::Method::POST;
+    *question.uri_mut() = http::Uri::from_static("/grpc.health.v1.Health/Check");
+    let headers = question.headers_mut();
+    headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    headers.insert("te", http::HeaderValue::from_static("trailers"));
+    let asked = async {
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+        channel.call(question).await
+    };
+    match tokio::time::timeout(ALIVE, asked).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => never_sent(&error),
+        Err(_) => false,
     }
 }
 

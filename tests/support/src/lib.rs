@@ -4,11 +4,14 @@
 //! mistake with it would not see it.
 //!
 //! *Tour*: [`rtmp`] the publishing side of the protocol without I/O; [`source`] numbered frames; [`publisher`] sends
-//! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`etcd`] starts members of one; [`flv`] reads FLV
+//! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`asker`] asks it; [`etcd`] starts
+//! members of one; [`cluster`] starts all of it, with a [`proxy`] on each way; [`flv`] reads FLV
 //! files; [`programs`] and [`wait`] the rest.
 
+pub mod asker;
 pub mod browser;
 pub mod clips;
+pub mod cluster;
 pub mod etcd;
 pub mod faults;
 pub mod flv;
@@ -17,6 +20,7 @@ pub mod ledger;
 pub mod origin;
 pub mod pacer;
 pub mod programs;
+pub mod proxy;
 pub mod publisher;
 pub mod rtmp;
 pub mod s3;

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+pub use crate::asker::{Asker, MediaFile};
 use crate::wait::{Seen, until};
 
 /// A debug build on a busy machine takes some seconds to come up.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// What finishing a recording of a test's length may take.
-const FINISH_LIMIT: Duration = Duration::from_secs(40);
 
 /// How to start a server.
 #[derive(Debug, Clone)]
@@ -81,6 +80,13 @@ impl Setup {
     pub fn record(mut self, formats: &str) -> Self {
         self.record = Some(formats.to_owned());
         self
+    }
+
+    /// The value of an argument that was given.
+    #[must_use]
+    pub fn argument(&self, flag: &str) -> Option<&str> {
+        let at = self.more.iter().position(|word| word == flag)?;
+        self.more.get(at + 1).map(String::as_str)
     }
 
     /// Adds arguments.
@@ -158,9 +164,13 @@ impl Setup {
         let mut command = self.program();
         command.arg(self.role).arg("--data-dir").arg(&self.data);
         for door in self.doors() {
+            let flag = format!("--{door}");
+            if self.argument(&flag).is_some() {
+                continue;
+            }
             let at = self.grpc.filter(|_| *door == "grpc");
             let at = at.map_or_else(|| "127.0.0.1:0".to_owned(), |at| at.to_string());
-            command.args([format!("--{door}"), at]);
+            command.args([flag, at]);
         }
         if let Some(formats) = &self.record {
             command.args(["--record", formats]);
@@ -193,6 +203,12 @@ impl Setup {
             rtmp: none,
             http: none,
             grpc: none,
+            asker: Asker {
+                binary: self.binary.clone(),
+                servers: String::new(),
+                objects: self.data.join("objects"),
+                env: self.client_env.clone(),
+            },
         };
         let said: Value = until(START_LIMIT, "the server's addresses", || {
             if let Some(status) = server.child.try_wait()? {
@@ -214,6 +230,8 @@ impl Setup {
             let address = said[name].as_str().with_context(|| format!("no {name} in {said}"))?;
             *slot = address.parse().with_context(|| format!("{name}: {address}"))?;
         }
+        server.asker.servers = server.grpc_url();
+        server.asker.objects = server.data.join("objects");
         Ok(server)
     }
 }
@@ -228,6 +246,15 @@ pub struct Server {
     rtmp: SocketAddr,
     http: SocketAddr,
     grpc: SocketAddr,
+    asker: Asker,
+}
+
+/// A server can be asked what a client can.
+impl std::ops::Deref for Server {
+    type Target = Asker;
+    fn deref(&self) -> &Asker {
+        &self.asker
+    }
 }
 
 impl Drop for Server {
@@ -239,19 +266,6 @@ impl Drop for Server {
             eprintln!("the server's log ends:\n{}", self.log_end());
         }
     }
-}
-
-/// A finished file as the library has it.
-#[derive(Debug, Clone)]
-pub struct MediaFile {
-    /// `flv`, `hls`, `mp4`, `aac`, `mp3`.
-    pub format: String,
-    /// Place among the recording's files of this format, from 0.
-    pub sequence: u64,
-    /// Where it lies on this machine; of HLS the playlist.
-    pub path: PathBuf,
-    /// The whole record.
-    pub record: Value,
 }
 
 impl Server {
@@ -314,147 +328,31 @@ impl Server {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// A client command against this server, to be given its words.
-    #[must_use]
-    pub fn client(&self) -> Command {
-        let mut command = Command::new(&self.setup.binary);
-        command.env("AIRCHECK_SERVER", self.grpc_url());
-        command.envs(self.setup.client_env.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    /// Runs a client command and reads its JSON.
+    /// As [`Asker::finished`], with the end of the log when it fails.
     ///
     /// # Errors
-    /// It fails, or prints no JSON.
-    pub fn ask(&self, words: &[&str]) -> Result<Value> {
-        let text = crate::programs::text(self.client().args(words).args(["--output", "json"]))?;
-        serde_json::from_str(&text).with_context(|| format!("{words:?} printed {text:?}"))
-    }
-
-    /// Runs a client command that must fail, and returns what it said.
-    ///
-    /// # Errors
-    /// It succeeds.
-    pub fn refused(&self, words: &[&str]) -> Result<String> {
-        let output = self
-            .client()
-            .args(words)
-            .args(["--output", "json"])
-            .stdin(Stdio::null())
-            .output()?;
-        ensure!(
-            !output.status.success(),
-            "{words:?} succeeded: {}",
-            String::from_utf8_lossy(&output.stdout)
-        );
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout))
-    }
-
-    /// The entries of a listing.
-    fn listed(&self, words: &[&str]) -> Result<Vec<Value>> {
-        let said = self.ask(words)?;
-        let list = match &said {
-            Value::Array(list) => Some(list),
-            Value::Object(map) => map.values().find_map(Value::as_array),
-            _ => None,
-        };
-        list.cloned().with_context(|| format!("no list in {said}"))
-    }
-
-    /// The live streams.
-    ///
-    /// # Errors
-    /// The command fails.
-    pub fn streams(&self) -> Result<Vec<Value>> {
-        self.listed(&["stream", "list"])
-    }
-
-    /// The recordings of `live/<stream>`, the newest first.
-    ///
-    /// # Errors
-    /// The command fails.
-    pub fn recordings(&self, stream: &str) -> Result<Vec<Value>> {
-        self.listed(&["recording", "list", "--stream", stream])
-    }
-
-    /// Waits until the stream has `count` recordings and each has come to an end.
-    ///
-    /// # Errors
-    /// They do not in time, or one failed; with the end of the log.
+    /// As there.
     pub fn finished(&self, stream: &str, count: usize) -> Result<Vec<Value>> {
-        let what = format!("{count} finished recordings of {stream}");
-        let done = until(FINISH_LIMIT, &what, || {
-            // A server that is just restarting something of its own says so, and is asked again.
-            let recordings = match self.recordings(stream) {
-                Ok(recordings) => recordings,
-                Err(error) => return Ok(Seen::Not(format!("{error:#}"))),
-            };
-            let states: Vec<&str> = recordings.iter().map(|r| r["state"].as_str().unwrap_or("?")).collect();
-            let done = recordings.len() >= count && states.iter().all(|state| ["finished", "failed"].contains(state));
-            Ok(Seen::some(done.then(|| recordings.clone()), format!("{states:?}")))
-        });
-        let done = done.with_context(|| format!("the server's log ends:\n{}", self.log_end()))?;
-        for recording in &done {
-            ensure!(
-                recording["state"] == "finished",
-                "a recording failed: {recording:#}\n{}",
-                self.log_end()
-            );
-        }
-        Ok(done)
+        let done = self.asker.finished(stream, count);
+        done.with_context(|| format!("the server's log ends:\n{}", self.log_end()))
     }
 
-    /// The finished files of a stream, in order of format and sequence, the oldest recording first.
+    /// As [`Asker::files`], with the objects in this folder.
     ///
     /// # Errors
-    /// The command fails, or a file is not where the library says.
-    pub fn files(&self, stream: &str) -> Result<Vec<MediaFile>> {
-        self.files_in(stream, &self.data().join("objects"))
-    }
-
-    /// As [`Server::files`], with the objects in this folder.
-    ///
-    /// # Errors
-    /// As [`Server::files`].
+    /// As there.
     pub fn files_in(&self, stream: &str, objects: &Path) -> Result<Vec<MediaFile>> {
-        let recordings = self.recordings(stream)?;
-        let mut files = Vec::new();
-        for recording in recordings.iter().rev() {
-            let id = recording["recording_id"]
-                .as_str()
-                .context("a recording without an id")?;
-            let mut of_one = self.listed(&["file", "list", "--recording", id])?;
-            of_one.sort_by_key(|f| (f["format"].as_str().map(str::to_owned), f["sequence"].as_u64()));
-            for record in of_one {
-                let key = record["object_key"]
-                    .as_str()
-                    .with_context(|| format!("no object key in {record}"))?;
-                let path = objects.join(key);
-                ensure!(
-                    path.is_file(),
-                    "the library names {}, which is not there",
-                    path.display()
-                );
-                files.push(MediaFile {
-                    format: record["format"].as_str().context("no format")?.to_owned(),
-                    sequence: record["sequence"].as_u64().unwrap_or(0),
-                    path,
-                    record,
-                });
-            }
-        }
-        Ok(files)
+        let elsewhere = Asker {
+            objects: objects.to_owned(),
+            ..self.asker.clone()
+        };
+        elsewhere.files(stream)
     }
 
-    /// The only file of a format.
-    ///
-    /// # Errors
-    /// There is none, or more than one.
-    pub fn file(&self, stream: &str, format: &str) -> Result<MediaFile> {
-        let mut files: Vec<MediaFile> = self.files(stream)?.into_iter().filter(|f| f.format == format).collect();
-        ensure!(files.len() == 1, "{} {format} files of {stream}", files.len());
-        files.pop().context("no file")
+    /// Where gRPC is served.
+    #[must_use]
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// What `GET path` answers: status and body.
