@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt unit e2e conformance manifests bench bench-quick setup
+.PHONY: help build demo test lint fmt unit e2e cluster conformance manifests bench bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ unit: ## the tests that start no process
 
 e2e: ## the tests that push into the real binary with real programs
 	@tests/run e2e
+
+cluster: ## etcd, coordinators and workers as processes, and everything that may die
+	@tests/run cluster
 
 conformance: ## every format read back by independent demuxers and players
 	@tests/run conformance

@@ -28,7 +28,7 @@ pub const NOT_DONE: &str = "aircheck-not-done";
 const CONNECT: Duration = Duration::from_secs(2);
 /// HTTP/2 keep-alive while something is awaited: a peer that is gone or frozen is noticed after at most twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Time for a server to say that it is there, before a patient call is trusted to it.
+/// Time for a server to say that it is there, before a call is trusted to it.
 const ALIVE: Duration = Duration::from_secs(1);
 /// Wait before a patient call is made again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -94,6 +94,8 @@ struct Ring {
     at: usize,
     /// Failures since the last resolution or success.
     failed: usize,
+    /// The one whose turn it is has answered.
+    proven: bool,
     /// Counts the moves: a failure of an earlier choice does not move again.
     turn: u64,
 }
@@ -134,7 +136,7 @@ impl Servers {
 
     /// How many servers there are, as far as is known.
     fn len(&self) -> usize {
-        self.ring().channels.len().max(1)
+        self.ring().channels.len().max(self.0.endpoints.len())
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -196,18 +198,36 @@ impl Servers {
         let mut ring = self.ring();
         if ring.turn == turn {
             ring.turn += 1;
+            ring.proven = false;
             ring.failed += 1;
             ring.at = (ring.at + 1) % ring.channels.len().max(1);
         }
     }
 
-    fn worked(&self) {
-        self.ring().failed = 0;
+    fn worked(&self, turn: u64) {
+        let mut ring = self.ring();
+        if ring.turn == turn {
+            ring.failed = 0;
+            ring.proven = true;
+        }
+    }
+
+    /// The server to ask now. One that was not asked before must first say that it is there: a frozen process takes
+    /// connections and answers nothing, and then nobody knew what came of the call.
+    async fn responsive(&self) -> (u64, Channel) {
+        for _ in 1..self.len() {
+            let (turn, channel) = self.current().await;
+            if self.ring().proven || answers(channel.clone()).await {
+                return (turn, channel);
+            }
+            self.failed(turn);
+        }
+        self.current().await
     }
 
     /// Asks the server whose turn it is.
     async fn once(&self, request: Request) -> Result<Response, (Status, bool)> {
-        let (turn, mut channel) = self.current().await;
+        let (turn, mut channel) = self.responsive().await;
         let answered = match std::future::poll_fn(|cx| channel.poll_ready(cx)).await {
             Ok(()) => channel.call(request).await,
             Err(error) => Err(error),
@@ -227,7 +247,7 @@ impl Servers {
                 if unavailable {
                     self.failed(turn);
                 } else {
-                    self.worked();
+                    self.worked(turn);
                 }
                 Ok(response)
             }
@@ -255,14 +275,6 @@ impl Servers {
             return Err(Status::resource_exhausted("the request is longer than 4 MiB"));
         }
         let mut unreachable = 0;
-        for _ in 0..self.len() {
-            // One that takes connections and answers nothing would leave it unknown what came of the call.
-            let (turn, channel) = self.current().await;
-            if answers(channel).await {
-                break;
-            }
-            self.failed(turn);
-        }
         loop {
             let copy = http::Request::from_parts(head.clone(), Body::new(Full::<Bytes>::new(body.clone())));
             let answer = self.once(copy).await;

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod credentials;
+mod forwarding;
 mod leases;
 mod library;
 mod operators;
