@@ -42,7 +42,7 @@ pub use self::{
     open::{LAYOUT, ensure_layout, open},
     repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
     tasks::{TaskFilter, TaskRecording},
-    url::{Login, MetadataUrl, MetadataUrlError, Secret},
+    url::{Login, MetadataUrl, MetadataUrlError, Password},
     watch::Watch,
 };
 #[cfg(any(test, feature = "test-support"))]

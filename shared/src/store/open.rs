@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Embedded, Etcd, EtcdOptions, EtcdTls, Guard, Login, MetaStore, MetadataUrl, OpenError, Secret, StoreError, Txn,
+    Embedded, Etcd, EtcdOptions, EtcdTls, Guard, Login, MetaStore, MetadataUrl, OpenError, Password, StoreError, Txn,
     keys,
 };
 use crate::{config::StoreConfig, time::Clock};
@@ -60,7 +60,7 @@ fn etcd_options(config: &StoreConfig) -> Result<Option<EtcdOptions>, OpenError> 
             Some(Login {
                 user: user.clone(),
                 // Editors end files with a line feed.
-                password: Secret::new(text.trim_end_matches(['\r', '\n'])),
+                password: Password::new(text.trim_end_matches(['\r', '\n'])),
             })
         }
         (login, ..) => login,

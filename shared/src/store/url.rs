@@ -5,14 +5,14 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What must not be shown: it prints as `***`.
+/// What must not be shown: a password. It prints as `***`.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct Password(String);
 
-impl Secret {
+impl Password {
     /// Hides a text.
     pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+        Password(text.into())
     }
 
     /// The text itself, to be handed to whom it is for.
@@ -22,13 +22,13 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
 
-impl fmt::Display for Secret {
+impl fmt::Display for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
@@ -40,7 +40,7 @@ pub struct Login {
     /// Name.
     pub user: String,
     /// Password.
-    pub password: Secret,
+    pub password: Password,
 }
 
 /// Where metadata lies.
@@ -105,7 +105,7 @@ impl FromStr for MetadataUrl {
                 if user.is_empty() {
                     return Err(bad("the user is missing"));
                 }
-                let password = Secret::new(decode(password)?);
+                let password = Password::new(decode(password)?);
                 (Some(Login { user, password }), hosts)
             }
         };
