@@ -81,8 +81,11 @@ impl Config {
             Duration::from_secs(2),
             Duration::from_secs(60),
         )?;
-        if let Some(bad) = c.advertise.as_ref().filter(|url| !url.starts_with("http://")) {
-            return invalid(format!("coordinator.advertise {bad:?}: write http://HOST:PORT"));
+        let is_url = |url: &&String| url.starts_with("http://") || url.starts_with("https://");
+        if let Some(bad) = c.advertise.as_ref().filter(|url| !is_url(url)) {
+            return invalid(format!(
+                "coordinator.advertise {bad:?}: write http://HOST:PORT, or https:// where it has certificates"
+            ));
         }
         if c.advertise.is_none() && c.grpc.ip().is_unspecified() && self.store.url != MetadataUrl::Embedded {
             return invalid(format!(
