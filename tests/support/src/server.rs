@@ -349,12 +349,6 @@ impl Server {
         elsewhere.files(stream)
     }
 
-    /// Where gRPC is served.
-    #[must_use]
-    pub fn grpc(&self) -> SocketAddr {
-        self.grpc
-    }
-
     /// What `GET path` answers: status and body.
     ///
     /// # Errors
