@@ -1,5 +1,6 @@
 """The Helm chart: what it renders is legal, hangs together, is locked down, and is understood by the program."""
 
+import os
 import re
 import tempfile
 import unittest
@@ -24,6 +25,17 @@ class EveryValueSet(unittest.TestCase):
         for name in VALUE_SETS:
             with self.subTest(values=name):
                 run(BIN / "helm", "lint", "--strict", CHART, "-f", CHART / "ci" / f"{name}.yaml")
+
+    def test_notes_are_written(self):
+        for name in VALUE_SETS:
+            with self.subTest(values=name):
+                # No cluster is asked: there is none in an empty configuration.
+                said = run(
+                    BIN / "helm", "install", "aircheck", CHART, "--dry-run=client", "--namespace=aircheck", "-f", CHART / "ci" / f"{name}.yaml",
+                    env={**os.environ, "KUBECONFIG": os.devnull},
+                ).stdout.split("NOTES:")[1]
+                self.assertIn("rtmp://ADDRESS/live/show", said)
+                self.assertNotIn("<no value>", said)
 
     def test_objects_are_of_the_kubernetes_api(self):
         for objects in self.each():
