@@ -134,10 +134,15 @@ def control_plane():
     return dashboard("aircheck-control", "Aircheck / control plane", "Coordinators, leases and the metadata store.", [
         ("Now", [
             stat("Workers heard", "short", f"max(aircheck_coordinator_workers{{{OF}}})"),
+            stat("Leaders", "short", f"sum(aircheck_coordinator_leading{{{OF}}})"),
             stat("Streams live", "short", f"max(aircheck_coordinator_streams{{{OF}}})"),
             stat("Commits fenced, last hour", "short", f"sum(increase(aircheck_coordinator_fenced_total{{{OF}}}[1h])) or vector(0)", bad_above=1),
             stat("Store errors, last hour", "short", f"sum(increase(aircheck_coordinator_store_errors_total{{{OF}}}[1h])) or vector(0)", bad_above=1),
-            panel("Versions", "short", 8, ("{{version}}", f"count by (version) (aircheck_build_info{{{OF}}})"), kind="stat"),
+            panel("Versions", "short", 4, ("{{version}}", f"count by (version) (aircheck_build_info{{{OF}}})"), kind="stat"),
+        ]),
+        ("Leadership", [
+            panel("Leads", "short", 12, ("{{instance}}", f"aircheck_coordinator_leading{{{OF}}} > 0"), about="One line at a time; a gap is a time without a leader."),
+            panel("Passed on to the leader", "cps", 12, ("{{instance}}", f"sum by (instance) (rate(aircheck_coordinator_forwarded_total{{{OF}}}[1m]))")),
         ]),
         ("Leases", [
             panel("Granted", "cps", 12, ("a second", f"sum(rate(aircheck_coordinator_leases_granted_total{{{OF}}}[1m]))")),

@@ -54,7 +54,7 @@ class Compose(unittest.TestCase):
                 for host in re.findall(r"(?:http|etcd)://([a-z][\w-]*):", " ".join(service.get("command", []))):
                     self.assertIn(host, services)
                 self.assertRegex(service["image"], r":[\w-]*\d")
-        self.assertTrue((DEPLOY / services["coordinator"]["build"]["context"] / services["coordinator"]["build"]["dockerfile"]).exists())
+        self.assertTrue((DEPLOY / services["coordinator-1"]["build"]["context"] / services["coordinator-1"]["build"]["dockerfile"]).exists())
 
     def test_the_bucket_has_the_keys_that_workers_show(self):
         services = COMPOSE["services"]
