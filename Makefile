@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt unit e2e cluster conformance manifests bench bench-quick setup
+.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ build: ## compile the released binary: target/release/aircheck
 
 demo: ## record a push on this machine and show what came of it (KEEP=1 leaves the server running)
 	@deploy/setup/demo
+
+demo-cluster: ## etcd, two coordinators and three workers here: push, kill, and see what came of it
+	@deploy/setup/demo-cluster
 
 test: ## everything a change must pass: lint, all tests
 	@tests/run all
