@@ -123,6 +123,8 @@ pub struct WorkerMetrics {
     pub upload_bytes: Counter,
     /// Failed requests to object storage: `unavailable`, `refused`, `missing`.
     pub upload_errors: Family<Reason, Counter>,
+    /// Bytes of all journals.
+    pub journal_bytes: Gauge,
     /// 1 while object storage answers, 0 while it does not.
     pub storage_up: Gauge,
 }
@@ -238,6 +240,12 @@ impl Metrics {
             "upload_errors",
             "Failed requests to object storage",
             worker.upload_errors.clone(),
+        );
+        r.register_with_unit(
+            "journal",
+            "Taken by all journals",
+            Unit::Bytes,
+            worker.journal_bytes.clone(),
         );
         r.register(
             "storage_up",

@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use support::faults::{Fault, Proxy};
 use support::ledger::{AtLeast, ensure_holds};
 use support::pacer::{Log, Pacer};
+use support::publisher::Publisher;
 use support::rtmp::{AUDIO, VIDEO};
 use support::s3::{BUCKET, Kind, S3};
 use support::server::{Server, Setup};
-use support::source::Shape;
+use support::source::{Numbered, Shape};
 use support::wait::{Seen, until};
 use tempfile::TempDir;
 
@@ -259,4 +260,71 @@ fn a_request_that_hangs_is_given_up_and_made_again() -> Result<()> {
     world.ensure_stored(&server, "one", &log, all(&log))?;
     ensure!(proxy.counts().1 > 0, "nothing hung");
     world.ensure_no_uploads()
+}
+
+#[test]
+fn journals_keep_to_their_budget_and_the_recording_that_ends_for_it_says_so() -> Result<()> {
+    let s3 = S3::start(Kind::Moto)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let world = through(s3, &proxy.endpoint())?;
+    let server = world
+        .setup
+        .clone()
+        .args(&[
+            "--set",
+            "worker.journal.budget=40 MiB",
+            "--set",
+            "worker.journal.preroll=0s",
+        ])
+        .args(&["--set", "worker.journal.segment_size=1 MiB"])
+        .start()?;
+    proxy.set(|_, _| Fault::Busy);
+    let mut publisher = Publisher::start(server.rtmp(), "large")?;
+    let source = Numbered::new(FAT);
+    for frame in source
+        .prologue()
+        .into_iter()
+        .chain(source.take_while(|f| f.dts_ms < 13_500))
+    {
+        publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
+    }
+    let said = |words: &'static str| {
+        until(Duration::from_secs(30), words, || {
+            Ok(Seen::when(server.log().contains(words), String::new()))
+        })
+    };
+    said("no publish is accepted until recordings are stored")?;
+    let refused = Publisher::start(server.rtmp(), "another");
+    ensure!(refused.is_err(), "a publish was accepted beyond the budget");
+    for frame in Numbered::new(FAT)
+        .skip_while(|f| f.dts_ms < 13_500)
+        .take_while(|f| f.dts_ms < 16_000)
+    {
+        publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
+    }
+    publisher.finish()?;
+    said("journals have used up their budget")?;
+    let ended = |state: &str| {
+        until(Duration::from_secs(30), "the recording's end", || {
+            let recordings = server.recordings("large")?;
+            let met = recordings.first().is_some_and(|r| r["state"] == state);
+            Ok(Seen::some(met.then(|| recordings.clone()), format!("{recordings:?}")))
+        })
+    };
+    let recordings = ended("failed")?;
+    ensure!(
+        recordings[0]["reason"]
+            .as_str()
+            .is_some_and(|r| r.contains("journal_budget")),
+        "{recordings:?}"
+    );
+    said("publishes are accepted again")?;
+    // Storage comes back: the next recording is whole, and nothing of the one before is left half-made.
+    proxy.set(|_, _| Fault::None);
+    let log = Pacer::start_for(server.rtmp(), "next", Shape::default(), Some(Duration::from_secs(3)))?.ended()?;
+    world.ensure_stored(&server, "next", &log, all(&log))?;
+    until(Duration::from_secs(20), "no upload of nobody", || {
+        let left = world.s3.uploads()?;
+        Ok(Seen::when(left.is_empty(), format!("{left:?}")))
+    })
 }

@@ -7,8 +7,9 @@
 //! 3. `stream`: one publish from lease to last commit: a pure core and its actor.
 //! 4. `record`: recorders, cursors over a journal that render files on the render pool.
 //! 5. [`upload`]: where finished bytes go.
-//! 6. `control`: what is said to the coordinator.
-//! 7. [`start`]: puts them together.
+//! 6. `budget`: how much disk journals may take while storage is away.
+//! 7. `control`: what is said to the coordinator.
+//! 8. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -16,6 +17,7 @@
 //! * Nothing downstream of the journal can slow ingest or lose what it wrote.
 //! * A journal is removed only when the library has every file that was to be made of it.
 
+mod budget;
 mod control;
 pub mod ingest;
 mod pull;

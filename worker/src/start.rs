@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +20,12 @@ use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use crate::budget::{self, Budget, Verdict};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::pull::Puller;
+use crate::record::actor::GiveUp;
 use crate::record::pool::Pool;
 use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
@@ -34,6 +36,9 @@ use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
 const MAILBOX: usize = 4096;
+
+/// How often it is looked what journals take.
+const BUDGET_EVERY: Duration = Duration::from_secs(2);
 
 /// What a worker takes from outside beside its configuration.
 #[derive(Debug, Clone)]
@@ -155,6 +160,8 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         .map_err(directory("journal directory", &journals))?;
 
     let address = config.rtmp;
+    let over_budget = Arc::new(AtomicBool::new(false));
+    let journals_dir = journals.clone();
     let (events, inbox) = mpsc::channel::<Event>(MAILBOX);
     let settings = Settings {
         journals,
@@ -164,6 +171,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         silence: config.ingest.silence,
         publish_timeout: config.ingest.silence.saturating_mul(6),
         min_free: config.journal.min_free.as_bytes(),
+        over_budget: Arc::clone(&over_budget),
         limits: media::rtmp::Limits {
             message_len: u32::try_from(config.ingest.max_message.as_bytes()).unwrap_or(u32::MAX),
             partial_bytes: usize::try_from(config.ingest.max_partial.as_bytes()).unwrap_or(usize::MAX),
@@ -226,6 +234,10 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         streams: BTreeMap::new(),
         load: Arc::default(),
         puller: Arc::new(Mutex::new(puller)),
+        journals: journals_dir,
+        budget: Budget::new(config.journal.budget.as_bytes()),
+        over_budget,
+        journal_bytes: Arc::default(),
         draining: Vec::new(),
         drained: false,
         adopted,
@@ -315,6 +327,11 @@ pub(crate) struct WorkerActor {
     load: Shares,
     /// Streams that are fetched from origins.
     puller: Arc<Mutex<Puller>>,
+    journals: PathBuf,
+    budget: Budget,
+    over_budget: Arc<AtomicBool>,
+    /// Bytes of all journals at the last look.
+    journal_bytes: Arc<AtomicU64>,
     draining: Vec<oneshot::Sender<()>>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
@@ -391,6 +408,53 @@ impl WorkerActor {
         }));
     }
 
+    /// Looks what journals take, and acts on it.
+    fn watch_budget(&mut self, ctx: &mut Context<Self>) {
+        let journals = self.journals.clone();
+        let measured = async move { tokio::task::spawn_blocking(move || budget::measure(&journals)).await };
+        ctx.spawn(measured.into_actor(self).map(|measured, actor, ctx| {
+            match measured {
+                Ok(Ok(journals)) => actor.judge(&journals),
+                Ok(Err(error)) => warn!(%error, "cannot tell what journals take"),
+                Err(error) => error!(%error, "measuring journals failed"),
+            }
+            ctx.run_later(BUDGET_EVERY, Self::watch_budget);
+        }));
+    }
+
+    fn judge(&mut self, journals: &[(String, u64)]) {
+        let used: u64 = journals.iter().map(|(_, bytes)| bytes).sum();
+        self.journal_bytes.store(used, Ordering::Relaxed);
+        let gauge = i64::try_from(used).unwrap_or(i64::MAX);
+        self.common.metrics.journal_bytes.set(gauge);
+        for verdict in self.budget.look(journals) {
+            match verdict {
+                Verdict::Alarm(percent) => {
+                    error!(percent, used, "journals fill their budget: recordings wait for storage");
+                }
+                Verdict::Eased(percent) => info!(percent, used, "journals take less of their budget"),
+                Verdict::Accept(accept) => {
+                    self.over_budget.store(!accept, Ordering::Relaxed);
+                    if accept {
+                        info!("publishes are accepted again");
+                    } else {
+                        error!("no publish is accepted until recordings are stored");
+                    }
+                }
+                Verdict::End(publish) => {
+                    error!(
+                        publish,
+                        "journals have used up their budget: the recordings that waited longest end"
+                    );
+                    if let Some(stream) = self.streams.get(&publish) {
+                        // A full mailbox has it asked for again at the next look.
+                        let _ = stream.try_send(GiveUp(budget::REASON));
+                    }
+                }
+            }
+        }
+    }
+
     fn settle(&mut self) {
         if self.drained && self.streams.is_empty() {
             for waiting in self.draining.drain(..) {
@@ -405,6 +469,7 @@ impl Actor for WorkerActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        self.watch_budget(ctx);
         for (dir, adopted) in std::mem::take(&mut self.adopted) {
             let Some(about) = self.about(&adopted.publish) else {
                 continue;
@@ -426,6 +491,7 @@ impl Actor for WorkerActor {
             ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
             let shares = Arc::clone(&self.load);
             let puller = Arc::clone(&self.puller);
+            let journal_bytes = Arc::clone(&self.journal_bytes);
             let said = move || {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
                 let puller = puller.lock().unwrap_or_else(PoisonError::into_inner);
@@ -438,7 +504,7 @@ impl Actor for WorkerActor {
                             revision: Arc::clone(revision),
                         })
                         .collect(),
-                    journal_bytes: 0,
+                    journal_bytes: journal_bytes.load(Ordering::Relaxed),
                     pulls: puller.status(),
                     draining: puller.is_stopped(),
                 }

@@ -391,6 +391,9 @@ pub struct JournalConfig {
     pub segment_size: ByteSize,
     /// Free space of the disk below which no new stream is taken.
     pub min_free: ByteSize,
+    /// Most bytes of all journals together, which grow while storage is away; `0 B`: as much as the disk has. Alarms at 50, 80 and
+    /// 95 %; from then on no publish is accepted; when all is used, the recordings that waited longest end.
+    pub budget: ByteSize,
 }
 
 impl Default for JournalConfig {
@@ -400,6 +403,7 @@ impl Default for JournalConfig {
             preroll: Duration::from_secs(30),
             segment_size: ByteSize::mib(8),
             min_free: ByteSize::mib(1024),
+            budget: ByteSize::from_bytes(0),
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub publish_timeout: Duration,
     /// Below this much free space no publish is accepted; below half of it, publishes are ended one by one. Bytes.
     pub min_free: u64,
+    /// While true no publish is accepted: the journals have used up their budget.
+    pub over_budget: Arc<std::sync::atomic::AtomicBool>,
     /// What RTMP clients may send.
     pub limits: media::rtmp::Limits,
 }

@@ -241,6 +241,18 @@ impl Admission for Door<'_> {
                 ),
             ));
         }
+        if self
+            .desk
+            .settings
+            .over_budget
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            self.desk.refused("journal_budget");
+            return Err((
+                DENIED,
+                "recordings wait for storage, and the journals have used up their budget; try again later".to_owned(),
+            ));
+        }
         if let Some(holder) = self.desk.live.get(&key) {
             let silence = u64::try_from(self.desk.settings.silence.as_millis()).unwrap_or(u64::MAX);
             if let Some(other) = self.others.get(holder.place).and_then(Option::as_ref) {

@@ -43,6 +43,11 @@ pub(crate) struct End;
 #[rtype(result = "()")]
 pub(crate) struct MoveEnd(pub(crate) Option<i64>);
 
+/// End now, without finishing, for this reason.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GiveUp(pub(crate) &'static str);
+
 /// What a recorder is given.
 pub(crate) struct Parts {
     pub(crate) setting: Arc<Setting>,
@@ -222,12 +227,7 @@ impl RecorderActor {
         self.failures += 1;
         let (recording, format) = (&self.parts.setting.recording_id, self.parts.setting.format.as_str());
         if self.failures >= FAILURES {
-            error!(%recording, format, reason, "recorder gave up");
-            self.report(Report::GaveUp {
-                setting: Arc::clone(&self.parts.setting),
-                reason: reason.to_owned(),
-            });
-            ctx.stop();
+            self.give_up(reason, ctx);
             return;
         }
         let wait = FIRST_WAIT
@@ -235,6 +235,16 @@ impl RecorderActor {
             .min(LONGEST_WAIT);
         warn!(%recording, format, reason, ?wait, "recorder failed, will try again");
         self.again_in(wait, ctx);
+    }
+
+    fn give_up(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        let (recording, format) = (&self.parts.setting.recording_id, self.parts.setting.format.as_str());
+        error!(%recording, format, reason, "recorder gave up");
+        self.report(Report::GaveUp {
+            setting: Arc::clone(&self.parts.setting),
+            reason: reason.to_owned(),
+        });
+        ctx.stop();
     }
 
     fn report(&self, report: Report) {
@@ -260,6 +270,14 @@ impl Handler<MoveEnd> for RecorderActor {
     fn handle(&mut self, MoveEnd(until_ms): MoveEnd, ctx: &mut Self::Context) {
         self.until_ms = until_ms;
         self.look(ctx);
+    }
+}
+
+impl Handler<GiveUp> for RecorderActor {
+    type Result = ();
+
+    fn handle(&mut self, GiveUp(reason): GiveUp, ctx: &mut Self::Context) {
+        self.give_up(reason, ctx);
     }
 }
 

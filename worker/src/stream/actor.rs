@@ -21,7 +21,7 @@ use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{About, noted_files};
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask};
-use crate::record::actor::{End, MoveEnd, Parts, RecorderActor, Report};
+use crate::record::actor::{End, GiveUp, MoveEnd, Parts, RecorderActor, Report};
 use crate::record::pool::Pool;
 use crate::record::{FinishedFile, Setting};
 use crate::upload::Objects;
@@ -544,6 +544,17 @@ impl Handler<Set> for StreamActor {
     }
 }
 
+impl Handler<GiveUp> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, reason: GiveUp, _: &mut Self::Context) {
+        for recorder in self.recorders.values() {
+            // One that has ended has nothing to give up.
+            let _ = recorder.try_send(reason.clone());
+        }
+    }
+}
+
 impl Handler<Report> for StreamActor {
     type Result = ();
 
@@ -572,6 +583,8 @@ impl Handler<Report> for StreamActor {
                 let Ok(recording) = setting.recording_id.parse() else {
                     return;
                 };
+                // Nothing of the journal is kept for it any more.
+                self.retired.insert((recording, setting.format), u64::MAX);
                 Event::Failed {
                     recording,
                     format: setting.format,

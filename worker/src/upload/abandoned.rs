@@ -6,8 +6,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::remote::Remote;
@@ -20,19 +22,25 @@ const EVERY: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub(crate) struct Abandoned {
     dir: PathBuf,
+    noted: Arc<Notify>,
 }
 
 impl Abandoned {
     /// Opens the directory of notes, making it if need be.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            noted: Arc::default(),
+        })
     }
 
     /// Notes that no upload below `prefix` will be completed.
     pub(crate) fn note(&self, prefix: &str) -> io::Result<()> {
         let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, prefix.as_bytes());
-        write_whole(&self.dir.join(format!("{name:016x}.prefix")), prefix.as_bytes())
+        write_whole(&self.dir.join(format!("{name:016x}.prefix")), prefix.as_bytes())?;
+        self.noted.notify_one();
+        Ok(())
     }
 
     fn noted(&self) -> io::Result<Vec<(PathBuf, String)>> {
@@ -59,13 +67,39 @@ impl Abandoned {
         Ok(settled)
     }
 
-    /// Sweeps now and then, for ever.
+    /// Sweeps when there is something new, and now and then, for ever.
     pub(crate) async fn keep_sweeping(self, remote: Remote) {
         loop {
             if let Err(error) = self.sweep(&remote).await {
                 warn!(dir = %self.dir.display(), %error, "abandoned uploads cannot be looked through");
             }
-            tokio::time::sleep(EVERY).await;
+            // Whichever it is, the answer is to sweep.
+            let _ = tokio::time::timeout(EVERY, self.noted.notified()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upload::Limits;
+    use shared::objects::Bucket;
+    use shared::telemetry::WorkerMetrics;
+
+    #[tokio::test]
+    async fn what_is_noted_is_settled_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let notes = Abandoned::open(&dir.path().join("notes")).expect("opened");
+        notes.note("d/a/s/r/e000001/mp4/").expect("noted");
+        notes.note("d/a/s/r/e000001/mp4/").expect("noted again");
+        notes.note("d/a/s/r/e000001/flv/").expect("noted");
+        let limits = Limits {
+            max_uploads: 1,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let remote = Remote::new(Bucket::in_memory(), limits, WorkerMetrics::default()).expect("threads");
+        assert_eq!(notes.sweep(&remote).await.expect("swept"), 2);
+        assert_eq!(notes.sweep(&remote).await.expect("swept"), 0);
     }
 }
