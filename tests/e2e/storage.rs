@@ -272,7 +272,7 @@ fn journals_keep_to_their_budget_and_the_recording_that_ends_for_it_says_so() ->
         .clone()
         .args(&[
             "--set",
-            "worker.journal.budget=40 MiB",
+            "worker.journal.budget=64 MiB",
             "--set",
             "worker.journal.preroll=0s",
         ])
@@ -280,13 +280,33 @@ fn journals_keep_to_their_budget_and_the_recording_that_ends_for_it_says_so() ->
         .start()?;
     proxy.set(|_, _| Fault::Busy);
     let mut publisher = Publisher::start(server.rtmp(), "large")?;
-    let source = Numbered::new(FAT);
-    for frame in source
-        .prologue()
-        .into_iter()
-        .chain(source.take_while(|f| f.dts_ms < 13_500))
-    {
-        publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
+    let mut source = Numbered::new(FAT).peekable();
+    let mut send_to = |publisher: &mut Publisher, end_ms| -> Result<()> {
+        while let Some(frame) = source.next_if(|f| f.dts_ms < end_ms) {
+            publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
+        }
+        Ok(())
+    };
+    for frame in Numbered::new(FAT).prologue() {
+        publisher.send(frame.message_type, 0, &frame.body)?;
+    }
+    // Three megabytes for each second of media: to some 85 %, then by less than the way from 95 % to the end.
+    send_to(&mut publisher, 15_000)?;
+    let journals = |least: u64| {
+        until(Duration::from_secs(20), "the journals' size", || {
+            let (_, metrics) = server.get("/metrics")?;
+            let mut lines = metrics.lines();
+            let bytes = lines.find_map(|l| l.strip_prefix("aircheck_worker_journal_bytes "));
+            let bytes: u64 = bytes.context("no metric")?.parse()?;
+            Ok(Seen::some((bytes >= least).then_some(bytes), format!("{bytes}")))
+        })
+    };
+    let mut bytes = journals(44_000_000)?;
+    let mut end_ms = 15_000;
+    while bytes < 95 * (64 << 20) / 100 {
+        end_ms += 1_000;
+        send_to(&mut publisher, end_ms)?;
+        bytes = journals(bytes + 2_500_000)?;
     }
     let said = |words: &'static str| {
         until(Duration::from_secs(30), words, || {
@@ -296,12 +316,7 @@ fn journals_keep_to_their_budget_and_the_recording_that_ends_for_it_says_so() ->
     said("no publish is accepted until recordings are stored")?;
     let refused = Publisher::start(server.rtmp(), "another");
     ensure!(refused.is_err(), "a publish was accepted beyond the budget");
-    for frame in Numbered::new(FAT)
-        .skip_while(|f| f.dts_ms < 13_500)
-        .take_while(|f| f.dts_ms < 16_000)
-    {
-        publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
-    }
+    send_to(&mut publisher, end_ms + 5_000)?;
     publisher.finish()?;
     said("journals have used up their budget")?;
     let ended = |state: &str| {

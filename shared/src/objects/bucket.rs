@@ -50,7 +50,7 @@ pub struct Bucket {
     prefix: String,
     attributes: Attributes,
     timeout: Duration,
-    /// Checksum the service is given with each payload, as its answer spells it.
+    /// Checksum the service is given with each payload, as the library's part ids spell it.
     checksum: Option<&'static str>,
 }
 

@@ -37,9 +37,25 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError::Refused`] where settings and environment do not make a client.
     pub fn s3(bucket: &str, prefix: &str, config: &ObjectsConfig) -> Result<Self, ObjectError> {
+        Self::s3_with_keys(bucket, prefix, config, None)
+    }
+
+    /// As [`Bucket::s3`], with an access key and its secret in place of what the environment says.
+    ///
+    /// # Errors
+    /// As [`Bucket::s3`].
+    pub fn s3_with_keys(
+        bucket: &str,
+        prefix: &str,
+        config: &ObjectsConfig,
+        keys: Option<(&str, &str)>,
+    ) -> Result<Self, ObjectError> {
         install_tls();
         let refused = |e: object_store::Error| ObjectError::Refused(format!("s3://{bucket}: {e}"));
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+        if let Some((key, secret)) = keys {
+            builder = builder.with_access_key_id(key).with_secret_access_key(secret);
+        }
         if let Some(region) = &config.region {
             builder = builder.with_region(region);
         }
@@ -87,6 +103,8 @@ impl Bucket {
             .with_client_options(options)
             .with_virtual_hosted_style_request(!config.path_style)
             .with_retry(never)
+            // Not every service answers to the removal of many as the library reads it.
+            .with_disable_bulk_delete(true)
             .build()
             .map_err(refused)?;
         let lister = Lister::new(store.clone())?;
@@ -96,8 +114,8 @@ impl Bucket {
             storage_class: config.storage_class.clone(),
             lister: Some(lister),
             checksum: checksum.map(|c| match c {
-                Checksum::SHA256 => "ChecksumSHA256",
-                _ => "ChecksumCRC64NVME",
+                Checksum::SHA256 => "checksum_sha256",
+                _ => "checksum_crc64nvme",
             }),
         };
         Ok(Self::new(store, make))
