@@ -85,7 +85,9 @@ async fn parts(bucket: &Bucket, lists: bool) -> Result<()> {
     let upload = bucket.begin("g.mp4").await?;
     bucket.put_part("g.mp4", &upload, 0, vec![bytes(10, 1)]).await?;
     bucket.abort("g.mp4", &upload).await?;
-    bucket.abort("g.mp4", &upload).await?;
+    if lists {
+        bucket.abort("g.mp4", &upload).await?;
+    }
     ensure!(bucket.pending("").await?.is_empty());
     ensure!(bucket.size("g.mp4").await?.is_none());
     ensure!(matches!(
@@ -131,22 +133,25 @@ async fn juicefs() -> Result<()> {
 #[tokio::test]
 async fn moto() -> Result<()> {
     let s3 = S3::start(Kind::Moto)?;
-    for checksum in [ChecksumMode::Auto, ChecksumMode::Sha256] {
-        let bucket = bucket(
-            &s3,
-            ObjectsConfig {
-                checksum,
-                ..ObjectsConfig::default()
-            },
-        )?;
-        objects(&bucket).await?;
-        parts(&bucket, true).await?;
-        for key in ["f.mp4", "a/c d/ü#1%41.ts"] {
-            bucket.delete(key).await?;
-        }
-    }
-    // Parts that are too short are refused for good, as by the original.
     let plain = bucket(&s3, ObjectsConfig::default())?;
+    objects(&plain).await?;
+    parts(&plain, true).await?;
+    // It takes a checksum and does not say that it verified it: that is not taken for stored.
+    let summed = bucket(
+        &s3,
+        ObjectsConfig {
+            checksum: ChecksumMode::Sha256,
+            ..ObjectsConfig::default()
+        },
+    )?;
+    let upload = summed.begin("summed").await?;
+    let part = summed.put_part("summed", &upload, 0, vec![bytes(10, 1)]).await;
+    ensure!(
+        matches!(&part, Err(ObjectError::Refused(said)) if said.contains("objects.checksum")),
+        "{part:?}"
+    );
+    summed.abort("summed", &upload).await?;
+    // Parts that are too short are refused for good, as by the original.
     let upload = plain.begin("short").await?;
     let one = plain.put_part("short", &upload, 0, vec![bytes(10, 1)]).await?;
     let two = plain.put_part("short", &upload, 1, vec![bytes(10, 2)]).await?;
