@@ -315,6 +315,58 @@ fn tasks_are_exact_overlap_and_reach_back() -> Result<()> {
 }
 
 #[test]
+fn a_task_reaches_back_as_far_as_the_journal_is_kept() -> Result<()> {
+    let (_folder, data) = data()?;
+    let small = [
+        "--set",
+        "worker.journal.preroll=3s",
+        "--set",
+        "worker.journal.segment_size=256 KiB",
+    ];
+    let server = quick(setup(&data)).args(&small).start()?;
+    let wall = Wall::new();
+    let pacer = Pacer::start(server.rtmp(), "show", SHAPE)?;
+    live(&server, "show")?;
+    wall.reach(wall.ms + 17_000);
+    let now = wall.now();
+    let (near, far) = ((now - 2_500, now + 1_500), (now - 15_000, now + 1_500));
+    let near_task = between(&server, "show", near, &[])?;
+    let far_task = between(&server, "show", far, &[])?;
+    let near_done = task_is(&server, &near_task, "completed")?;
+    let far_done = task_is(&server, &far_task, "completed")?;
+    let log = pacer.finish()?;
+    let kept = only_file(&server, &near_done)?;
+    ensure_exact(&kept, &log, wall, (Some(near.0), Some(near.1))).context("within the pre-roll")?;
+
+    let recording = &far_done["recordings"][0];
+    let gaps = recording["gaps"].as_array().context("no gaps")?;
+    let named: Vec<&str> = gaps.iter().filter_map(|gap| gap["reason"].as_str()).collect();
+    // Behind what is gone, pictures wait for the next key picture.
+    ensure!(
+        ["preroll_expired", "before_first_key_frame"].starts_with(&named) && !named.is_empty(),
+        "{recording:#}"
+    );
+    let units = |value: &Value, field: &str| value[field].as_u64().with_context(|| format!("no {field} in {value}"));
+    let file = &recording["files"][0];
+    let found = units(file, "video_units")? + units(file, "audio_units")?;
+    let lost: Result<Vec<u64>> = gaps.iter().map(|gap| units(gap, "units")).collect();
+    let lost: u64 = lost?.into_iter().sum();
+    ensure!(lost > 0 && found > 0, "{recording:#}");
+    // Units in = units out + units in the gap, but for what was on its way to the worker at both moments.
+    let slack = i64::try_from((VISIT + MEASURING + log.lateness).as_millis())?;
+    let sent = |from: i64, until: i64| {
+        let within = |sent: &&Sent| (from..=until).contains(&wall.of(sent.at));
+        log.sent.iter().filter(within).count() as u64
+    };
+    let (least, most) = (sent(far.0, far.1 - slack), sent(far.0 - slack, far.1));
+    ensure!(
+        (least..=most).contains(&(found + lost)),
+        "{found} found and {lost} lost of {least} to {most}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_stop_keeps_what_was_recorded_and_a_deleted_task_leaves_its_files() -> Result<()> {
     let (_folder, data) = data()?;
     let server = quick(setup(&data)).start()?;
