@@ -1,11 +1,11 @@
 //! [`Catalog`]: templates and rules, what may be done to them, and what they say about a stream. Pure: each change
 //! gives the transaction that makes it durable.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use shared::{
     config::CoordinatorConfig,
-    ids::{StreamKey, TemplateId},
+    ids::{IdGen, StreamKey, TemplateId},
     recording::Cause,
     rule::{self, Rule, RuleKey, Rules},
     store::{StoreError, Txn, keys},
@@ -22,6 +22,8 @@ pub(crate) const BUILT_IN: &str = "built-in";
 pub(crate) enum TemplateRef {
     /// By id.
     Id(TemplateId),
+    /// By its number.
+    Number(u64),
     /// By name.
     Name(String),
 }
@@ -30,6 +32,7 @@ impl std::fmt::Display for TemplateRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             TemplateRef::Id(id) => id.fmt(f),
+            TemplateRef::Number(number) => number.fmt(f),
             TemplateRef::Name(name) => name.fmt(f),
         }
     }
@@ -135,9 +138,22 @@ impl Catalog {
     pub(crate) fn template(&self, by: &TemplateRef) -> Result<&Template, CatalogError> {
         let found = match by {
             TemplateRef::Id(id) => self.templates.get(id),
+            TemplateRef::Number(number) => self.templates.values().find(|template| template.id.number() == *number),
             TemplateRef::Name(name) => self.templates.values().find(|template| template.spec.name == *name),
         };
         found.ok_or_else(|| CatalogError::NoTemplate(by.clone()))
+    }
+
+    /// An id for a new template whose number no other has: made a moment later if need be.
+    pub(crate) fn new_template_id(&self, ids: &dyn IdGen, now: Timestamp) -> TemplateId {
+        let mut at = now;
+        loop {
+            let id = TemplateId::generate(ids, at);
+            if self.template(&TemplateRef::Number(id.number())).is_err() {
+                return id;
+            }
+            at = at + Duration::from_millis(1);
+        }
     }
 
     pub(crate) fn template_name(&self, id: TemplateId) -> &str {

@@ -6,6 +6,7 @@ use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
     recording::{Cause, Recording, RecordingState},
+    secret::Vault,
     store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
     task::Task,
     template::TemplateSpec,
@@ -14,6 +15,7 @@ use shared::{
 
 use crate::{
     catalog::{Catalog, Decision},
+    doors::Doors,
     fleet::Fleet,
     tasks::{self, Tasks},
 };
@@ -69,6 +71,8 @@ pub(crate) struct Context<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) fleet: &'a Fleet,
     pub(crate) tasks: &'a Tasks,
+    pub(crate) doors: &'a Doors,
+    pub(crate) vault: &'a Vault,
     pub(crate) ids: &'a dyn IdGen,
     pub(crate) now: Timestamp,
     pub(crate) mono: Monotonic,
@@ -177,6 +181,14 @@ impl Leases {
         if let Some(known) = known {
             return self.acquire_known(cx, &request, known);
         }
+        // A publish that is over was taken when the door stood as it did then.
+        let at = if request.adopted { request.started } else { cx.now };
+        if let Err(reason) = cx
+            .doors
+            .admit(cx.vault, &request.stream, &request.params, request.started, at)
+        {
+            return Ok(refused(RefusalKind::Forbidden, reason));
+        }
         let mut txn = Txn::new();
         if !request.adopted {
             match self.make_way(cx, &request.stream, request.worker, request.publish, txn)? {
@@ -205,6 +217,9 @@ impl Leases {
         };
         if request.adopted {
             return Ok(granted(grant, Txn::new()));
+        }
+        if let Err(reason) = cx.doors.not_banned(&record.stream, cx.now) {
+            return Ok(refused(RefusalKind::Forbidden, reason));
         }
         // Its worker was away and is back with the publisher still connected: it gets its stream again if it is free.
         let txn = match self.make_way(cx, &record.stream, record.worker, record.id, Txn::new())? {
@@ -468,6 +483,18 @@ impl Leases {
             txn = self.hold(record.stream, epoch, None, ended, txn)?;
         }
         Ok(txn)
+    }
+
+    /// Ends the publish that holds a stream, whoever has it; its worker is told to drop it when it is heard from next.
+    /// Without effect when the stream is not live.
+    pub(crate) fn evict(&mut self, stream: &StreamKey, reason: &str, now: Timestamp) -> Result<Txn, StoreError> {
+        let Some(holder) = self.holder(stream) else {
+            return Ok(Txn::new());
+        };
+        let (publish, worker) = (holder.record.id, holder.record.worker);
+        let evicted = self.evicted.entry(worker).or_default();
+        evicted.insert(publish, reason.to_owned());
+        self.end(publish, reason.to_owned(), now, Txn::new())
     }
 
     /// What a worker says it has. Gives the publishes that must be dropped, with reasons.

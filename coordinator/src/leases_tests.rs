@@ -10,6 +10,8 @@ struct World {
     fleet: Fleet,
     leases: Leases,
     tasks: Tasks,
+    doors: Doors,
+    vault: Vault,
     ids: Seeded,
     kv: Kv,
     second: i64,
@@ -31,6 +33,8 @@ impl World {
                 vec![],
                 Monotonic::default(),
             ),
+            doors: Doors::default(),
+            vault: Vault::new(&[1; 32]).unwrap(),
             ids: Seeded::new(1),
             kv: Kv::new(),
             second: 0,
@@ -92,6 +96,8 @@ impl World {
             catalog: &self.catalog,
             fleet: &self.fleet,
             tasks: &self.tasks,
+            doors: &self.doors,
+            vault: &self.vault,
             ids: &self.ids,
             now,
             mono,
@@ -305,4 +311,97 @@ fn a_reload_from_the_store_knows_what_was_live() {
     let known = world.known(request.publish).unwrap();
     world.leases = Leases::new(vec![stream], vec![known], world.mono());
     assert_eq!(world.grant(&request), grant);
+}
+
+#[test]
+fn a_publish_without_the_right_push_key_is_refused_and_leaves_nothing_also_when_it_is_adopted() {
+    use crate::doors::{PushAuth, PushDomain};
+    use shared::secret::Secret;
+
+    let mut world = World::new();
+    let worker = world.worker();
+    let sealed = world
+        .vault
+        .seal(&PushDomain::purpose("d"), &Secret::new("key"))
+        .unwrap();
+    let domain = PushDomain {
+        name: "d".to_owned(),
+        enabled: true,
+        auth: PushAuth {
+            enabled: true,
+            master: Some(sealed),
+            backup: None,
+            grace_s: 0,
+        },
+        created: world.now(),
+    };
+    world.doors.add_domain(domain).unwrap();
+    let request = world.request(worker);
+    let before = format!("{:?}", world.kv);
+    assert_eq!(world.refusal(&request).kind, RefusalKind::Forbidden);
+    let adopted = Request {
+        adopted: true,
+        ..request.clone()
+    };
+    assert_eq!(world.refusal(&adopted).kind, RefusalKind::Forbidden);
+    assert_eq!(format!("{:?}", world.kv), before, "a refusal is not stored");
+    // Begun in time, asked about when the coordinator was back: that is not the publisher's fault.
+    let until = format!("{:x}", request.started.as_millis() / 1_000);
+    let params = format!(
+        "txTime={until}&txSecret={}",
+        crate::push_key::secret("key", "s", &until)
+    );
+    world.second += 3_600;
+    let late = Request { params, ..request };
+    assert_eq!(world.grant(&late).recordings.len(), 1);
+}
+
+#[test]
+fn an_evicted_publish_frees_its_stream_and_its_worker_is_told_once() {
+    use crate::doors::Ban;
+
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    world.grant(&request);
+    let (now, mono) = (world.now(), world.mono());
+    let txn = world.leases.evict(&request.stream, "dropped", now).unwrap();
+    world.kv.commit(txn).unwrap();
+    assert!(world.leases.holder(&request.stream).is_none());
+    assert!(
+        world
+            .leases
+            .evict(&request.stream, "dropped", now)
+            .unwrap()
+            .ops
+            .is_empty()
+    );
+    let told = world.leases.named(worker, &[request.publish], mono);
+    assert_eq!(told, [(request.publish, "dropped".to_owned())]);
+    assert!(world.leases.named(worker, &[request.publish], mono).is_empty());
+    let ban = Ban {
+        stream: request.stream.clone(),
+        created: now,
+        until: now + Duration::from_secs(60),
+        reason: String::new(),
+    };
+    world.doors.forbid(ban).unwrap();
+    let (again, next) = (request.clone(), world.request(worker));
+    assert_eq!(
+        world.refusal(&again).kind,
+        RefusalKind::Forbidden,
+        "nor comes it back by asking again"
+    );
+    assert_eq!(world.refusal(&next).kind, RefusalKind::Forbidden);
+    let adopted = Request {
+        adopted: true,
+        ..request
+    };
+    assert_eq!(
+        world.grant(&adopted).recordings.len(),
+        1,
+        "what was taken before is finished"
+    );
+    world.second += 60;
+    world.grant(&next);
 }

@@ -3,15 +3,19 @@
 //! # Tour
 //!
 //! 1. `catalog`: templates and rules, and what they say about a stream (pure).
-//! 2. `fleet`: what is believed of each worker, and when it is no longer believed (pure).
-//! 3. `leases`: which publish holds which stream, and what it records (pure).
-//! 4. `tasks`: what is recorded between two moments, when it begins and ends (pure).
-//! 5. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
-//! 6. [`scaler`]: how many workers there should be for what is carried (pure).
-//! 7. `election`: which of several coordinators leads, and the store as a leader may use it.
-//! 8. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 9. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins.
-//! 10. [`start`]: puts them together.
+//! 2. `doors`, `push_key`: who may publish (pure).
+//! 3. `fleet`: what is believed of each worker, and when it is no longer believed (pure).
+//! 4. `leases`: which publish holds which stream, and what it records (pure).
+//! 5. `tasks`: what is recorded between two moments, when it begins and ends (pure).
+//! 6. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
+//! 7. [`scaler`]: how many workers there should be for what is carried (pure).
+//! 8. `media`: finished files: links to them, where they lie, how they go.
+//! 9. `election`: which of several coordinators leads, and the store as a leader may use it.
+//! 10. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
+//! 11. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins, media,
+//!     the HTTP API that speaks Tencent's protocol.
+//! 12. `secrets`: the key that secrets in the store are sealed with.
+//! 13. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -23,12 +27,17 @@
 mod actors;
 mod api;
 mod catalog;
+mod doors;
 mod election;
 mod fleet;
 mod leases;
+mod media;
 mod pulls;
+mod push_key;
 pub mod scaler;
+mod secrets;
 mod start;
 mod tasks;
 
+pub use secrets::SecretsError;
 pub use start::{Deps, Running, StartError, start, start_among_others, start_over};

@@ -29,8 +29,9 @@ use crate::{
         coordinator::{Leave, State, Tools},
         supervisor::{self, Handle, Supervisor},
     },
-    api::{grpc, hooks, ops},
+    api::{grpc, hooks, media::Media, ops, tencent::Tencent},
     election::{Candidate, Election, Led},
+    secrets::{self, SecretsError},
 };
 
 /// Time for the store to be reachable when the coordinator starts.
@@ -84,6 +85,9 @@ pub enum StartError {
     /// Certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Secrets cannot be sealed and opened.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// The descriptors for reflection are not whole.
     #[error("cannot set up gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -199,6 +203,7 @@ async fn run(
         source,
     })?;
     let tasks = TaskTracker::new();
+    let vault = secrets::open(&config, store.as_ref()).await?;
     let candidate = Candidate {
         instance: deps.ids.uuid(deps.clock.now()),
         name: name(&config),
@@ -218,6 +223,7 @@ async fn run(
         clock: deps.clock,
         ids: deps.ids,
         metrics: deps.metrics.coordinator.clone(),
+        vault,
         tasks: tasks.clone(),
     };
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
@@ -239,7 +245,10 @@ async fn run(
         Election::among_others(candidate, Arc::clone(&store), clock, metrics, &tasks)
     };
     let (handle, supervisor) = supervisor::start(first, tools.clone(), election.roles());
+    // Media is served by whoever is asked; everything else by who leads.
+    let media = Media::new(&tools);
     tools.repo = Repo::new(Arc::new(Led::new(store, election.roles())));
+    let tencent = Tencent::new(handle.clone(), tools.clone(), http_addr, http_tls.is_some());
     let shutdown = Shutdown::new();
     let server = grpc::serve(
         grpc_listener,
@@ -263,7 +272,7 @@ async fn run(
         shutdown: shutdown.clone(),
         gate,
     };
-    let http = ops::serve(http_listener, ops, hooks, http_tls).map_err(|source| StartError::Bind {
+    let http = ops::serve(http_listener, ops, hooks, tencent, media, http_tls).map_err(|source| StartError::Bind {
         what: "HTTP",
         addr: http_addr,
         source,

@@ -80,6 +80,11 @@ another takes over within seconds.")]
         #[command(subcommand)]
         command: RecordingCommand,
     },
+    /// Keys of the HTTP API that speaks Tencent's protocol.
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Finished media files.
     File {
         #[command(subcommand)]
@@ -308,7 +313,7 @@ pub(crate) struct TemplateSpec {
     /// Record the sound as MP3 files, where it is MP3.
     #[arg(long)]
     pub(crate) mp3: bool,
-    /// Cut all files this often, 60s to 12h, at the next key picture [default: 30m]
+    /// Cut all files this often, 30s to 12h, at the next key picture [default: 30m]
     #[arg(long, value_name = "TIME")]
     pub(crate) interval: Option<humantime::Duration>,
     /// Cut FLV files this often.
@@ -586,6 +591,42 @@ pub(crate) enum FileCommand {
     Get {
         /// The file's id.
         file: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key. Its secret is printed this once.
+    #[command(after_help = "Examples:
+  aircheck key create --note 'billing job' --read-only
+  aircheck key create --domain push.example.com --output json
+
+A key for single domains may not change templates, which belong to all of them.")]
+    Create {
+        /// Words about it.
+        #[arg(long, default_value = "")]
+        note: String,
+        /// It may read and change nothing.
+        #[arg(long)]
+        read_only: bool,
+        /// Only for this push domain. May be repeated.
+        #[arg(long)]
+        domain: Vec<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List all keys, without secrets.
+    List {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Refuse a key from now on.
+    #[command(after_help = "Example:\n  aircheck key disable AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE")]
+    Disable {
+        /// Its SecretId.
+        secret_id: String,
         #[command(flatten)]
         client: Client,
     },

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Task { command } => client::run(client::tasks::run(command)),
         Command::Stream { command } => client::run(client::streams::run(command)),
         Command::Recording { command } => client::run(client::recordings::run(command)),
+        Command::Key { command } => client::run(client::keys::run(command)),
         Command::File { command } => client::run(client::files::run(command)),
     };
     result.unwrap_or_else(|error| {

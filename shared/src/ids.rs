@@ -351,6 +351,24 @@ uuid_newtypes! {
     TaskId
 }
 
+impl TaskId {
+    /// The millisecond of its making, since the Unix epoch, as its UUID of version 7 holds it: its number where ids are
+    /// numbers. Tasks of different streams may share one.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.as_u64_pair().0 >> 16
+    }
+}
+
+impl TemplateId {
+    /// The millisecond of its making, since the Unix epoch, as its UUID of version 7 holds it: its number where ids are
+    /// numbers. The coordinator gives no two templates the same.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.as_u64_pair().0 >> 16
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -8,7 +8,7 @@
 //! 4. [`wire`]: between these types and those of gRPC.
 //! 5. [`config`] and [`auth`]: every setting, read once; credentials.
 //! 6. [`store`] and [`objects`]: where metadata and media lie.
-//! 7. [`servers`]: several coordinators as one, for workers and commands.
+//! 7. [`servers`]: several coordinators as one, for workers and commands. [`access`] and [`secret`]: keys of the HTTP API, and how secrets are kept.
 //! 8. [`supervise`], [`shutdown`], [`telemetry`]: how parts end, how the process ends, what it tells.
 //!
 //! # Invariants
@@ -16,6 +16,7 @@
 //! * No actor, no media, no role: two users or it does not belong here.
 //! * Time, ids and randomness are arguments.
 
+pub mod access;
 pub mod auth;
 pub mod config;
 pub mod ids;
@@ -24,6 +25,7 @@ pub mod objects;
 pub mod pull;
 pub mod recording;
 pub mod rule;
+pub mod secret;
 pub mod servers;
 pub mod shutdown;
 pub mod store;

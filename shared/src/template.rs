@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{ids::TemplateId, time::Timestamp};
 
 /// Shortest legal `record_interval_s`, seconds.
-pub const MIN_RECORD_INTERVAL_S: u32 = 60;
+pub const MIN_RECORD_INTERVAL_S: u32 = 30;
 /// Longest legal `record_interval_s`, seconds.
 pub const MAX_RECORD_INTERVAL_S: u32 = 43_200;
 /// `record_interval_s` where none is given, seconds.
@@ -331,7 +331,7 @@ impl From<FileNamePattern> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FormatSettings {
-    /// Seconds of media in one file, 60 to 43200. Without meaning for HLS.
+    /// Seconds of media in one file, 30 to 43200. Without meaning for HLS.
     pub record_interval_s: u32,
     /// Seconds that a file is kept after it is finished; 0: for ever.
     pub storage_time_s: u32,
@@ -514,12 +514,12 @@ mod tests {
     fn ranges_are_checked_and_named() {
         let mut spec = TemplateSpec::plain("day-1_x", &[Format::Mp4]);
         assert_eq!(spec.validate(), Ok(()));
-        for (interval, legal) in [(59, false), (60, true), (43_200, true), (43_201, false)] {
+        for (interval, legal) in [(29, false), (30, true), (43_200, true), (43_201, false)] {
             spec.formats.get_mut(&Format::Mp4).unwrap().record_interval_s = interval;
             assert_eq!(spec.validate().is_ok(), legal, "{interval}");
         }
         let error = spec.validate().unwrap_err().to_string();
-        assert_eq!(error, "mp4: record_interval_s is 43201 s, it must be 60 to 43200 s");
+        assert_eq!(error, "mp4: record_interval_s is 43201 s, it must be 30 to 43200 s");
         spec = TemplateSpec::plain("x", &[Format::Flv]);
         spec.formats.get_mut(&Format::Flv).unwrap().flow_continue_s = 1;
         assert_eq!(

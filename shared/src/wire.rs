@@ -659,7 +659,7 @@ mod tests {
         assert_eq!(error(vec![one(1, 0), one(1, 60)]), "formats: format flv is given twice");
         assert_eq!(
             error(vec![one(3, 5)]),
-            "spec: mp4: record_interval_s is 5 s, it must be 60 to 43200 s"
+            "spec: mp4: record_interval_s is 5 s, it must be 30 to 43200 s"
         );
     }
 

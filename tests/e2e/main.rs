@@ -14,6 +14,7 @@ mod shutdown;
 mod storage;
 mod takeover;
 mod tasks;
+mod tencent;
 
 use std::path::{Path, PathBuf};
 

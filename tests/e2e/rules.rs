@@ -186,7 +186,7 @@ fn what_is_wrong_is_refused_with_a_reason() -> Result<()> {
             &["rule", "create", "--domain", "b.example", "--template", "missing"],
             "missing",
         ),
-        (&["template", "create", "fast", "--mp4", "--interval", "59s"], "60"),
+        (&["template", "create", "fast", "--mp4", "--interval", "29s"], "30"),
         (&["template", "create", "no good", "--mp4"], "name"),
         (&["rule", "delete", "--domain", "c.example"], "c.example"),
         (&["template", "get", "missing"], "missing"),

@@ -12,6 +12,7 @@ use shared::{
     lease::{Epoch, LeaseOutcome, RecordingSet, RefusalKind},
     pull::PullStatus,
     recording::Recording,
+    secret::Vault,
     store::{PublishRecord, Repo, StoreError, StreamRecord, Txn, keys},
     supervise::ExitGuard,
     telemetry::{CoordinatorMetrics, Reason},
@@ -23,8 +24,10 @@ use tracing::{debug, info, warn};
 use super::{committer::Committer, marker::Marker};
 use crate::{
     catalog::{Catalog, CatalogError},
+    doors::Doors,
     fleet::{About, Counters, Fleet, Report, SessionId},
     leases::{self, Known, Leases, Request},
+    media::{place::Place, removal},
     pulls::{Load, PullError, PullSet, Pulls},
     tasks::Tasks,
 };
@@ -64,12 +67,18 @@ pub(crate) struct State {
     pub(crate) fleet: Fleet,
     pub(crate) pulls: Pulls,
     pub(crate) tasks: Tasks,
+    pub(crate) doors: Doors,
 }
 
 impl State {
     /// Reads everything from the store.
     pub(crate) async fn load(repo: &Repo, config: &CoordinatorConfig, clock: &dyn Clock) -> Result<State, StoreError> {
         let catalog = Catalog::new(config, repo.all(keys::TEMPLATES).await?, repo.all(keys::RULES).await?);
+        let doors = Doors::new(
+            config.known_domains_only,
+            repo.all(keys::DOMAINS).await?,
+            repo.all(keys::BANS).await?,
+        );
         let streams: Vec<StreamRecord> = repo.all(keys::STREAMS).await?;
         let mut live = Vec::new();
         let mut fleet = Fleet::new(config.worker_timeout);
@@ -95,6 +104,7 @@ impl State {
                 repo.all(keys::OPEN_TASKS).await?,
                 mono,
             ),
+            doors,
         })
     }
 }
@@ -121,6 +131,7 @@ pub(crate) struct Tools {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdGen>,
     pub(crate) metrics: CoordinatorMetrics,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) tasks: tokio_util::task::TaskTracker,
 }
 
@@ -259,12 +270,15 @@ impl CoordinatorActor {
     fn sweep(&mut self) {
         let retention = i64::try_from(self.tools.config.publish_retention.as_millis()).unwrap_or(i64::MAX);
         let until = Timestamp::from_millis(self.tools.clock.now().as_millis().saturating_sub(retention));
-        let forgotten = self.state.leases.forget_streams(until);
+        let mut forgotten = self.state.leases.forget_streams(until);
+        forgotten.extend(self.state.doors.forget_bans(self.tools.clock.now()));
         self.submit_all(Ok(forgotten));
         let repo = self.tools.repo.clone();
         let kept = i64::try_from(self.tools.config.tasks.retention.as_millis()).unwrap_or(i64::MAX);
         let tasks_until = Timestamp::from_millis(self.tools.clock.now().as_millis().saturating_sub(kept));
+        let place = Place::new(self.tools.config.objects.clone());
         self.tools.tasks.spawn(async move {
+            removal::finish_all(&repo, &place).await;
             match repo.forget_tasks(tasks_until).await {
                 Ok(count) => debug!(count, "tasks forgotten"),
                 Err(error) => warn!(error = &error as &dyn StdError, "tasks not forgotten"),
@@ -357,6 +371,33 @@ impl<T: Send + 'static> Handler<Arrange<T>> for CoordinatorActor {
     }
 }
 
+/// A change of anything that is decided upon: what the closure decides is answered when it is durable.
+pub(crate) struct Decide<T, E>(pub(crate) DecideFn<T, E>);
+
+type DecideFn<T, E> = Box<dyn FnOnce(&mut State, Moment<'_>) -> Result<(T, Txn), E> + Send>;
+
+impl<T: Send + 'static, E: Send + 'static> Message for Decide<T, E> {
+    type Result = Result<T, E>;
+}
+
+impl<T: Send + 'static, E: From<StoreError> + Send + 'static> Handler<Decide<T, E>> for CoordinatorActor {
+    type Result = ResponseFuture<Result<T, E>>;
+
+    fn handle(&mut self, decide: Decide<T, E>, _: &mut Context<Self>) -> Self::Result {
+        let moment = Moment {
+            now: self.tools.clock.now(),
+            ids: self.tools.ids.as_ref(),
+        };
+        let decided = (decide.0)(&mut self.state, moment);
+        let durable = decided.map(|(value, txn)| (value, self.committer.submit(txn)));
+        Box::pin(async move {
+            let (value, durable) = durable?;
+            durable.await?;
+            Ok(value)
+        })
+    }
+}
+
 /// A look at the state.
 pub(crate) struct Look<T>(pub(crate) LookFn<T>);
 
@@ -390,6 +431,8 @@ impl Handler<Acquire> for CoordinatorActor {
             catalog: &self.state.catalog,
             fleet: &self.state.fleet,
             tasks: &self.state.tasks,
+            doors: &self.state.doors,
+            vault: &self.tools.vault,
             ids: self.tools.ids.as_ref(),
             now: self.tools.clock.now(),
             mono: self.tools.clock.monotonic(),

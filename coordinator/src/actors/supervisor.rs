@@ -188,6 +188,7 @@ mod tests {
     use shared::{
         config::CoordinatorConfig,
         ids::Random,
+        secret::Vault,
         store::{Model, Repo},
         telemetry::Metrics,
         time::System,
@@ -205,6 +206,7 @@ mod tests {
             clock: Arc::new(System::new()),
             ids: Arc::new(Random),
             metrics: Metrics::new().coordinator,
+            vault: Arc::new(Vault::new(&[0; 32]).unwrap()),
             tasks: TaskTracker::new(),
         };
         let election = crate::election::Election::sole(&tools.metrics);

@@ -81,6 +81,8 @@ impl CoordinatorActor {
         let cx = leases::Context {
             catalog: &self.state.catalog,
             fleet: &self.state.fleet,
+            doors: &self.state.doors,
+            vault: &self.tools.vault,
             tasks: &self.state.tasks,
             ids: self.tools.ids.as_ref(),
             now: self.tools.clock.now(),
@@ -134,16 +136,18 @@ impl CoordinatorActor {
 pub(crate) struct CreateTask {
     pub(crate) new: NewTask,
     pub(crate) known: Option<Task>,
+    /// Settings of its own; none: those that it refers to.
+    pub(crate) template: Option<TemplateSpec>,
 }
 
 impl Handler<CreateTask> for CoordinatorActor {
     type Result = ResponseFuture<Result<Task, TaskError>>;
 
-    fn handle(&mut self, CreateTask { new, known }: CreateTask, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, CreateTask { new, known, template }: CreateTask, ctx: &mut Context<Self>) -> Self::Result {
         let moment = (self.tools.clock.now(), self.tools.clock.monotonic());
         let id = TaskId::generate(self.tools.ids.as_ref(), moment.0);
         let presence = self.state.presence(&new.stream);
-        let found = (self.state.template(&new.template_ref), known);
+        let found = (template.or_else(|| self.state.template(&new.template_ref)), known);
         let made = self.state.tasks.create(new, id, found, presence, moment);
         let durable = made.map(|made| match made {
             Made::New(task, txn) => {

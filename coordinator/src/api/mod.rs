@@ -1,5 +1,8 @@
-//! What the coordinator serves: gRPC, and HTTP for operators and origins.
+//! What the coordinator serves: gRPC, and over HTTP pages for operators, webhooks of origins, media, and the API that
+//! speaks Tencent's protocol.
 
 pub(crate) mod grpc;
 pub(crate) mod hooks;
+pub(crate) mod media;
 pub(crate) mod ops;
+pub(crate) mod tencent;

@@ -1,4 +1,4 @@
-//! HTTP for operators: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP server, and its pages for operators: `/healthz`, `/readyz`, `/metrics`.
 
 use std::{io, net::TcpListener, sync::Arc};
 
@@ -9,7 +9,11 @@ use shared::{
     telemetry::Metrics,
 };
 
-use super::hooks::{self, Hooks};
+use super::{
+    hooks::{self, Hooks},
+    media::{self, Media},
+    tencent::{self, Tencent},
+};
 use crate::{actors::supervisor::Handle, election::Role};
 use tokio::sync::watch;
 
@@ -74,6 +78,8 @@ pub(crate) fn serve(
     listener: TcpListener,
     ops: Ops,
     hooks: Hooks,
+    tencent: Arc<Tencent>,
+    media: Arc<Media>,
     tls: Option<rustls::ServerConfig>,
 ) -> io::Result<Server> {
     let (ops, hooks) = (web::Data::new(ops), web::Data::new(hooks));
@@ -85,6 +91,8 @@ pub(crate) fn serve(
             .service(healthz)
             .service(readyz)
             .service(metrics)
+            .configure(|config| media::configure(config, Arc::clone(&media)))
+            .configure(|config| tencent::configure(config, Arc::clone(&tencent)))
     })
     .workers(1)
     .disable_signals()

@@ -190,6 +190,16 @@ pub struct CoordinatorConfig {
     /// Time for which an ended publish is remembered, so that a repeated request for it is not taken for a new one; at least 1 h.
     #[serde(with = "humantime_serde")]
     pub publish_retention: Duration,
+    /// File with the key that secrets in the metadata store are sealed with: 64 hexadecimal digits, the same for every
+    /// coordinator of a cluster. Absent: `secrets.key` in the data folder, made at the first start.
+    pub secrets_key_file: Option<PathBuf>,
+    /// Takes pushes only for push domains that were added; else any domain may be pushed to.
+    pub known_domains_only: bool,
+    /// Where clients reach HTTP, such as `https://aircheck.example.com`, for links to media; absent: where it is served.
+    pub public_url: Option<String>,
+    /// How long a link to media is good, 1 min to 30 d.
+    #[serde(with = "humantime_serde")]
+    pub media_link_ttl: Duration,
     /// Tasks.
     pub tasks: TasksConfig,
     /// The data folder, from `[node]`. Not a setting of its own.
@@ -198,6 +208,9 @@ pub struct CoordinatorConfig {
     /// News from origins, from `[hooks]`. Not a setting of its own.
     #[serde(skip)]
     pub hooks: HooksConfig,
+    /// Where media lies, from `[objects]`. Not a setting of its own.
+    #[serde(skip)]
+    pub objects: Option<ObjectsUrl>,
     /// Who may call, from `[auth]`. Not a setting of its own.
     #[serde(skip)]
     pub auth: AuthConfig,
@@ -222,8 +235,13 @@ impl Default for CoordinatorConfig {
             worker_timeout: Duration::from_secs(10),
             offline_timeout: Duration::from_secs(600),
             publish_retention: Duration::from_secs(7 * 86_400),
+            secrets_key_file: None,
+            known_domains_only: false,
+            public_url: None,
+            media_link_ttl: Duration::from_secs(86_400),
             tasks: TasksConfig::default(),
             data_dir: PathBuf::new(),
+            objects: None,
             hooks: HooksConfig::default(),
             auth: AuthConfig::default(),
             tls: TlsConfig::default(),
@@ -646,10 +664,12 @@ impl Config {
         self.worker.tls.clone_from(&self.tls);
         self.worker.data_dir.clone_from(&self.node.data_dir);
         self.worker.objects = self.objects.clone();
-        self.worker
+        let url = self
+            .worker
             .objects
             .url
             .get_or_insert_with(|| ObjectsUrl::File(self.node.data_dir.join("objects")));
+        self.coordinator.objects = Some(url.clone());
     }
 
     /// The settings in force as a TOML file.

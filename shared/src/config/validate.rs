@@ -109,6 +109,18 @@ impl Config {
         if c.publish_retention < Duration::from_secs(3_600) {
             return invalid("coordinator.publish_retention is less than 1 h");
         }
+        within(
+            "coordinator.media_link_ttl",
+            c.media_link_ttl,
+            Duration::from_secs(60),
+            Duration::from_secs(30 * 86_400),
+        )?;
+        let web = |url: &&String| !url.starts_with("http://") && !url.starts_with("https://");
+        if let Some(bad) = c.public_url.as_ref().filter(web) {
+            return invalid(format!(
+                "coordinator.public_url {bad:?}: write http://HOST:PORT or https://HOST"
+            ));
+        }
         self.validate_tasks()?;
         match (&self.store.url, role) {
             (MetadataUrl::Embedded, Role::Standalone) => Ok(()),

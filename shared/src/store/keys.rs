@@ -23,6 +23,12 @@
 //! | `v1/task-recording/ID/ID` | nothing: an index of a task's recordings |
 //! | `v1/file/ID` | [`MediaFile`] |
 //! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
+//! | `v1/access-key/SECRETID` | [`AccessKey`](crate::access::AccessKey) |
+//! | `v1/domain/NAME` | a push domain and its sealed push keys |
+//! | `v1/ban/PATH` | until when a stream must not be pushed |
+//! | `v1/vault` | fingerprint of the key that secrets are sealed with |
+//! | `v1/removal/ID` | a file whose record is gone and whose objects are being removed |
+//! | `v1/media-note/ID` | name, description and tags that people gave a file |
 //! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
@@ -61,6 +67,33 @@ pub const TASKS_BY_END: &str = "v1/task-by-end/";
 pub const FILES: &str = "v1/file/";
 /// All files, by the time at which they entered the library.
 pub const FILES_BY_TIME: &str = "v1/file-by-time/";
+
+/// All keys of the HTTP API.
+pub const ACCESS_KEYS: &str = "v1/access-key/";
+/// All push domains.
+pub const DOMAINS: &str = "v1/domain/";
+/// All bans.
+pub const BANS: &str = "v1/ban/";
+/// The fingerprint of the key that secrets are sealed with.
+pub const VAULT: &str = "v1/vault";
+
+/// A push domain, in lower case.
+#[must_use]
+pub fn domain(name: &str) -> String {
+    format!("{DOMAINS}{}", safe_path_component(name))
+}
+
+/// The ban of a stream.
+#[must_use]
+pub fn ban(stream: &StreamKey) -> String {
+    format!("{BANS}{}", stream.path())
+}
+
+/// A key of the HTTP API.
+#[must_use]
+pub fn access_key(id: &str) -> String {
+    format!("{ACCESS_KEYS}{}", safe_path_component(id))
+}
 
 /// A template.
 #[must_use]
@@ -122,6 +155,12 @@ pub fn task(id: TaskId) -> String {
     format!("{TASKS}{id}")
 }
 
+/// What the keys of tasks begin with that were made in one millisecond since the Unix epoch.
+#[must_use]
+pub fn tasks_of_millisecond(ms: u64) -> String {
+    format!("{TASKS}{:08x}-{:04x}-", ms >> 16, ms & 0xffff)
+}
+
 /// A task that has not ended.
 #[must_use]
 pub fn open_task(id: TaskId) -> String {
@@ -176,10 +215,31 @@ pub fn file(id: FileId) -> String {
     format!("{FILES}{id}")
 }
 
-/// The index entry of a file by time. Thirteen digits last until the year 2286.
+/// Files whose records are gone and whose objects are being removed.
+pub const REMOVALS: &str = "v1/removal/";
+
+/// A file whose record is gone and whose objects are being removed.
+#[must_use]
+pub fn removal(id: FileId) -> String {
+    format!("{REMOVALS}{id}")
+}
+
+/// What people say of a file.
+#[must_use]
+pub fn media_note(id: FileId) -> String {
+    format!("v1/media-note/{id}")
+}
+
+/// What the index entries of files that entered the library at a moment begin with. Thirteen digits last until the year 2286.
+#[must_use]
+pub fn file_time(at: Timestamp) -> String {
+    format!("{FILES_BY_TIME}{:013}", at.as_millis().max(0))
+}
+
+/// The index entry of a file by time.
 #[must_use]
 pub fn file_by_time(file: &MediaFile) -> String {
-    format!("{FILES_BY_TIME}{:013}/{}", file.committed.as_millis().max(0), file.id)
+    format!("{}/{}", file_time(file.committed), file.id)
 }
 
 /// A recording's files, by format and sequence.

@@ -26,4 +26,5 @@ pub mod rtmp;
 pub mod s3;
 pub mod server;
 pub mod source;
+pub mod tencent;
 pub mod wait;

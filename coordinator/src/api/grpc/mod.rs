@@ -4,6 +4,7 @@
 mod files;
 mod forward;
 mod guard;
+mod keys;
 mod pulls;
 mod recordings;
 mod rules;
@@ -76,6 +77,7 @@ pub(crate) fn serve(
                 v1::recordings_server::RecordingsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(v1::tasks_server::TasksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(v1::keys_server::KeysServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(
                 v1::pull_sources_server::PullSourcesServer::new(api.clone())

@@ -38,6 +38,14 @@ impl Failure {
         Failure(status(Code::NotFound, message))
     }
 
+    pub(super) fn full(message: impl ToString) -> Self {
+        Failure(status(Code::ResourceExhausted, message))
+    }
+
+    pub(super) fn internal(message: impl ToString) -> Self {
+        Failure(status(Code::Internal, message))
+    }
+
     pub(super) fn invalid(message: impl ToString) -> Self {
         Failure(status(Code::InvalidArgument, message))
     }

@@ -53,7 +53,11 @@ impl v1::tasks_server::Tasks for Api {
         };
         let made = self
             .handle
-            .ask(CreateTask { new, known })
+            .ask(CreateTask {
+                new,
+                known,
+                template: None,
+            })
             .await
             .map_err(Failure::from)?;
         let task = made.map_err(Failure::from)?;

@@ -36,7 +36,8 @@ impl v1::templates_server::Templates for Api {
         let spec = spec(request.into_inner().spec).map_err(Failure::from)?;
         let made = self
             .change(move |catalog, moment| {
-                catalog.create_template(spec, TemplateId::generate(moment.ids, moment.now), moment.now)
+                let id = catalog.new_template_id(moment.ids, moment.now);
+                catalog.create_template(spec, id, moment.now)
             })
             .await?;
         Ok(Response::new(v1::CreateTemplateResponse {

@@ -1,0 +1,90 @@
+//! [`Link`]: a signed, expiring way to one file. Pure.
+//!
+//! `/media/EXPIRES-MAC/FILE/NAME`: the signature is a folder of the path and not a parameter, so that what a playlist names
+//! beside itself is covered by the playlist's own link.
+
+use std::fmt::Write as _;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ring::hmac;
+use shared::{ids::FileId, time::Timestamp};
+
+/// What a name may hold in a path as it is.
+const IN_A_NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Bytes of the signature that a link carries.
+const MAC_BYTES: usize = 16;
+
+/// Makes and checks links.
+#[derive(Debug, Clone)]
+pub(crate) struct Links {
+    key: hmac::Key,
+}
+
+impl Links {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        Links {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+        }
+    }
+
+    fn mac(&self, expires_s: i64, file: FileId) -> String {
+        let tag = hmac::sign(&self.key, format!("{expires_s}/{file}").as_bytes());
+        tag.as_ref()
+            .iter()
+            .take(MAC_BYTES)
+            .fold(String::new(), |mut out, byte| {
+                // Writing to a string does not fail.
+                let _ = write!(out, "{byte:02x}");
+                out
+            })
+    }
+
+    /// Path and name of a link that is good until `expires`, beginning with `/media/`. `name` is what the file is called
+    /// when it is saved; its last part alone counts to clients.
+    pub(crate) fn path(&self, file: FileId, name: &str, expires: Timestamp) -> String {
+        let expires_s = expires.as_millis().div_euclid(1_000);
+        let name = utf8_percent_encode(name, IN_A_NAME);
+        format!("/media/{expires_s}-{}/{file}/{name}", self.mac(expires_s, file))
+    }
+
+    /// True if the folder of a link says that the file may be read now.
+    pub(crate) fn covers(&self, folder: &str, file: FileId, now: Timestamp) -> bool {
+        use subtle::ConstantTimeEq as _;
+
+        let Some((expires, mac)) = folder.split_once('-') else {
+            return false;
+        };
+        let Ok(expires_s) = expires.parse::<i64>() else {
+            return false;
+        };
+        let same: bool = self.mac(expires_s, file).as_bytes().ct_eq(mac.as_bytes()).into();
+        same && now.as_millis().div_euclid(1_000) <= expires_s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ids::Seeded;
+
+    use super::*;
+
+    #[test]
+    fn a_link_is_good_for_its_file_until_its_time() {
+        let links = Links::new(&[3; 32]);
+        let ids = Seeded::new(1);
+        let at = |s: i64| Timestamp::from_millis(s * 1_000);
+        let (file, other) = (FileId::generate(&ids, at(0)), FileId::generate(&ids, at(0)));
+        let path = links.path(file, "live test/日.flv", at(100));
+        assert!(path.ends_with("/live%20test%2F%E6%97%A5.flv"), "{path}");
+        let folder = path.split('/').nth(2).unwrap();
+        assert!(links.covers(folder, file, at(100)));
+        assert!(!links.covers(folder, file, at(101)));
+        assert!(!links.covers(folder, other, at(100)));
+        assert!(!Links::new(&[4; 32]).covers(folder, file, at(100)));
+        let later = folder.replace("100-", "101-");
+        assert!(!links.covers(&later, file, at(100)));
+        for bad in ["", "100", "100-", "-", "x-y", "99999999999999999999-00"] {
+            assert!(!links.covers(bad, file, at(0)), "{bad}");
+        }
+    }
+}

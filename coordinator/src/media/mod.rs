@@ -1,0 +1,6 @@
+//! Finished files: links to them, what people say of them, where they lie, how they go.
+
+pub(crate) mod link;
+pub(crate) mod note;
+pub(crate) mod place;
+pub(crate) mod removal;

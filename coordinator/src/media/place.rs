@@ -1,0 +1,222 @@
+//! [`Place`]: where finished objects lie, as far as the coordinator touches them: to serve them, and to remove them.
+//!
+//! No path comes from a stranger: a key stands in the library, and what a stranger may add below it, the name of an HLS
+//! segment, is checked letter by letter. What is found must lie below the root even after symbolic links.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use shared::{objects::ObjectsUrl, recording::MediaFile, template::Format};
+use thiserror::Error;
+
+/// Most parts of what a stranger may add.
+const MAX_PARTS: usize = 4;
+/// Longest of them, bytes.
+const MAX_PART: usize = 128;
+
+/// Why an object is not to be had.
+#[derive(Debug, Error)]
+pub(crate) enum PlaceError {
+    /// There is none, or its name is not one.
+    #[error("there is no such object")]
+    NotFound,
+    /// This kind of place is not served by this version.
+    #[error("media in {0} is not served by this server yet")]
+    Unsupported(String),
+    /// The disk.
+    #[error("the object cannot be read")]
+    Io(#[source] io::Error),
+}
+
+/// Where finished objects lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    url: Option<ObjectsUrl>,
+}
+
+/// Letters, digits and `-_.`, not hidden, not the parent.
+fn is_plain(part: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !part.is_empty() && part.len() <= MAX_PART && !part.starts_with('.') && part.bytes().all(legal)
+}
+
+/// The key of what a stranger asks for within a file: of an HLS recording its playlist, under any name, or something
+/// beside it; of any other the file itself, under any name.
+fn key_within(file: &MediaFile, tail: &str) -> Option<String> {
+    let is_playlist = Path::new(tail).extension().is_some_and(|extension| extension == "m3u8");
+    if file.format != Format::Hls || is_playlist {
+        return Some(file.object_key.clone());
+    }
+    let parts: Vec<&str> = tail.split('/').collect();
+    if parts.len() > MAX_PARTS || !parts.iter().all(|part| is_plain(part)) {
+        return None;
+    }
+    let (folder, _) = file.object_key.rsplit_once('/')?;
+    Some(format!("{folder}/{tail}"))
+}
+
+/// Where a key lies below a folder; none for a key that would leave it.
+fn below(root: &Path, key: &str) -> Option<PathBuf> {
+    let legal = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    key.split('/').all(legal).then(|| root.join(key))
+}
+
+impl Place {
+    pub(crate) fn new(url: Option<ObjectsUrl>) -> Self {
+        Place { url }
+    }
+
+    fn root(&self) -> Result<&Path, PlaceError> {
+        match &self.url {
+            Some(ObjectsUrl::File(root)) => Ok(root),
+            Some(other) => Err(PlaceError::Unsupported(other.to_string())),
+            None => Err(PlaceError::NotFound),
+        }
+    }
+
+    /// The path of an object on this machine. Reads the disk.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub(crate) fn find(&self, file: &MediaFile, tail: &str) -> Result<PathBuf, PlaceError> {
+        let root = self.root()?;
+        let path = key_within(file, tail)
+            .and_then(|key| below(root, &key))
+            .ok_or(PlaceError::NotFound)?;
+        let real = |path: &Path| match path.canonicalize() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(PlaceError::NotFound)
+            }
+            other => other.map_err(PlaceError::Io),
+        };
+        let path = real(&path)?;
+        match path.starts_with(real(root)?) && path.is_file() {
+            true => Ok(path),
+            false => Err(PlaceError::NotFound),
+        }
+    }
+
+    /// Removes a file's objects; of an HLS recording the playlist with what lies beside it. Without effect when they are
+    /// gone. Writes to the disk.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub(crate) fn remove(&self, file: &MediaFile) -> Result<(), PlaceError> {
+        let path = below(self.root()?, &file.object_key).ok_or(PlaceError::NotFound)?;
+        let removed = match (file.format, path.parent()) {
+            (Format::Hls, Some(folder)) => std::fs::remove_dir_all(folder),
+            _ => std::fs::remove_file(path),
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(PlaceError::Io),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shared::{
+        ids::{FileId, RecordingId, Seeded, StreamKey},
+        lease::Epoch,
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    fn file(format: Format, key: &str) -> MediaFile {
+        let (ids, at) = (Seeded::new(1), Timestamp::from_millis(5));
+        MediaFile {
+            id: FileId::generate(&ids, at),
+            recording: RecordingId::generate(&ids, at),
+            stream: StreamKey::new("d", "a", "s").unwrap(),
+            format,
+            sequence: 0,
+            name: "n".to_owned(),
+            object_key: key.to_owned(),
+            size: 1,
+            duration_ms: 1,
+            start: at,
+            end: at,
+            checksum: String::new(),
+            video_units: 0,
+            audio_units: 0,
+            gaps: vec![],
+            epoch: Epoch::new(1),
+            committed: at,
+        }
+    }
+
+    #[test]
+    fn a_stranger_reaches_the_file_and_what_lies_beside_a_playlist_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("objects");
+        for name in [
+            "r/hls/index.m3u8",
+            "r/hls/000000.ts",
+            "r/hls/.hidden",
+            "r/secret.txt",
+            "r/a.flv",
+        ] {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        std::fs::write(dir.path().join("outside"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("outside"), root.join("r/hls/link.ts")).unwrap();
+        let place = Place::new(Some(ObjectsUrl::File(root.clone())));
+        let found = |file: &MediaFile, tail: &str| {
+            let path = place.find(file, tail).ok()?;
+            Some(std::fs::read_to_string(path).unwrap())
+        };
+        let hls = file(Format::Hls, "r/hls/index.m3u8");
+        assert_eq!(found(&hls, "any name.m3u8").as_deref(), Some("r/hls/index.m3u8"));
+        assert_eq!(found(&hls, "000000.ts").as_deref(), Some("r/hls/000000.ts"));
+        for tail in [
+            "",
+            ".",
+            "..",
+            "../secret.txt",
+            "..%2fsecret.txt",
+            "/etc/passwd",
+            "a//b",
+            ".hidden",
+            "link.ts",
+            "000001.ts",
+            "x/../000000.ts",
+            "\0",
+            "000000.ts/",
+            "000000.ts/x",
+        ] {
+            assert_eq!(found(&hls, tail), None, "{tail:?}");
+        }
+        let flv = file(Format::Flv, "r/a.flv");
+        assert_eq!(
+            found(&flv, "../../x").as_deref(),
+            Some("r/a.flv"),
+            "the name is for people"
+        );
+        for key in ["../outside", "r/../../outside", "/etc/passwd", "", "r", "r//a.flv"] {
+            assert_eq!(found(&file(Format::Flv, key), "x"), None, "{key}");
+        }
+        place.remove(&flv).unwrap();
+        place.remove(&flv).unwrap();
+        assert_eq!(found(&flv, "x"), None);
+        place.remove(&hls).unwrap();
+        assert!(!root.join("r/hls").exists() && root.join("r/secret.txt").exists());
+        assert!(dir.path().join("outside").exists());
+    }
+
+    proptest! {
+        #[test]
+        fn no_tail_leaves_the_folder(tail in "[a-z./\\\\%0]{0,30}") {
+            if let Some(key) = key_within(&file(Format::Hls, "r/hls/index.m3u8"), &tail) {
+                prop_assert!(key.starts_with("r/hls/"));
+                prop_assert!(!key.split('/').any(|part| part == ".." || part == "." || part.is_empty()));
+            }
+        }
+    }
+}

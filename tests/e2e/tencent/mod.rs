@@ -1,0 +1,33 @@
+//! The HTTP API, spoken to by Tencent's own SDKs and by hand.
+
+mod actions;
+mod by_hand;
+mod media;
+mod pushes;
+mod tasks;
+
+use anyhow::Result;
+use support::server::Server;
+use support::tencent::{Client, Key, Sdk};
+use tempfile::TempDir;
+
+use crate::{data, setup};
+
+const DOMAIN: &str = "push.example.com";
+
+/// A server that records nothing by itself, a key that may do everything, and the usual client.
+fn world() -> Result<(TempDir, Server, Key, Sdk)> {
+    let (folder, data) = data()?;
+    let server = setup(&data).start()?;
+    let key = Key::create(&server, &[])?;
+    let sdk = Sdk::start(Client::Python(&[]), server.http(), &key)?;
+    Ok((folder, server, key, sdk))
+}
+
+/// Seconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "tasks and links have times of day")]
+fn now() -> Result<u64> {
+    Ok(std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_secs())
+}
