@@ -20,6 +20,8 @@ pub(crate) struct About {
     pub(crate) rtmp_addr: String,
     /// Version of its program.
     pub(crate) version: String,
+    /// Names where its objects lie; see [`StitchRecord`](shared::store::StitchRecord).
+    pub(crate) storage: String,
 }
 
 /// What was counted for a publish.
@@ -146,14 +148,28 @@ impl Fleet {
     }
 
     /// Forgets lost workers that hold nothing.
-    pub(crate) fn forget(&mut self, holds_a_stream: impl Fn(WorkerId) -> bool) {
+    pub(crate) fn forget(&mut self, holds_something: impl Fn(WorkerId) -> bool) {
         self.workers
-            .retain(|id, presence| !presence.lost || holds_a_stream(*id));
+            .retain(|id, presence| !presence.lost || holds_something(*id));
     }
 
     /// True if the worker was heard from within the time-out.
     pub(crate) fn is_alive(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|presence| !presence.lost)
+    }
+
+    /// True if the worker has been silent for longer than `limit`, or is not known.
+    pub(crate) fn is_gone(&self, worker: WorkerId, limit: Duration, now: Monotonic) -> bool {
+        self.workers
+            .get(&worker)
+            .is_none_or(|presence| presence.lost && now.since(presence.heard) > limit)
+    }
+
+    /// Names where its objects lie; empty where it has not said so.
+    pub(crate) fn storage(&self, worker: WorkerId) -> &str {
+        self.workers
+            .get(&worker)
+            .map_or("", |presence| presence.about.storage.as_str())
     }
 
     /// True if what the worker pulls may stay there.

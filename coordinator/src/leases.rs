@@ -1,11 +1,14 @@
 //! [`Leases`]: which publish holds which stream. Pure: each decision gives the transaction that makes it durable.
 
+mod stale;
+mod stitched;
+
 use std::collections::BTreeMap;
 
 use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
-    recording::{Cause, Recording, RecordingState},
+    recording::{self, Cause, Recording, RecordingState},
     secret::Vault,
     store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
     task::Task,
@@ -14,9 +17,10 @@ use shared::{
 };
 
 use crate::{
-    catalog::{Catalog, Decision},
+    catalog::Catalog,
     doors::Doors,
     fleet::Fleet,
+    stitches::Stitches,
     tasks::{self, Tasks},
 };
 
@@ -39,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) started: Timestamp,
     /// The publisher is gone; what is left is to finish its recordings.
     pub(crate) adopted: bool,
+    /// Names where its objects lie; see [`StitchRecord`](shared::store::StitchRecord).
+    pub(crate) storage: String,
 }
 
 /// What the store has of a publish that is asked about again.
@@ -83,12 +89,13 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Leases {
     streams: BTreeMap<StreamKey, StreamRecord>,
     live: BTreeMap<PublishId, Live>,
+    stitches: Stitches,
     /// Publishes that lost their stream to another worker while theirs was away: they are told when it is back.
     evicted: BTreeMap<WorkerId, BTreeMap<PublishId, String>>,
 }
 
 impl Leases {
-    pub(crate) fn new(streams: Vec<StreamRecord>, live: Vec<Known>, mono: Monotonic) -> Self {
+    pub(crate) fn new(streams: Vec<StreamRecord>, live: Vec<Known>, stitches: Stitches, mono: Monotonic) -> Self {
         Leases {
             streams: streams
                 .into_iter()
@@ -108,6 +115,7 @@ impl Leases {
                     )
                 })
                 .collect(),
+            stitches,
             evicted: BTreeMap::new(),
         }
     }
@@ -206,9 +214,17 @@ impl Leases {
 
     /// A publish that was granted before and has ended since, at least as far as is known here.
     fn acquire_known(&mut self, cx: &Context<'_>, request: &Request, known: Known) -> Result<Decided, StoreError> {
-        let Known { mut record, recordings } = known;
+        let Known {
+            mut record,
+            mut recordings,
+        } = known;
         if record.worker != request.worker {
             return Ok(refused(RefusalKind::NotYours, not_yours(cx, record.worker)));
+        }
+        for held in &mut recordings {
+            held.stitch = self
+                .stitches
+                .of(held.id, record.epoch, |worker| !cx.fleet.is_alive(worker));
         }
         let grant = Grant {
             epoch: record.epoch,
@@ -231,6 +247,12 @@ impl Leases {
                 });
             }
         };
+        // What it fed may have gone on without it.
+        let stitched = |held: &&GrantedRecording| recording::is_stitched(&held.cause, &held.template);
+        let ids: Vec<RecordingId> = recordings.iter().filter(stitched).map(|held| held.id).collect();
+        if !ids.iter().all(|id| self.stitches.resumable(&record, *id)) {
+            return self.grant_new(cx, request.clone(), txn);
+        }
         record.ended = None;
         record.reason.clear();
         let epoch = self
@@ -238,7 +260,10 @@ impl Leases {
             .get(&record.stream)
             .map_or(record.epoch, |stream| stream.epoch)
             .max(record.epoch);
-        let txn = self.hold(record.stream.clone(), epoch, Some(record.id), cx.now, txn)?;
+        let mut txn = self.hold(record.stream.clone(), epoch, Some(record.id), cx.now, txn)?;
+        for id in ids {
+            (_, txn) = self.stitches.feed(id, &record, |_| false, txn)?;
+        }
         let txn = txn.put_json(keys::publish(record.id), &record)?;
         self.live.insert(
             record.id,
@@ -310,17 +335,12 @@ impl Leases {
             recordings: Vec::new(),
             revision: FIRST_REVISION,
             windows: BTreeMap::new(),
+            storage: request.storage,
         };
         let mut recordings = Vec::new();
         let decision = cx.catalog.decide(&record.stream);
-        if let Some(Decision { cause, template }) = decision.filter(|decision| !decision.template.is_no_record()) {
-            txn = record_as(
-                cx,
-                &mut record,
-                &mut recordings,
-                (cause, template, Window::default()),
-                txn,
-            )?;
+        if let Some(decision) = decision.filter(|decision| !decision.template.is_no_record()) {
+            txn = self.record_by_rule(cx, &mut record, &mut recordings, decision, txn)?;
         }
         let wanted = cx.tasks.wanted(&record.stream, record.started, cx.now);
         for (task, window) in wanted.into_iter().take(TASKS_AT_ONCE) {
@@ -328,7 +348,9 @@ impl Leases {
             txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
         }
         txn = txn.put_json(keys::publish(record.id), &record)?;
-        if !request.adopted {
+        if request.adopted {
+            txn = self.stitches.pause(record.id, ADOPTED, cx.now, txn)?;
+        } else {
             self.live.insert(
                 record.id,
                 Live {
@@ -473,6 +495,7 @@ impl Leases {
         };
         record.ended = Some(ended);
         record.reason = reason;
+        let txn = self.stitches.pause(publish, &record.reason, ended, txn)?;
         let mut txn = txn.put_json(keys::publish(publish), &record)?;
         if let Some(stream) = self
             .streams
@@ -534,42 +557,6 @@ impl Leases {
         forgotten
             .into_iter()
             .map(|id| Ok((id, self.end(id, reason.to_owned(), now, Txn::new())?)))
-            .collect()
-    }
-
-    /// Ends everything that a worker holds: it has been away for too long.
-    pub(crate) fn end_all_of(
-        &mut self,
-        worker: WorkerId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<Vec<Txn>, StoreError> {
-        let held: Vec<PublishId> = self
-            .live
-            .values()
-            .filter(|live| live.record.worker == worker)
-            .map(|live| live.record.id)
-            .collect();
-        held.into_iter()
-            .map(|id| self.end(id, reason.to_owned(), now, Txn::new()))
-            .collect()
-    }
-
-    /// Streams that were offline since before `until`: what is kept of them may go.
-    pub(crate) fn forget_streams(&mut self, until: Timestamp) -> Vec<Txn> {
-        let old: Vec<StreamKey> = self
-            .streams
-            .values()
-            .filter(|stream| stream.publish.is_none() && stream.changed < until)
-            .map(|stream| stream.stream.clone())
-            .collect();
-        old.iter().for_each(|stream| drop(self.streams.remove(stream)));
-        old.chunks(100)
-            .map(|chunk| {
-                chunk
-                    .iter()
-                    .fold(Txn::new(), |txn, stream| txn.delete(keys::stream(stream)))
-            })
             .collect()
     }
 }
@@ -661,6 +648,7 @@ pub(crate) fn granted_of(recording: Recording, window: Window) -> GrantedRecordi
         template: recording.template,
         state: recording.state,
         window,
+        stitch: None,
     }
 }
 

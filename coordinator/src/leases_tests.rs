@@ -71,6 +71,7 @@ impl World {
             client_addr: "127.0.0.1:5".to_owned(),
             started: self.now(),
             adopted: false,
+            storage: String::new(),
         }
     }
 
@@ -309,7 +310,7 @@ fn a_reload_from_the_store_knows_what_was_live() {
     let stream: StreamRecord =
         serde_json::from_slice(&world.kv.get(&keys::stream(&request.stream)).unwrap().value).unwrap();
     let known = world.known(request.publish).unwrap();
-    world.leases = Leases::new(vec![stream], vec![known], world.mono());
+    world.leases = Leases::new(vec![stream], vec![known], Stitches::default(), world.mono());
     assert_eq!(world.grant(&request), grant);
 }
 
@@ -405,3 +406,6 @@ fn an_evicted_publish_frees_its_stream_and_its_worker_is_told_once() {
     world.second += 60;
     world.grant(&next);
 }
+
+#[path = "stitches_tests.rs"]
+mod stitches;

@@ -37,6 +37,7 @@ mod push_key;
 pub mod scaler;
 mod secrets;
 mod start;
+mod stitches;
 mod tasks;
 
 pub use secrets::SecretsError;

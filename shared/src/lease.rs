@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    ids::{PublishId, RecordingId},
+    ids::{PublishId, RecordingId, StreamKey},
     recording::{Cause, RecordingState},
     template::TemplateSpec,
     time::Timestamp,
@@ -132,6 +132,38 @@ pub struct GrantedRecording {
     /// Which part of the publish it is of.
     #[serde(default)]
     pub window: Window,
+    /// It goes on with the stream's next publish: its HLS pauses with this one's end. None: it ends with it.
+    #[serde(default)]
+    pub stitch: Option<Stitch>,
+}
+
+/// What a recording that goes on across publishes has behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stitch {
+    /// Epochs of the publishes before this one, the latest first; empty: this is the first.
+    pub before: Vec<Epoch>,
+    /// The worker of the latest of them is not heard from: what it has stored by now is all that will be.
+    pub lost: bool,
+}
+
+/// A recording whose stream did not come back, to be finished by whoever is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishJob {
+    /// Which.
+    pub recording: RecordingId,
+    /// Of which stream.
+    pub stream: StreamKey,
+    /// Ownership to finish it under.
+    pub epoch: Epoch,
+    /// Epochs of its publishes, the latest first.
+    pub before: Vec<Epoch>,
+    /// Its settings.
+    pub template: TemplateSpec,
+    /// Why its last publish ended, in words.
+    pub reason: String,
+    /// Something of it lies with a worker that is not heard from.
+    pub lost: bool,
 }
 
 /// The set of recordings of a live publish, as it is from now on.

@@ -88,6 +88,18 @@ pub struct Gap {
     pub units: u64,
 }
 
+/// Most gaps that a recording lists; further ones are in its files' records.
+const MAX_GAPS: usize = 1_024;
+
+/// Adds gaps that are not in the list yet.
+pub fn join_gaps(gaps: &mut Vec<Gap>, more: &[Gap]) {
+    for gap in more {
+        if gaps.len() < MAX_GAPS && !gaps.contains(gap) {
+            gaps.push(gap.clone());
+        }
+    }
+}
+
 /// A durable result: one stream's media under one cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recording {
@@ -119,6 +131,20 @@ pub struct Recording {
     pub gaps: Vec<Gap>,
 }
 
+impl Recording {
+    /// True if it goes on with the stream's next publish. A task's recording is of one publish.
+    #[must_use]
+    pub fn is_stitched(&self) -> bool {
+        is_stitched(&self.cause, &self.template)
+    }
+}
+
+/// True for a recording that goes on with the stream's next publish: HLS with a time to wait for it, and not a task's.
+#[must_use]
+pub fn is_stitched(cause: &Cause, template: &TemplateSpec) -> bool {
+    template.flow_continue_s() > 0 && !matches!(cause, Cause::Task(_))
+}
+
 /// A finished media file. An HLS recording is one file: its playlist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaFile {
@@ -130,7 +156,7 @@ pub struct MediaFile {
     pub stream: StreamKey,
     /// Its format.
     pub format: Format,
-    /// Place among the recording's files of this format, from 0.
+    /// Place among the files of this format of one publish, from 0.
     pub sequence: u32,
     /// Name from the template's pattern with its extension: an attribute, not a path.
     pub name: String,
@@ -169,15 +195,15 @@ pub struct RecordingDocument {
     pub schema: String,
     /// The recording.
     pub recording: Recording,
-    /// Its files, by format and sequence.
+    /// Its files, by format, publish and sequence.
     pub files: Vec<MediaFile>,
 }
 
 impl RecordingDocument {
-    /// Puts a recording and its files together; sorts the files by format and sequence.
+    /// Puts a recording and its files together; sorts the files by format, publish and sequence.
     #[must_use]
     pub fn new(recording: Recording, mut files: Vec<MediaFile>) -> Self {
-        files.sort_by_key(|file| (file.format, file.sequence));
+        files.sort_by_key(|file| (file.format, file.epoch, file.sequence));
         RecordingDocument {
             schema: DOCUMENT_SCHEMA.to_owned(),
             recording,

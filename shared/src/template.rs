@@ -386,6 +386,12 @@ impl TemplateSpec {
         self.formats.is_empty()
     }
 
+    /// How long a recording waits for its stream to come back, seconds; 0: it does not.
+    #[must_use]
+    pub fn flow_continue_s(&self) -> u32 {
+        self.formats.get(&Format::Hls).map_or(0, |hls| hls.flow_continue_s)
+    }
+
     /// Checks every range.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
+mod finish;
 mod task;
 
 use prost::Message as _;
@@ -10,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     ids::{FileId, PublishId, StreamKey},
-    lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
+    lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     pull::{Pull, PullState, PullStatus},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
@@ -421,6 +422,10 @@ impl From<&GrantedRecording> for v1::GrantedRecording {
             from_ms: from.map_or(0, Timestamp::as_millis),
             until_ms: until.map_or(0, Timestamp::as_millis),
             cancelled,
+            stitch: recording.stitch.as_ref().map(|stitch| v1::Stitch {
+                before_epochs: stitch.before.iter().map(|epoch| epoch.get()).collect(),
+                lost: stitch.lost,
+            }),
         }
     }
 }
@@ -438,6 +443,10 @@ impl TryFrom<v1::GrantedRecording> for GrantedRecording {
                 until: moment(recording.until_ms),
                 cancelled: recording.cancelled,
             },
+            stitch: recording.stitch.map(|stitch| Stitch {
+                before: stitch.before_epochs.into_iter().map(Epoch::new).collect(),
+                lost: stitch.lost,
+            }),
         })
     }
 }
@@ -613,6 +622,10 @@ mod tests {
                 until: None,
                 cancelled: true,
             },
+            stitch: Some(Stitch {
+                before: vec![Epoch::new(4), Epoch::new(2)],
+                lost: true,
+            }),
         };
         let grant = Grant {
             epoch: Epoch::new(3),

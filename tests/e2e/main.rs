@@ -11,6 +11,7 @@ mod publishers;
 mod pulls;
 mod rules;
 mod shutdown;
+mod stitching;
 mod storage;
 mod takeover;
 mod tasks;

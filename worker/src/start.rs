@@ -1,6 +1,6 @@
 //! Starts a worker and ends it: [`start`] and [`Running`]. The worker's own actor, which owns its streams, is here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use jiff::tz::TimeZone;
 use journal::{GroupSync, Progress, Publish};
 use shared::auth::{Caller, Tokens, tls};
 use shared::config::WorkerConfig;
-use shared::ids::{IdGen, PublishId, StreamKey, WorkerId};
-use shared::lease::{Epoch, RecordingSet};
+use shared::ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId};
+use shared::lease::{Epoch, FinishJob, RecordingSet};
 use shared::objects::{Bucket, ObjectsUrl};
 use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +30,7 @@ use crate::record::pool::Pool;
 use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
+use crate::stream::finish::Finisher;
 use crate::upload::abandoned::Abandoned;
 use crate::upload::{Limits, Local, Objects, Remote};
 use shared::telemetry::WorkerMetrics;
@@ -203,6 +204,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         id: worker_id(&config, &deps)?,
         name: name(&config),
         rtmp: address.to_string(),
+        storage: storage(&config),
     };
     let worker_id = identity.id;
     let agent = Agent::new(&config.coordinator, caller, identity)
@@ -241,6 +243,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         draining: Vec::new(),
         drained: false,
         adopted,
+        finishing: BTreeSet::new(),
         inbox: Some(inbox),
         agent: Some(agent),
     }
@@ -273,6 +276,16 @@ fn open_objects(config: &WorkerConfig, metrics: &WorkerMetrics) -> Result<(Objec
     };
     let local = Local::open(&root).map_err(directory("objects directory", &root))?;
     Ok((Objects::Local(local), Some(root)))
+}
+
+/// Names where objects lie, for other workers to know whether they read the same. A directory is this machine's alone.
+fn storage(config: &WorkerConfig) -> String {
+    match &config.objects.url {
+        Some(url @ ObjectsUrl::S3 { .. }) => {
+            format!("{url} {}", config.objects.endpoint.as_deref().unwrap_or_default())
+        }
+        _ => String::new(),
+    }
 }
 
 /// How long a write may wait for its sync, so that what arrived is durable within `promised`: before the write it lay in the socket
@@ -335,6 +348,8 @@ pub(crate) struct WorkerActor {
     draining: Vec<oneshot::Sender<()>>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
+    /// Recordings that are being finished.
+    finishing: BTreeSet<(RecordingId, Epoch)>,
     inbox: Option<mpsc::Receiver<Event>>,
     agent: Option<Agent>,
 }
@@ -455,6 +470,25 @@ impl WorkerActor {
         }
     }
 
+    /// Finishes a recording, unless that is being done.
+    fn finish(&mut self, job: FinishJob, ctx: &mut Context<Self>) {
+        let key = (job.recording, job.epoch);
+        if !self.finishing.insert(key) {
+            return;
+        }
+        let finisher = Finisher {
+            agent: self.common.agent.clone(),
+            objects: self.common.objects.clone(),
+            sync: Arc::clone(&self.common.sync),
+            clock: Arc::clone(&self.common.clock),
+            zone: self.zone.clone(),
+        };
+        let finished = async move { finisher.run(job).await };
+        ctx.spawn(finished.into_actor(self).map(move |(), actor, _| {
+            actor.finishing.remove(&key);
+        }));
+    }
+
     fn settle(&mut self) {
         if self.drained && self.streams.is_empty() {
             for waiting in self.draining.drain(..) {
@@ -530,7 +564,7 @@ impl StreamHandler<Event> for WorkerActor {
 }
 
 impl StreamHandler<Directive> for WorkerActor {
-    fn handle(&mut self, directive: Directive, _: &mut Self::Context) {
+    fn handle(&mut self, directive: Directive, ctx: &mut Self::Context) {
         match directive {
             Directive::DropStream { publish, reason } => {
                 info!(%publish, reason, "the coordinator ends a publish");
@@ -540,6 +574,7 @@ impl StreamHandler<Directive> for WorkerActor {
                     reason,
                 });
             }
+            Directive::Finish(jobs) => jobs.into_iter().for_each(|job| self.finish(job, ctx)),
             Directive::SetPulls { revision, pulls } => self.puller().set(revision, pulls),
             Directive::SetRecordings(RecordingSet { publish, grant }) => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.

@@ -9,7 +9,7 @@ use actix::{
 use shared::{
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, PullId, StreamKey, WorkerId},
-    lease::{Epoch, LeaseOutcome, RecordingSet, RefusalKind},
+    lease::{Epoch, FinishJob, LeaseOutcome, RecordingSet, RefusalKind},
     pull::PullStatus,
     recording::Recording,
     secret::Vault,
@@ -29,6 +29,7 @@ use crate::{
     leases::{self, Known, Leases, Request},
     media::{place::Place, removal},
     pulls::{Load, PullError, PullSet, Pulls},
+    stitches::Stitches,
     tasks::Tasks,
 };
 
@@ -58,6 +59,8 @@ pub(crate) enum Down {
     Pulls(PullSet),
     /// What a live publish is to record from now on.
     Set(RecordingSet),
+    /// Recordings to finish, all of them.
+    Finish(Vec<FinishJob>),
 }
 
 /// What is decided upon. Loaded from the store; the store is written by nobody else.
@@ -80,6 +83,7 @@ impl State {
             repo.all(keys::BANS).await?,
         );
         let streams: Vec<StreamRecord> = repo.all(keys::STREAMS).await?;
+        let stitches = Stitches::new(repo.all(keys::STITCHES).await?);
         let mut live = Vec::new();
         let mut fleet = Fleet::new(config.worker_timeout);
         let mono = clock.monotonic();
@@ -89,13 +93,21 @@ impl State {
                 live.push(known);
             }
         }
+        for record in &mut live {
+            for held in &mut record.recordings {
+                held.stitch = stitches.of(held.id, record.record.epoch, |_| false);
+            }
+        }
+        for worker in stitches.workers() {
+            fleet.expect(worker, mono);
+        }
         let pulls = Pulls::new(config.max_pulls, repo.all(keys::PULLS).await?);
         for worker in pulls.workers() {
             fleet.expect(worker, mono);
         }
         Ok(State {
             catalog,
-            leases: Leases::new(streams, live, mono),
+            leases: Leases::new(streams, live, stitches, mono),
             fleet,
             pulls,
             tasks: Tasks::new(
@@ -195,8 +207,10 @@ impl CoordinatorActor {
             self.submit_all(Ok(vec![txn]));
         }
         self.place_pulls();
-        let leases = &self.state.leases;
-        self.state.fleet.forget(|worker| leases.holds_a_stream(worker));
+        let leases = &mut self.state.leases;
+        let kept = leases.stitches().workers();
+        let holds = |worker| leases.holds_a_stream(worker) || kept.contains(&worker);
+        self.state.fleet.forget(holds);
         self.tools
             .metrics
             .workers
@@ -299,6 +313,7 @@ impl Actor for CoordinatorActor {
         ctx.run_interval(every, |actor, ctx| {
             actor.tick();
             actor.look_at_tasks(ctx);
+            actor.finish_due(ctx);
         });
         ctx.run_interval(SWEEP_EVERY, |actor, _| actor.sweep());
     }
@@ -441,11 +456,12 @@ impl Handler<Acquire> for CoordinatorActor {
         // A worker that asks before its session stands gets the whole time-out to open one.
         let decided = self.state.leases.acquire(&cx, request, known);
         self.state.fleet.expect(worker, self.tools.clock.monotonic());
-        let metrics = self.tools.metrics.clone();
+        let (metrics, repo) = (self.tools.metrics.clone(), self.tools.repo.clone());
         let decided = decided.map(|decided| (decided.outcome, self.committer.submit(decided.txn)));
         Box::pin(async move {
             let (outcome, durable) = decided?;
             durable.await?;
+            super::stitches::pass_on(&repo, &outcome, publish, worker).await?;
             match &outcome {
                 LeaseOutcome::Granted(grant) => {
                     metrics.leases_granted.inc();
@@ -581,6 +597,7 @@ impl Handler<Beat> for CoordinatorActor {
         for set in self.state.leases.behind(worker, &applied) {
             self.tell(worker, Down::Set(set));
         }
+        self.tell_finishes(worker);
         if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
             self.tell(worker, Down::Pulls(set));
         }

@@ -3,5 +3,6 @@
 pub(crate) mod committer;
 pub(crate) mod coordinator;
 pub(crate) mod marker;
+pub(crate) mod stitches;
 pub(crate) mod supervisor;
 pub(crate) mod tasks;

@@ -246,6 +246,7 @@ impl Handler<Ended> for CoordinatorActor {
 
     fn handle(&mut self, ended: Ended, ctx: &mut Context<Self>) {
         self.state.leases.ended(ended.recording, ended.state);
+        self.forget_stitch(ended.recording);
         if let Some(task) = ended.task {
             self.state.tasks.hint(task, self.tools.clock.monotonic());
             self.look_at_tasks(ctx);

@@ -146,6 +146,7 @@ impl World {
             client_addr: "127.0.0.1:9".into(),
             started_ms: self.now().as_millis(),
             adopted: false,
+            storage: String::new(),
         }
     }
 
@@ -177,6 +178,7 @@ impl World {
             name: "w".into(),
             rtmp_addr: "127.0.0.1:1".into(),
             version: "1".into(),
+            storage: String::new(),
         };
         up.send(v1::WorkerUp {
             message: Some(v1::worker_up::Message::Hello(hello)),

@@ -15,6 +15,7 @@
 //! | `v1/publish/ID` | [`PublishRecord`](super::PublishRecord): what was granted to a publish |
 //! | `v1/recording/ID` | [`Recording`](crate::recording::Recording) |
 //! | `v1/stream-recording/PATH/ID` | nothing: an index |
+//! | `v1/stitch/ID` | [`StitchRecord`](super::StitchRecord): how a recording that goes on across publishes stands, until it has ended |
 //! | `v1/task/ID` | [`Task`] |
 //! | `v1/open-task/ID` | the same, until it has ended: what a coordinator reads when it takes over |
 //! | `v1/stream-task/PATH/ID` | nothing: an index |
@@ -29,7 +30,7 @@
 //! | `v1/vault` | fingerprint of the key that secrets are sealed with |
 //! | `v1/removal/ID` | a file whose record is gone and whose objects are being removed |
 //! | `v1/media-note/ID` | name, description and tags that people gave a file |
-//! | `v1/recording-file/ID/FORMAT/SEQUENCE/ID` | the file's size, bytes, as a number: an index |
+//! | `v1/recording-file/ID/FORMAT/EPOCH-SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
     ids::{FileId, PublishId, PullId, RecordingId, StreamKey, TaskId, TemplateId, safe_path_component},
@@ -57,6 +58,8 @@ pub const STREAMS: &str = "v1/stream/";
 pub const PUBLISHES: &str = "v1/publish/";
 /// All recordings, by the time of their making.
 pub const RECORDINGS: &str = "v1/recording/";
+/// All recordings that go on across publishes and have not ended.
+pub const STITCHES: &str = "v1/stitch/";
 /// All tasks, by the time of their making.
 pub const TASKS: &str = "v1/task/";
 /// All tasks that have not ended.
@@ -135,6 +138,12 @@ pub fn publish(id: PublishId) -> String {
 #[must_use]
 pub fn recording(id: RecordingId) -> String {
     format!("{RECORDINGS}{id}")
+}
+
+/// How a recording that goes on across publishes stands.
+#[must_use]
+pub fn stitch(id: RecordingId) -> String {
+    format!("{STITCHES}{id}")
 }
 
 /// A stream's recordings, by the time of their making.
@@ -242,7 +251,7 @@ pub fn file_by_time(file: &MediaFile) -> String {
     format!("{}/{}", file_time(file.committed), file.id)
 }
 
-/// A recording's files, by format and sequence.
+/// A recording's files, by format, publish and sequence.
 #[must_use]
 pub fn recording_files(id: RecordingId) -> String {
     format!("v1/recording-file/{id}/")
@@ -252,9 +261,10 @@ pub fn recording_files(id: RecordingId) -> String {
 #[must_use]
 pub fn recording_file(file: &MediaFile) -> String {
     format!(
-        "{}{}/{:09}/{}",
+        "{}{}/{:09}-{:09}/{}",
         recording_files(file.recording),
         file.format,
+        file.epoch.get(),
         file.sequence,
         file.id
     )

@@ -21,6 +21,7 @@ mod kv;
 mod model;
 mod open;
 mod repo;
+mod stitch;
 mod tasks;
 #[cfg(any(test, feature = "test-support"))]
 mod unreliable;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::stitch::{NextOwner, StitchRecord};
 pub(crate) use self::url::mask;
 pub use self::{
     embedded::Embedded,

@@ -65,6 +65,9 @@ pub struct PublishRecord {
     /// Those recordings' parts of the publish, where they are not the whole.
     #[serde(default)]
     pub windows: BTreeMap<RecordingId, Window>,
+    /// Names where its worker's objects lie; see [`StitchRecord`](super::StitchRecord).
+    #[serde(default)]
+    pub storage: String,
 }
 
 /// A page of a list: how many, and from where.
@@ -412,7 +415,11 @@ impl Repo {
                 .get::<Recording>(&key)
                 .await?
                 .ok_or(CommitError::NoRecording(token.recording))?;
-            token.check(recording.epoch)?;
+            // Of a recording that goes on across publishes, each owner's own files are its to enter, however late. Its one playlist is not.
+            let own = file.format != Format::Hls && recording.is_stitched() && token.epoch < recording.epoch;
+            if !own {
+                token.check(recording.epoch)?;
+            }
             if self.store.get(&keys::file(file.id)).await?.is_some() {
                 return Ok(());
             }
@@ -456,11 +463,14 @@ impl Repo {
                 .get::<Recording>(&key)
                 .await?
                 .ok_or(CommitError::NoRecording(token.recording))?;
-            token.check(recording.epoch)?;
+            let paused = recording.is_stitched() && update.state == RecordingState::Interrupted;
+            if !(paused && token.epoch < recording.epoch) {
+                token.check(recording.epoch)?;
+            }
             if recording.state.is_terminal() {
                 let state = recording.state;
-                // A late word that it runs says nothing new.
-                return if state == update.state || !update.state.is_terminal() {
+                // A late word that it runs says nothing new; one that a publish of it is complete came too late.
+                return if state == update.state || !(update.state.is_terminal() || paused) {
                     Ok(())
                 } else {
                     Err(CommitError::Final {
@@ -494,10 +504,16 @@ impl Repo {
                 }
             }
             let before = recording.clone();
-            recording.state = update.state;
-            recording.reason.clone_from(&update.reason);
-            recording.ended = update.ended;
-            recording.gaps.clone_from(&update.gaps);
+            // Of an earlier publish only its gaps are news.
+            if token.epoch == recording.epoch {
+                recording.state = update.state;
+                recording.reason.clone_from(&update.reason);
+                recording.ended = update.ended;
+            }
+            match paused {
+                true => crate::recording::join_gaps(&mut recording.gaps, &update.gaps),
+                false => recording.gaps.clone_from(&update.gaps),
+            }
             if recording == before {
                 return Ok(());
             }

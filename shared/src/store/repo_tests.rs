@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     ids::{IdGen as _, Seeded},
     recording::tests::sample,
-    store::Model,
+    store::{Model, NextOwner},
     time::Manual,
 };
 
@@ -225,4 +225,86 @@ async fn files_of_a_recording_come_by_format_and_sequence() {
     let (newest_first, _) = repo.files(&FileFilter::default(), &Page::default()).await.unwrap();
     let order: Vec<_> = newest_first.iter().map(|file| file.committed.as_millis()).collect();
     assert_eq!(order, [4_000, 3_000, 2_000, 1_000]);
+}
+
+/// A recording that goes on across publishes, at epoch 2 after two of them.
+async fn stitched(repo: &Repo) -> (Recording, MediaFile) {
+    let (mut recording, file) = sample(&Seeded::new(1));
+    recording.state = RecordingState::Recording;
+    recording.gaps.clear();
+    let hls = recording.template.formats.get_mut(&Format::Hls).unwrap();
+    hls.flow_continue_s = 30;
+    put(repo, &recording).await;
+    let next = NextOwner {
+        epoch: Epoch::new(2),
+        worker: recording.worker,
+        publish: Some(PublishId::generate(&Seeded::new(5), recording.started)),
+    };
+    for _ in 0..2 {
+        assert!(
+            repo.pass_on(recording.id, next).await.unwrap(),
+            "repeating changes nothing"
+        );
+    }
+    let recording = repo.recording(recording.id).await.unwrap().unwrap();
+    assert_eq!((recording.epoch, recording.publishes.len()), (Epoch::new(2), 2));
+    (recording, file)
+}
+
+#[tokio::test]
+async fn earlier_owners_of_a_stitched_recording_enter_their_own_files_but_not_its_playlist() {
+    let repo = repo();
+    let (recording, file) = stitched(&repo).await;
+    let token = |epoch| FencingToken {
+        recording: recording.id,
+        epoch: Epoch::new(epoch),
+    };
+    let now = Timestamp::from_millis(77);
+    repo.commit_file(token(1), file.clone(), now).await.unwrap();
+    assert_eq!(repo.file(file.id).await.unwrap().unwrap().epoch, Epoch::new(1));
+    let playlist = MediaFile {
+        id: FileId::from_uuid(Seeded::new(9).uuid(now)),
+        format: Format::Hls,
+        ..file.clone()
+    };
+    let refused = repo.commit_file(token(1), playlist.clone(), now).await;
+    assert!(matches!(refused, Err(CommitError::Fenced(_))), "{refused:?}");
+    let later = repo.commit_file(token(3), file.clone(), now).await;
+    assert!(matches!(later, Err(CommitError::Fenced(_))), "never granted: {later:?}");
+    repo.commit_file(token(2), playlist, now).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_publish_says_that_it_is_complete_however_late_but_not_after_the_end() {
+    let repo = repo();
+    let (recording, _) = stitched(&repo).await;
+    let token = |epoch| FencingToken {
+        recording: recording.id,
+        epoch: Epoch::new(epoch),
+    };
+    let paused = |reason: &str| RecordingUpdate {
+        ended: None,
+        gaps: vec![Gap {
+            reason: reason.to_owned(),
+            from_ms: 0,
+            to_ms: 0,
+            units: 0,
+        }],
+        ..update(RecordingState::Interrupted, None)
+    };
+    repo.commit_recording(token(1), &paused("a")).await.unwrap();
+    let state = async || repo.recording(recording.id).await.unwrap().unwrap();
+    assert_eq!(state().await.state, RecordingState::Recording, "the second goes on");
+    let old = repo
+        .commit_recording(token(1), &update(RecordingState::Finished, None))
+        .await;
+    assert!(matches!(old, Err(CommitError::Fenced(_))), "{old:?}");
+    repo.commit_recording(token(2), &paused("b")).await.unwrap();
+    assert_eq!(state().await.state, RecordingState::Interrupted);
+    assert_eq!(state().await.gaps.len(), 2, "gaps of both");
+    repo.commit_recording(token(2), &update(RecordingState::Finished, None))
+        .await
+        .unwrap();
+    let late = repo.commit_recording(token(1), &paused("c")).await;
+    assert!(matches!(late, Err(CommitError::Final { .. })), "{late:?}");
 }

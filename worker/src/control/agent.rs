@@ -14,7 +14,7 @@ use proto::v1::{
 };
 use shared::auth::Caller;
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
-use shared::lease::{Epoch, LeaseOutcome, RecordingSet};
+use shared::lease::{Epoch, FinishJob, LeaseOutcome, RecordingSet};
 use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
@@ -59,6 +59,8 @@ pub(crate) enum Directive {
     },
     /// What a live publish is to record from now on.
     SetRecordings(RecordingSet),
+    /// Recordings to finish, all of them.
+    Finish(Vec<FinishJob>),
     /// What to fetch from origins, all of it.
     SetPulls {
         revision: u64,
@@ -72,6 +74,8 @@ pub(crate) struct Identity {
     pub(crate) id: WorkerId,
     pub(crate) name: String,
     pub(crate) rtmp: String,
+    /// Names where its objects lie; empty: where no other worker reads.
+    pub(crate) storage: String,
 }
 
 /// A handle that can be cloned; all clones share their connections, and ask the same coordinator until it fails.
@@ -126,6 +130,7 @@ impl Agent {
             client_addr: ask.client,
             started_ms: ask.started_ms,
             adopted: ask.adopted,
+            storage: self.identity.storage.clone(),
         };
         let mut wait = FIRST_WAIT;
         loop {
@@ -230,6 +235,7 @@ impl Agent {
             name: self.identity.name.clone(),
             rtmp_addr: self.identity.rtmp.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            storage: self.identity.storage.clone(),
         };
         let gone = |_| Status::unavailable("session closed");
         up.send(WorkerUp {
@@ -263,6 +269,10 @@ impl Agent {
                         }
                         Err(error) => warn!(%error, "the coordinator sent a set of recordings that cannot be read"),
                     },
+                    Some(coordinator_down::Message::FinishRecordings(jobs)) => {
+                        let directive = Directive::Finish(legible(jobs.recordings));
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                    }
                     Some(coordinator_down::Message::SetPulls(set)) => {
                         let directive = Directive::SetPulls { revision: set.revision, pulls: readable(set.pulls) };
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
@@ -326,6 +336,17 @@ fn readable(pulls: Vec<proto::v1::Pull>) -> Vec<Pull> {
             .ok()
     };
     pulls.into_iter().filter_map(read).collect()
+}
+
+/// The recordings to finish that can be read.
+fn legible(jobs: Vec<proto::v1::FinishRecording>) -> Vec<FinishJob> {
+    let read = |job: proto::v1::FinishRecording| {
+        let id = job.recording_id.clone();
+        FinishJob::try_from(job)
+            .inspect_err(|error| warn!(recording = id, %error, "a recording cannot be finished"))
+            .ok()
+    };
+    jobs.into_iter().filter_map(read).collect()
 }
 
 fn pull_status((id, status): (&PullId, &PullStatus)) -> proto::v1::PullStatus {

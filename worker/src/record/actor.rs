@@ -158,14 +158,14 @@ impl RecorderActor {
                 self.busy = false;
                 self.failures = 0;
                 self.recorder = Some(recorder);
-                let done = stepped.done;
+                let (done, waits) = (stepped.done, stepped.waits);
                 self.report(Report::Stepped {
                     setting: Arc::clone(&self.parts.setting),
                     stepped,
                 });
                 if done {
                     ctx.stop();
-                } else if self.ending || after_storing {
+                } else if !waits && (self.ending || after_storing) {
                     self.look(ctx);
                 }
             }

@@ -13,16 +13,25 @@ use journal::{Entry, GroupSync, Position, Reader};
 use media::access_unit::{AccessUnit, Codec, Track, UnitInfo, UnitKind};
 use media::segmenter::Segmenter;
 use media::{hls, ts};
+use shared::lease::Epoch;
+use shared::recording::{Gap, join_gaps};
 
 use super::body::{body_of, data_of};
+use super::index::{self, Index, Totals};
 use super::keeper::Keeper;
 use super::pool::Scratch;
 use super::state::{Config, Counts, HlsState, State};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
 use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
 
+/// The name of a gap: the stream was away, and what the publisher did not send nobody knows.
+const INTERRUPTED: &str = "interrupted";
+/// The name of a gap: an earlier publish's worker was not heard from, and what it had not stored by then is not in the list.
+const LOST: &str = "worker_lost";
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
+/// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
+const LOOKS: u32 = 300;
 
 #[derive(Debug)]
 pub(crate) struct HlsRecorder {
@@ -35,6 +44,8 @@ pub(crate) struct HlsRecorder {
     pending: Option<Pending>,
     /// The state came from the disk: what a crash left in object storage is looked for first.
     tidy: bool,
+    /// How often an earlier publish was found not to have paused.
+    looks: u32,
 }
 
 /// What is true once something is stored.
@@ -46,6 +57,21 @@ enum Pending {
     Segment(Box<State>, String),
     /// The recording is whole.
     Finished(Box<FinishedFile>),
+    /// The publish's part of it is, and its index says so.
+    Paused,
+    /// What earlier publishes left is read.
+    TakenOver,
+}
+
+/// What comes after a playlist's last segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// More.
+    Open,
+    /// Nothing under this epoch.
+    Paused,
+    /// Nothing.
+    Whole,
 }
 
 /// Where the segment goes that is being rendered.
@@ -82,6 +108,7 @@ impl HlsRecorder {
             store: None,
             pending: None,
             tidy,
+            looks: 0,
         };
         let kept = recorder.hls().index_len;
         recorder.lines(|file| file.set_len(kept))?;
@@ -118,6 +145,11 @@ impl HlsRecorder {
             };
             return Ok(self.wait(stepped, tidy, Pending::Nothing));
         }
+        if !self.state.done
+            && let Some(waiting) = self.take_over()?
+        {
+            return Ok(waiting);
+        }
         if !self.state.done {
             let stored = self.state.next_sequence;
             let mut reader = Reader::open(
@@ -132,7 +164,22 @@ impl HlsRecorder {
             if let Some((store, pending)) = self.store.take() {
                 return Ok(self.wait(stepped, store, pending));
             }
-            if reach.last && self.state.next_sequence > 0 {
+            if reach.last && self.setting.stitch.is_some() {
+                let playlist = self.playlist(self.hls(), "", End::Paused)?;
+                match &self.objects {
+                    Objects::Local(local) => {
+                        self.put_playlist(local, &playlist)?;
+                        let stage = self.stage_name();
+                        local.unstage(&stage).map_err(RecordError::store(stage))?;
+                    }
+                    Objects::Remote(_) => {
+                        let store = Store::Objects(vec![self.playlist_object(playlist)]);
+                        return Ok(self.wait(stepped, store, Pending::Paused));
+                    }
+                }
+                // They are in the index.
+                self.state.gaps.clear();
+            } else if reach.last && self.state.next_sequence > 0 {
                 let (file, playlist) = self.finish()?;
                 match &self.objects {
                     Objects::Local(local) => self.put_playlist(local, &playlist)?,
@@ -146,7 +193,7 @@ impl HlsRecorder {
             } else if self.state.next_sequence > stored
                 && let Objects::Local(local) = &self.objects
             {
-                self.put_playlist(local, &self.playlist(self.hls(), "", false)?)?;
+                self.put_playlist(local, &self.playlist(self.hls(), "", End::Open)?)?;
             }
             self.state.done = reach.last;
         }
@@ -166,9 +213,15 @@ impl HlsRecorder {
     }
 
     /// Goes on after what the last step gave back is stored.
-    pub(super) fn stored(&mut self, _: Stored) -> Result<Stepped, RecordError> {
+    pub(super) fn stored(&mut self, stored: Stored) -> Result<Stepped, RecordError> {
         let mut stepped = Stepped::default();
         match self.pending.take() {
+            Some(Pending::TakenOver) => {
+                if let Stored::Fetched(found) = stored {
+                    stepped.waits = !self.taken_over(found)?;
+                }
+            }
+            Some(Pending::Paused) => self.state.done = true,
             Some(Pending::Segment(state, line)) => self.enter(*state, &line)?,
             Some(Pending::Finished(file)) => {
                 self.setting.note(&file)?;
@@ -183,6 +236,82 @@ impl HlsRecorder {
         }
         stepped.retired = self.keeper.save(&self.state)?;
         Ok(stepped)
+    }
+
+    /// Reads what earlier publishes left, where that is still to be done; gives the step's end if this has to wait.
+    fn take_over(&mut self) -> Result<Option<Stepped>, RecordError> {
+        let Some(stitch) = &self.setting.stitch else {
+            return Ok(None);
+        };
+        if stitch.behind.before.is_empty() || self.hls().before.is_some() {
+            return Ok(None);
+        }
+        let key = |epoch: &Epoch| index::key(&stitch.root, *epoch);
+        let keys: Vec<String> = stitch.behind.before.iter().map(key).collect();
+        let Objects::Local(local) = &self.objects else {
+            let fetch = Store::Fetch { keys };
+            return Ok(Some(self.wait(Stepped::default(), fetch, Pending::TakenOver)));
+        };
+        let found = local.first(&keys).map_err(RecordError::store("an earlier index"))?;
+        let found = found.map(|(which, bytes)| (which, bytes.into()));
+        let waits = !self.taken_over(found)?;
+        let waiting = Stepped {
+            waits,
+            retired: self.keeper.save(&self.state)?,
+            ..Stepped::default()
+        };
+        Ok(waits.then_some(waiting))
+    }
+
+    /// Begins with what earlier publishes left; false: the latest of them is still at work. `found` is the index that was found, and
+    /// whose it is, the latest publish's being 0.
+    fn taken_over(&mut self, found: Option<(usize, bytes::Bytes)>) -> Result<bool, RecordError> {
+        let Some(stitch) = &self.setting.stitch else {
+            return Ok(true);
+        };
+        let which = found.as_ref().map_or(0, |(which, _)| *which);
+        let found = found.and_then(|(_, bytes)| Index::parse(&bytes));
+        let paused = which == 0 && found.as_ref().is_some_and(|index| index.totals.paused);
+        if !paused && !stitch.behind.lost && self.looks < LOOKS {
+            self.looks += 1;
+            return Ok(false);
+        }
+        let epoch = stitch.behind.before.get(which).copied().unwrap_or_default();
+        let lines = found.as_ref().map(|index| index.rebased(epoch)).unwrap_or_default();
+        let mut totals = found.map(|index| index.totals).unwrap_or_default();
+        totals.gap_at_end(if paused { INTERRUPTED } else { LOST });
+        self.lines(|file| {
+            file.set_len(0)?;
+            file.write_all(lines.as_bytes())
+        })?;
+        let hls = self.state.hls.get_or_insert_with(HlsState::default);
+        hls.index_len = lines.len() as u64;
+        hls.longest_ms = hls.longest_ms.max(totals.longest_ms);
+        hls.before = Some(totals);
+        Ok(true)
+    }
+
+    /// Totals of everything that the index names.
+    fn totals(&self, hls: &HlsState, sequence: u32, paused: bool) -> Totals {
+        let mut totals = hls.before.clone().unwrap_or_default();
+        let shift = totals.duration_ms;
+        let own = self.state.gaps.iter().map(|gap| Gap {
+            from_ms: gap.from_ms.saturating_add(shift),
+            to_ms: gap.to_ms.saturating_add(shift),
+            ..gap.clone()
+        });
+        join_gaps(&mut totals.gaps, &own.collect::<Vec<_>>());
+        totals.paused = paused;
+        totals.segments += u64::from(sequence);
+        totals.bytes += hls.bytes;
+        totals.longest_ms = totals.longest_ms.max(hls.longest_ms);
+        totals.duration_ms += hls.duration_ms;
+        totals.video_units += hls.counts.video;
+        totals.audio_units += hls.counts.audio;
+        if hls.counts.video + hls.counts.audio > 0 {
+            totals.start_ms = totals.start_ms.or(Some(hls.counts.first_arrival_ms));
+        }
+        totals
     }
 
     /// Bytes that a step may have in memory.
@@ -286,12 +415,13 @@ impl HlsRecorder {
         let uri = format!("{sequence:06}.ts");
         let key = format!("{}/{uri}", self.setting.prefix);
         let hls = state.hls.get_or_insert_with(HlsState::default);
+        let behind = hls.before.as_ref().is_some_and(|before| before.segments > 0);
         let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
         let mut line = String::new();
         let segment = hls::Segment {
             uri,
             duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
-            discontinuity: open.discontinuity && sequence > 0,
+            discontinuity: if sequence > 0 { open.discontinuity } else { behind },
             program_date_time_ms: Some(wall_zero + start_ms),
             map: None,
         };
@@ -299,6 +429,7 @@ impl HlsRecorder {
         hls.ts = open.muxer.state().into();
         hls.longest_ms = hls.longest_ms.max(duration_ms);
         hls.bytes += len;
+        hls.duration_ms += duration_ms;
         hls.segment_ms = Some(end_ms);
         hls.counts.join(&open.counts);
         state.next_sequence += 1;
@@ -309,7 +440,7 @@ impl HlsRecorder {
                 self.enter(state, &line)
             }
             _ => {
-                let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, false)?;
+                let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, End::Open)?;
                 let playlist = self.playlist_object(text);
                 let store = if in_memory {
                     let segment = Object {
@@ -371,7 +502,8 @@ impl HlsRecorder {
     }
 
     /// The playlist of the segments so far and of one more, whose line is `more`.
-    fn playlist(&self, state: &HlsState, more: &str, ended: bool) -> Result<String, RecordError> {
+    fn playlist(&self, state: &HlsState, more: &str, end: End) -> Result<String, RecordError> {
+        let ended = end == End::Whole;
         let kind = if ended { hls::Kind::Vod } else { hls::Kind::Event };
         let longest = if ended {
             state.longest_ms
@@ -387,6 +519,10 @@ impl HlsRecorder {
         };
         let mut text = String::new();
         header.append(&mut text);
+        if self.setting.stitch.is_some() {
+            let sequence = self.state.next_sequence + u32::from(!more.is_empty());
+            self.totals(state, sequence, end == End::Paused).append(&mut text);
+        }
         let kept = state.index_len;
         self.lines(|file| file.take(kept).read_to_string(&mut text))?;
         text.push_str(more);
@@ -411,7 +547,7 @@ impl HlsRecorder {
 
     /// The record of the whole, and its playlist.
     fn finish(&mut self) -> Result<(FinishedFile, String), RecordError> {
-        let playlist = self.playlist(self.hls(), "", true)?;
+        let playlist = self.playlist(self.hls(), "", End::Whole)?;
         let stage = self.stage_name();
         if let Objects::Local(local) = &self.objects {
             local.unstage(&stage).map_err(RecordError::store(stage))?;

@@ -5,9 +5,10 @@
 
 pub(crate) mod actor;
 mod body;
-mod crc;
+pub(crate) mod crc;
 mod file;
 mod hls;
+pub(crate) mod index;
 mod keeper;
 pub(crate) mod pool;
 mod state;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use journal::{GroupSync, JournalError};
 use serde::{Deserialize, Serialize};
+use shared::lease::{Epoch, Stitch};
 use shared::recording::Gap;
 use shared::template::Format;
 
@@ -46,16 +48,38 @@ pub(crate) struct Setting {
     /// It begins at the random access point that arrived at or before this moment, milliseconds since the Unix epoch; none: at the
     /// journal's start.
     pub(crate) from_ms: Option<i64>,
+    /// Its recording goes on with the stream's next publish.
+    pub(crate) stitch: Option<Stitched>,
+}
+
+/// What a recorder knows of the publishes around its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Stitched {
+    /// Key of everything of the recording, without a slash at the end.
+    pub(crate) root: String,
+    /// Epoch of this publish.
+    pub(crate) epoch: Epoch,
+    /// What is behind it.
+    pub(crate) behind: Stitch,
 }
 
 impl Setting {
-    /// A name for what is staged and noted, unique in the worker.
+    /// A name for what is staged and noted, unique in the worker: two publishes of one recording may be at work at the same time.
     fn name(&self) -> String {
-        format!("{}-{}", self.recording_id, self.format.as_str())
+        let epoch = self
+            .stitch
+            .as_ref()
+            .map(|stitch| format!("-{}", stitch.epoch.path_component()));
+        format!(
+            "{}-{}{}",
+            self.recording_id,
+            self.format.as_str(),
+            epoch.unwrap_or_default()
+        )
     }
 
     fn file_id(&self, sequence: u32) -> String {
-        format!("{}-{}-{sequence:06}", self.recording_id, self.format.as_str())
+        format!("{}-{sequence:06}", self.name())
     }
 }
 
@@ -99,6 +123,8 @@ pub(crate) struct Stepped {
     pub(crate) left_out: Vec<Gap>,
     /// Journal positions before this are rendered and safe against power loss.
     pub(crate) retired: u64,
+    /// It waits for another: to be asked again in a while, not at once.
+    pub(crate) waits: bool,
     /// To be stored, and [`Recorder::stored`] to be called, before the next step. Nothing else of this is filled in then, but `files`.
     pub(crate) store: Option<Store>,
 }

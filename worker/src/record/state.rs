@@ -8,6 +8,7 @@ use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 
+use super::index::Totals;
 use crate::upload::Upload;
 
 /// The state file's version: raised when a field changes meaning.
@@ -217,6 +218,12 @@ pub(crate) struct HlsState {
     #[serde(default)]
     pub(crate) discontinuity: bool,
     pub(crate) counts: Counts,
+    /// Sum of all segments of this publish, milliseconds.
+    #[serde(default)]
+    pub(crate) duration_ms: i64,
+    /// What was taken over from earlier publishes; none: that is still to be done, where there were any.
+    #[serde(default)]
+    pub(crate) before: Option<Totals>,
 }
 
 /// Persistent form of the transport stream muxer's state: fields as in [`media::ts::State`].

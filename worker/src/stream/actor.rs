@@ -10,7 +10,7 @@ use actix::prelude::*;
 use journal::{GroupSync, Outcome, Position, Progress};
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
-use shared::recording::{Gap, RecordingState};
+use shared::recording::{Gap, RecordingDocument, RecordingState};
 use shared::telemetry::{FormatLabel, TrackLabel, WorkerMetrics};
 use shared::template::Format;
 use shared::time::{Clock, Timestamp};
@@ -18,12 +18,12 @@ use tracing::{error, info, warn};
 
 use super::adopt::{GRANT, NOTES};
 use super::core::{Effect, Event, Moment, StreamCore};
-use super::document::{About, noted_files};
+use super::document::{self, About, noted_files};
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask};
 use crate::record::actor::{End, GiveUp, MoveEnd, Parts, RecorderActor, Report};
 use crate::record::pool::Pool;
-use crate::record::{FinishedFile, Setting};
+use crate::record::{FinishedFile, Setting, Stitched};
 use crate::upload::Objects;
 use crate::upload::abandoned::Abandoned;
 
@@ -91,7 +91,7 @@ pub(crate) struct StreamActor {
     /// Where a recording could have begun at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
     ends: VecDeque<(i64, u64)>,
     /// Versions of `recording.json` on their way.
-    writing: Writing,
+    writing: Writing<RecordingDocument>,
     /// The journal goes when they have arrived.
     remove_journal: bool,
 }
@@ -249,6 +249,11 @@ impl StreamActor {
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
             boot_id: Arc::clone(&self.common.boot_id),
             from_ms: recording.window.from.map(Timestamp::as_millis),
+            stitch: recording.stitch.clone().map(|behind| Stitched {
+                root,
+                epoch: self.about.epoch,
+                behind,
+            }),
         };
         if !self.recorders.keys().any(|(other, _)| *other == recording.id) {
             self.common.metrics.recordings.inc();
@@ -338,12 +343,11 @@ impl StreamActor {
         let ended = state.is_terminal().then(|| self.common.clock.now());
         let document = self
             .about
-            .document(&granted, &self.dir.join(NOTES), (state, reason, ended), left_out)
-            .and_then(|document| document.to_json().map_err(std::io::Error::other));
+            .document(&granted, &self.dir.join(NOTES), (state, reason, ended), left_out);
         match document {
-            Ok(json) => {
-                if let Some(json) = self.writing.offer(recording, json) {
-                    self.put_document(recording, json, ctx);
+            Ok(document) => {
+                if let Some(document) = self.writing.offer(recording, document) {
+                    self.put_document(recording, document, ctx);
                 }
             }
             Err(error) => error!(%recording, %error, "recording.json cannot be written"),
@@ -351,16 +355,16 @@ impl StreamActor {
     }
 
     /// Stores one version of `recording.json`, then the next.
-    fn put_document(&self, recording: RecordingId, json: Vec<u8>, ctx: &mut Context<Self>) {
+    fn put_document(&self, recording: RecordingId, document: RecordingDocument, ctx: &mut Context<Self>) {
         let key = format!("{}/recording.json", recording_path(&self.about, recording));
         let objects = self.common.objects.clone();
-        let put = async move { objects.put(&key, json).await };
+        let put = async move { document::put(&objects, &key, document).await };
         ctx.spawn(put.into_actor(self).map(move |written, actor, ctx| {
             if let Err(error) = written {
                 error!(%recording, %error, "recording.json cannot be written");
             }
-            if let Some(json) = actor.writing.written(recording) {
-                actor.put_document(recording, json, ctx);
+            if let Some(document) = actor.writing.written(recording) {
+                actor.put_document(recording, document, ctx);
             }
             actor.remove_journal_when_told(ctx);
         }));
@@ -378,7 +382,11 @@ impl StreamActor {
         let (agent, epoch, ended) = (
             self.common.agent.clone(),
             self.about.epoch,
-            self.common.clock.now().as_millis(),
+            if state.is_terminal() {
+                self.common.clock.now().as_millis()
+            } else {
+                0
+            },
         );
         let commit = async move {
             agent

@@ -22,6 +22,8 @@ const SILENT_END_MS: i64 = 2_000;
 const WINDOW_ENDED: &str = "task_ended";
 /// Why a recording ended that never began.
 const NEVER_BEGAN: &str = "ended_before_its_start";
+/// End of the name of a gap: one publish of several was not rendered in a format.
+pub(crate) const RECORDER_FAILED: &str = "recorder_failed";
 
 /// When something happens, by the wall clock.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +138,8 @@ struct Recording {
     phase: Phase,
     /// Formats whose recorders are not done.
     open: BTreeSet<Format>,
+    /// It goes on with the stream's next publish.
+    stitched: bool,
     /// Files heard of; after a restart some are told twice.
     known: BTreeSet<String>,
     /// Files that the library does not have yet.
@@ -231,6 +235,16 @@ impl StreamCore {
                 if let Some(recording) = self.recordings.get_mut(&id)
                     && recording.open.remove(&format)
                 {
+                    if recording.stitched {
+                        let gap = Gap {
+                            reason: format!("{}_{RECORDER_FAILED}", format.as_str()),
+                            from_ms: 0,
+                            to_ms: 0,
+                            units: 0,
+                        };
+                        recording.gaps.push(gap.clone());
+                        recording.left_out.push(gap);
+                    }
                     recording.failures.push(format!("{}: {reason}", format.as_str()));
                 }
             }
@@ -312,6 +326,7 @@ impl StreamCore {
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
             self.recordings.entry(granted.id).or_insert_with(|| Recording {
                 open: granted.template.formats.keys().copied().collect(),
+                stitched: granted.stitch.is_some(),
                 ..Recording::default()
             });
         }
@@ -381,6 +396,7 @@ impl Recording {
             self.phase = Phase::Closing;
             let by_window = |(_, last): &&(String, i64)| window.until.is_none_or(|until| *last <= until.as_millis());
             let (state, reason) = match closed.filter(by_window) {
+                Some((closed, _)) if granted.stitch.is_some() => (RecordingState::Interrupted, closed.clone()),
                 _ if !self.failures.is_empty() => (RecordingState::Failed, self.failures.join("; ")),
                 Some((closed, _)) => (RecordingState::Finished, closed.clone()),
                 None => (RecordingState::Finished, WINDOW_ENDED.to_owned()),

@@ -13,6 +13,7 @@ fn grant(formats: &[Format]) -> (RecordingId, Grant) {
         template,
         state: RecordingState::Recording,
         window: Window::default(),
+        stitch: None,
     };
     (
         id,
@@ -400,4 +401,41 @@ fn a_restart_takes_up_what_had_begun_and_lets_go_what_had_not() {
         committed(&ended),
         Some((begun.id, RecordingState::Finished, "worker_killed"))
     );
+}
+
+#[test]
+fn a_stitched_recording_pauses_with_the_end_of_the_publish() {
+    let mut core = StreamCore::default();
+    let (id, mut grant) = grant(&[Format::Mp4, Format::Hls]);
+    grant.recordings[0].stitch = Some(shared::lease::Stitch::default());
+    on(&mut core, Event::Granted(grant));
+    let ended = on(&mut core, Event::Closed("peer_closed".to_owned()));
+    assert!(ended.contains(&Effect::EndRecorders(id)));
+    for (format, files) in [(Format::Hls, Vec::new()), (Format::Mp4, vec![file("a")])] {
+        on(
+            &mut core,
+            Event::Rendered {
+                recording: id,
+                format,
+                files,
+                left_out: Vec::new(),
+                done: true,
+            },
+        );
+    }
+    let effects = on(
+        &mut core,
+        Event::FileCommitted {
+            recording: id,
+            file_id: "a".to_owned(),
+        },
+    );
+    let paused = Effect::CommitRecording {
+        recording: id,
+        state: RecordingState::Interrupted,
+        reason: "peer_closed".to_owned(),
+        gaps: Vec::new(),
+    };
+    assert_eq!(effects.last(), Some(&paused), "once the library has its other files");
+    assert_eq!(on(&mut core, Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
 }

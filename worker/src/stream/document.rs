@@ -1,16 +1,20 @@
 //! Library records of finished files and the `recording.json` beside them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::tz::TimeZone;
 use journal::Publish;
 use shared::ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, GrantedRecording};
-use shared::recording::{Gap, MediaFile, Recording, RecordingDocument, RecordingState};
+use shared::recording::{Gap, MediaFile, Recording, RecordingDocument, RecordingState, join_gaps};
 use shared::template::FileNameFields;
 use shared::time::Timestamp;
 
+use tracing::warn;
+
 use crate::record::FinishedFile;
+use crate::upload::Objects;
 
 /// What all records of one publish have in common.
 #[derive(Debug, Clone)]
@@ -93,6 +97,41 @@ impl About {
         let files = files.iter().map(|f| self.media_file(granted, f)).collect();
         Ok(RecordingDocument::new(recording, files))
     }
+}
+
+/// Two versions of one recording's document, from two of its publishes: the later owner says how it stands, and nothing that either
+/// has is left out.
+pub(crate) fn merged(stored: RecordingDocument, ours: RecordingDocument) -> RecordingDocument {
+    let later = ours.recording.epoch >= stored.recording.epoch;
+    let (mut newer, older) = if later { (ours, stored) } else { (stored, ours) };
+    let mut publishes = older.recording.publishes;
+    publishes.extend(newer.recording.publishes);
+    // Their ids sort by time.
+    publishes.sort_unstable();
+    publishes.dedup();
+    newer.recording.publishes = publishes;
+    newer.recording.started = newer.recording.started.min(older.recording.started);
+    join_gaps(&mut newer.recording.gaps, &older.recording.gaps);
+    let known: BTreeSet<FileId> = newer.files.iter().map(|file| file.id).collect();
+    newer
+        .files
+        .extend(older.files.into_iter().filter(|file| !known.contains(&file.id)));
+    RecordingDocument::new(newer.recording, newer.files)
+}
+
+/// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
+pub(crate) async fn put(objects: &Objects, key: &str, document: RecordingDocument) -> std::io::Result<()> {
+    let mut document = document;
+    if document.recording.is_stitched()
+        && let Some((_, stored)) = objects.first(&[key.to_owned()]).await?
+    {
+        match RecordingDocument::from_json(&stored) {
+            Ok(stored) => document = merged(stored, document),
+            Err(error) => warn!(key, %error, "the stored recording.json cannot be read, it is written anew"),
+        }
+    }
+    let json = document.to_json().map_err(std::io::Error::other)?;
+    objects.put(key, json).await
 }
 
 /// Records of finished files that recorders left beside their state.

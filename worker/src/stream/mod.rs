@@ -5,4 +5,5 @@ pub(crate) mod actor;
 pub(crate) mod adopt;
 pub(crate) mod core;
 pub(crate) mod document;
+pub(crate) mod finish;
 mod writing;

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use shared::ids::RecordingId;
 
 /// What is being written, and what is to be written next.
-#[derive(Debug, Default)]
-pub(crate) struct Writing(BTreeMap<RecordingId, Option<Vec<u8>>>);
+#[derive(Debug)]
+pub(crate) struct Writing<T>(BTreeMap<RecordingId, Option<T>>);
 
-impl Writing {
+impl<T> Default for Writing<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Writing<T> {
     /// Takes a new document. Gives it back if it is to be written now; else it waits, in place of an older one that waited.
-    pub(crate) fn offer(&mut self, recording: RecordingId, document: Vec<u8>) -> Option<Vec<u8>> {
+    pub(crate) fn offer(&mut self, recording: RecordingId, document: T) -> Option<T> {
         match self.0.get_mut(&recording) {
             Some(next) => {
                 *next = Some(document);
@@ -24,7 +30,7 @@ impl Writing {
     }
 
     /// One is written; gives what is to be written next.
-    pub(crate) fn written(&mut self, recording: RecordingId) -> Option<Vec<u8>> {
+    pub(crate) fn written(&mut self, recording: RecordingId) -> Option<T> {
         let next = self.0.get_mut(&recording).and_then(Option::take);
         if next.is_none() {
             self.0.remove(&recording);

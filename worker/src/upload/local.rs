@@ -115,6 +115,21 @@ impl Local {
         }
     }
 
+    /// The first of these objects that is there, and which of them it is.
+    ///
+    /// # Errors
+    /// Where one is there and cannot be read.
+    pub fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
+        for (which, key) in keys.iter().enumerate() {
+            match self.get(key) {
+                Ok(bytes) => return Ok(Some((which, bytes))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
     /// The object under `key`, whole. For small objects: playlists, `recording.json`.
     ///
     /// # Errors

@@ -34,6 +34,17 @@ pub enum Objects {
 }
 
 impl Objects {
+    /// The first of these small objects that is there, and which of them it is: at once from a directory, as long as it takes from a bucket.
+    ///
+    /// # Errors
+    /// Where the disk does not give it.
+    pub(crate) async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
+        match self {
+            Self::Local(local) => local.first(keys),
+            Self::Remote(remote) => Ok(remote.first(keys).await.map(|(which, bytes)| (which, bytes.to_vec()))),
+        }
+    }
+
     /// Stores a small object, in place of an older one: at once in a directory, as long as it takes in a bucket.
     ///
     /// # Errors

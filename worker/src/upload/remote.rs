@@ -70,6 +70,8 @@ pub(crate) enum Store {
     },
     /// Abort multipart uploads below a prefix, but for one: what a crash between two steps left.
     Tidy { prefix: String, keep: Option<String> },
+    /// Read the first of these objects that is there. Nothing is stored.
+    Fetch { keys: Vec<String> },
 }
 
 /// What storing came to.
@@ -81,6 +83,8 @@ pub(crate) enum Stored {
         upload: String,
         id: String,
     },
+    /// The object that was found, and which of those asked for it is.
+    Fetched(Option<(usize, Bytes)>),
 }
 
 /// Why nothing was stored. The recorder's state is as before.
@@ -213,17 +217,33 @@ impl Remote {
 
     /// Stores a small object, as long as it takes.
     pub(crate) async fn insist(&self, object: Object) {
+        let (key, len) = (object.key.clone(), object.len());
+        self.until_done(&key, len, || Store::Objects(vec![object.clone()]))
+            .await;
+    }
+
+    /// The first of these objects that is there, and which of them it is; asks as long as it takes to be sure.
+    pub(crate) async fn first(&self, keys: &[String]) -> Option<(usize, Bytes)> {
+        let fetch = || Store::Fetch { keys: keys.to_vec() };
+        match self.until_done("an object to be read", 0, fetch).await {
+            Some(Stored::Fetched(found)) => found,
+            _ => None,
+        }
+    }
+
+    async fn until_done(&self, key: &str, len: u64, store: impl Fn() -> Store) -> Option<Stored> {
         let mut wait = FIRST_WAIT;
-        while let Some(turn) = self.turn(object.len()).await {
-            match self.perform(Store::Objects(vec![object.clone()]), turn).await {
-                Ok(_) => return,
+        while let Some(turn) = self.turn(len).await {
+            match self.perform(store(), turn).await {
+                Ok(stored) => return Some(stored),
                 Err(error) => {
-                    warn!(key = object.key, %error, ?wait, "not stored, will try again");
+                    warn!(key, %error, ?wait, "storage did not do it, will try again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(60));
                 }
             }
         }
+        None
     }
 
     /// Aborts every upload below a prefix, as long as it takes to be sure.
@@ -302,6 +322,7 @@ impl Inner {
                 self.file(&key, &path, len).await?;
                 self.objects(then).await?;
             }
+            Store::Fetch { keys } => return self.fetch(&keys).await.map(Stored::Fetched),
             Store::Tidy { prefix, keep } => self.tidy(&prefix, keep.as_deref()).await?,
         }
         Ok(Stored::Done)
@@ -440,6 +461,17 @@ impl Inner {
             Ok(()) | Err(ObjectError::Missing(_)) => self.again(key, || self.verify(key, len)).await,
             Err(error) => Err(error),
         }
+    }
+
+    async fn fetch(&self, keys: &[String]) -> Result<Option<(usize, Bytes)>, ObjectError> {
+        for (which, key) in keys.iter().enumerate() {
+            match self.again(key, || self.bucket.get(key)).await {
+                Ok(bytes) => return Ok(Some((which, bytes))),
+                Err(ObjectError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn tidy(&self, prefix: &str, keep: Option<&str>) -> Result<(), ObjectError> {

@@ -8,7 +8,7 @@ use shared::{
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, FencingToken},
     pull::PullStatus,
-    recording::{Cause, MediaFile},
+    recording::{Cause, MediaFile, RecordingState},
     shutdown::Phase,
     store::{CommitError, RecordingUpdate},
     time::Timestamp,
@@ -23,6 +23,7 @@ use tracing::debug;
 use super::{Api, peer, status::Failure};
 use crate::{
     actors::coordinator::{Acquire, Beat, Closed, Down, Open, Release, Session, load_known},
+    actors::stitches::Settled,
     actors::tasks::Ended,
     fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
@@ -60,6 +61,9 @@ fn down(message: Down) -> v1::CoordinatorDown {
             pulls: set.pulls.iter().map(Into::into).collect(),
         }),
         Down::Set(set) => Message::SetRecordings((&set).into()),
+        Down::Finish(jobs) => Message::FinishRecordings(v1::FinishRecordings {
+            recordings: jobs.iter().map(Into::into).collect(),
+        }),
     };
     v1::CoordinatorDown { message: Some(message) }
 }
@@ -126,6 +130,7 @@ fn hello(up: v1::WorkerUp) -> Result<(WorkerId, About), WireError> {
         name: short("name", hello.name)?,
         rtmp_addr: short("rtmp_addr", hello.rtmp_addr)?,
         version: short("version", hello.version)?,
+        storage: short("storage", hello.storage)?,
     };
     Ok((wire::id("worker_id", &hello.worker_id)?, about))
 }
@@ -311,6 +316,14 @@ impl v1::workers_server::Workers for Api {
         };
         let known = self.tools.repo.recording(recording).await.map_err(Failure::from)?;
         self.committed(self.tools.repo.commit_recording(token, &update).await)?;
+        if update.state == RecordingState::Interrupted {
+            let settled = Settled {
+                recording,
+                epoch: token.epoch,
+            };
+            let asked = self.handle.ask(settled).await.map_err(Failure::from)?;
+            asked.map_err(Failure::from)?;
+        }
         if update.state.is_terminal() {
             let task = match known.map(|known| known.cause) {
                 Some(Cause::Task(task)) => Some(task),
@@ -346,5 +359,6 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         client_addr: short("client_addr", request.client_addr)?,
         started: Timestamp::from_millis(request.started_ms),
         adopted: request.adopted,
+        storage: short("storage", request.storage)?,
     })
 }

@@ -1,0 +1,47 @@
+//! What [`Leases`] ends and forgets because nobody has been heard of for too long.
+
+use shared::{
+    ids::{PublishId, StreamKey, WorkerId},
+    store::{StoreError, Txn, keys},
+    time::Timestamp,
+};
+
+use super::Leases;
+
+impl Leases {
+    /// Ends everything that a worker holds: it has been away for too long.
+    pub(crate) fn end_all_of(
+        &mut self,
+        worker: WorkerId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Txn>, StoreError> {
+        let held: Vec<PublishId> = self
+            .live
+            .values()
+            .filter(|live| live.record.worker == worker)
+            .map(|live| live.record.id)
+            .collect();
+        held.into_iter()
+            .map(|id| self.end(id, reason.to_owned(), now, Txn::new()))
+            .collect()
+    }
+
+    /// Streams that were offline since before `until`: what is kept of them may go.
+    pub(crate) fn forget_streams(&mut self, until: Timestamp) -> Vec<Txn> {
+        let old: Vec<StreamKey> = self
+            .streams
+            .values()
+            .filter(|stream| stream.publish.is_none() && stream.changed < until)
+            .map(|stream| stream.stream.clone())
+            .collect();
+        old.iter().for_each(|stream| drop(self.streams.remove(stream)));
+        old.chunks(100)
+            .map(|chunk| {
+                chunk
+                    .iter()
+                    .fold(Txn::new(), |txn, stream| txn.delete(keys::stream(stream)))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,288 @@
+//! [`Stitches`]: recordings that go on with their stream's next publish, and when they have waited long enough. Pure.
+//!
+//! Each has a record in the store from its first publish to its end: which publishes fed it, of which of them not everything is in storage
+//! yet, until when it waits, and at last who finishes it. Whatever worker comes next, and whoever coordinates then, goes on from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use shared::{
+    ids::{PublishId, RecordingId, StreamKey, WorkerId},
+    lease::{Epoch, FinishJob, Stitch},
+    recording::Cause,
+    store::{PublishRecord, StitchRecord, StoreError, Txn, keys},
+    template::TemplateSpec,
+    time::{Monotonic, Timestamp},
+};
+
+use crate::fleet::Fleet;
+
+/// Publishes whose epochs are remembered. Of a recording with more only the latest can have its index.
+const EPOCHS: usize = 64;
+
+/// Recordings that go on across publishes and have not ended.
+#[derive(Debug, Default)]
+pub(crate) struct Stitches {
+    all: BTreeMap<RecordingId, StitchRecord>,
+    /// Those whose earlier owners are fenced, so that another may finish them; false: that is being done.
+    fenced: BTreeMap<RecordingId, bool>,
+}
+
+/// A worker shall finish a recording: once this is durable and the earlier owners are fenced it is told.
+#[derive(Debug)]
+pub(crate) struct Finish {
+    pub(crate) recording: RecordingId,
+    pub(crate) worker: WorkerId,
+    pub(crate) epoch: Epoch,
+    pub(crate) txn: Txn,
+}
+
+impl Stitches {
+    pub(crate) fn new(records: Vec<StitchRecord>) -> Self {
+        Stitches {
+            all: records.into_iter().map(|record| (record.recording, record)).collect(),
+            fenced: BTreeMap::new(),
+        }
+    }
+
+    /// Workers that have something of them.
+    pub(crate) fn workers(&self) -> BTreeSet<WorkerId> {
+        let of = |record: &StitchRecord| {
+            let open = record.open.iter().map(|(_, worker)| *worker);
+            open.chain([record.worker]).collect::<Vec<_>>()
+        };
+        self.all.values().flat_map(of).collect()
+    }
+
+    /// The recording that a new publish of a stream continues, if one waits for it.
+    pub(crate) fn waiting(&self, publish: &PublishRecord, cause: &Cause, now: Timestamp) -> Option<RecordingId> {
+        let waits = |record: &&StitchRecord| {
+            record.stream == publish.stream
+                && record.cause == *cause
+                && record.live.is_none()
+                && record.finishing.is_none()
+                && now <= record.until
+                && readable(record, publish.worker, &publish.storage)
+        };
+        let newest = self
+            .all
+            .values()
+            .filter(waits)
+            .max_by_key(|record| record.epochs.last());
+        newest.map(|record| record.recording)
+    }
+
+    /// The settings of a recording.
+    pub(crate) fn template(&self, recording: RecordingId) -> Option<&TemplateSpec> {
+        self.all.get(&recording).map(|record| &record.template)
+    }
+
+    /// A recording begins with a publish.
+    pub(crate) fn begin(
+        &mut self,
+        recording: RecordingId,
+        publish: &PublishRecord,
+        (cause, template): (&Cause, &TemplateSpec),
+        txn: Txn,
+    ) -> Result<(Stitch, Txn), StoreError> {
+        self.all.insert(
+            recording,
+            StitchRecord {
+                recording,
+                stream: publish.stream.clone(),
+                cause: cause.clone(),
+                template: template.clone(),
+                epochs: Vec::new(),
+                open: Vec::new(),
+                worker: publish.worker,
+                storage: publish.storage.clone(),
+                live: None,
+                until: publish.started,
+                reason: String::new(),
+                finishing: None,
+            },
+        );
+        self.feed(recording, publish, |_| false, txn)
+    }
+
+    /// A publish feeds a recording from now on. `lost` tells of a worker that nothing more is to be expected from it.
+    pub(crate) fn feed(
+        &mut self,
+        recording: RecordingId,
+        publish: &PublishRecord,
+        lost: impl Fn(WorkerId) -> bool,
+        txn: Txn,
+    ) -> Result<(Stitch, Txn), StoreError> {
+        let Some(record) = self.all.get_mut(&recording) else {
+            return Ok((Stitch::default(), txn));
+        };
+        if record.epochs.last() != Some(&publish.epoch) {
+            record.epochs.push(publish.epoch);
+            record.open.push((publish.epoch, publish.worker));
+            let forgotten = record.epochs.len().saturating_sub(EPOCHS);
+            record.epochs.drain(..forgotten);
+        }
+        record.worker = publish.worker;
+        record.live = Some(publish.id);
+        let stitch = behind(record, publish.epoch, lost);
+        let record = record.clone();
+        Ok((stitch, put(txn, &record)?))
+    }
+
+    /// What a publish's recording has behind it. None: it does not go on, or no longer.
+    pub(crate) fn of(&self, recording: RecordingId, epoch: Epoch, lost: impl Fn(WorkerId) -> bool) -> Option<Stitch> {
+        let record = self.all.get(&recording)?;
+        Some(behind(record, epoch, lost))
+    }
+
+    /// A publish has ended: what it fed waits from now on.
+    pub(crate) fn pause(
+        &mut self,
+        publish: PublishId,
+        reason: &str,
+        ended: Timestamp,
+        mut txn: Txn,
+    ) -> Result<Txn, StoreError> {
+        for record in self.all.values_mut().filter(|record| record.live == Some(publish)) {
+            let wait = i64::from(record.template.flow_continue_s()) * 1_000;
+            record.live = None;
+            record.until = Timestamp::from_millis(ended.as_millis().saturating_add(wait));
+            reason.clone_into(&mut record.reason);
+            txn = put(txn, record)?;
+        }
+        Ok(txn)
+    }
+
+    /// True if a publish that has ended here may feed its recordings again: nobody else has, and nobody finishes them.
+    pub(crate) fn resumable(&self, publish: &PublishRecord, recording: RecordingId) -> bool {
+        self.all.get(&recording).is_some_and(|record| {
+            record.finishing.is_none() && record.live.is_none() && record.epochs.last() == Some(&publish.epoch)
+        })
+    }
+
+    /// Everything of a publish is in storage.
+    pub(crate) fn settled(&mut self, recording: RecordingId, epoch: Epoch) -> Result<Option<Txn>, StoreError> {
+        let Some(record) = self.all.get_mut(&recording) else {
+            return Ok(None);
+        };
+        let before = record.open.len();
+        record.open.retain(|(open, _)| *open != epoch);
+        if record.open.len() == before {
+            return Ok(None);
+        }
+        put(Txn::new(), record).map(Some)
+    }
+
+    /// The library has the end of a recording, or does not know it.
+    pub(crate) fn ended(&mut self, recording: RecordingId) -> Option<Txn> {
+        self.fenced.remove(&recording);
+        self.all.remove(&recording)?;
+        Some(Txn::new().delete(keys::stitch(recording)))
+    }
+
+    /// Recordings that have waited long enough and of which everything is in storage that will ever be, each with a worker that can
+    /// finish it. `gone` is silence after which nothing is expected of a worker any more.
+    pub(crate) fn due(
+        &mut self,
+        fleet: &Fleet,
+        gone: Duration,
+        (now, mono): (Timestamp, Monotonic),
+        mut next_epoch: impl FnMut(&StreamKey, Txn) -> Result<(Epoch, Txn), StoreError>,
+    ) -> Result<Vec<Finish>, StoreError> {
+        let mut due = Vec::new();
+        for record in self.all.values_mut() {
+            let recording = record.recording;
+            if record.live.is_some() || now <= record.until {
+                continue;
+            }
+            if let Some((epoch, worker)) = record.finishing.filter(|(_, worker)| fleet.is_alive(*worker)) {
+                // After a restart of the coordinator it is not known whether the earlier owners are fenced.
+                if let std::collections::btree_map::Entry::Vacant(entry) = self.fenced.entry(recording) {
+                    entry.insert(false);
+                    due.push(Finish {
+                        recording,
+                        worker,
+                        epoch,
+                        txn: Txn::new(),
+                    });
+                }
+                continue;
+            }
+            let gone = |worker: WorkerId| fleet.is_gone(worker, gone, mono);
+            if record.open.iter().any(|(_, worker)| !gone(*worker)) {
+                continue;
+            }
+            let mut ready: Vec<(WorkerId, u64)> = fleet.ready().collect();
+            ready.sort_by_key(|(worker, bits)| (*worker != record.worker, *bits));
+            let able = |worker: &WorkerId| readable(record, *worker, fleet.storage(*worker));
+            let worker = ready.into_iter().map(|(worker, _)| worker).find(able);
+            let Some(worker) =
+                worker.filter(|worker| *worker == record.worker || gone(record.worker) || record.open.is_empty())
+            else {
+                continue;
+            };
+            let (epoch, txn) = next_epoch(&record.stream, Txn::new())?;
+            record.finishing = Some((epoch, worker));
+            let txn = put(txn, record)?;
+            self.fenced.insert(recording, false);
+            due.push(Finish {
+                recording,
+                worker,
+                epoch,
+                txn,
+            });
+        }
+        Ok(due)
+    }
+
+    /// The earlier owners of a recording are fenced, or could not be: then it is tried again.
+    pub(crate) fn fenced(&mut self, recording: RecordingId, done: bool) {
+        match done {
+            true => drop(self.fenced.insert(recording, true)),
+            false => drop(self.fenced.remove(&recording)),
+        }
+    }
+
+    /// What a worker is to finish.
+    pub(crate) fn jobs(&self, worker: WorkerId) -> Vec<FinishJob> {
+        let fenced = self.fenced.iter().filter(|(_, fenced)| **fenced);
+        let job = |recording: &RecordingId| {
+            let record = self.all.get(recording)?;
+            let (epoch, _) = record.finishing.filter(|(_, finisher)| *finisher == worker)?;
+            Some(FinishJob {
+                recording: *recording,
+                stream: record.stream.clone(),
+                epoch,
+                before: record.epochs.iter().rev().copied().collect(),
+                template: record.template.clone(),
+                reason: record.reason.clone(),
+                lost: !record.open.is_empty(),
+            })
+        };
+        fenced.filter_map(|(recording, _)| job(recording)).collect()
+    }
+}
+
+/// True if a worker can read what is stored of a recording.
+fn readable(record: &StitchRecord, worker: WorkerId, storage: &str) -> bool {
+    record.worker == worker || (!storage.is_empty() && storage == record.storage)
+}
+
+/// What a publish under `epoch` has behind it.
+fn behind(record: &StitchRecord, epoch: Epoch, lost: impl Fn(WorkerId) -> bool) -> Stitch {
+    let before: Vec<Epoch> = record.epochs.iter().rev().filter(|e| **e < epoch).copied().collect();
+    let open = record.open.iter().find(|(open, _)| Some(open) == before.first());
+    Stitch {
+        lost: open.is_some_and(|(_, worker)| lost(*worker)),
+        before,
+    }
+}
+
+/// A transaction changes each key once: what an earlier step of a decision put there is replaced.
+fn put(mut txn: Txn, record: &StitchRecord) -> Result<Txn, StoreError> {
+    let key = keys::stitch(record.recording);
+    txn.ops.retain(|op| op.key() != key);
+    txn.put_json(key, record)
+}

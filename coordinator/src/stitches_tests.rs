@@ -1,0 +1,260 @@
+//! Recordings that go on across publishes, decided with everything else about leases.
+
+use shared::{
+    ids::TemplateId,
+    lease::{FinishJob, Stitch},
+    rule::{Rule, RuleKey},
+    store::StitchRecord,
+    template::Template,
+};
+
+use super::*;
+
+/// Seconds that recordings wait.
+const WAIT: i64 = 30;
+const GONE: Duration = Duration::from_secs(600);
+
+/// Every stream of `d` is recorded as HLS and waited for.
+fn world() -> World {
+    let mut world = World::new();
+    let mut spec = TemplateSpec::plain("t", &[Format::Hls, Format::Flv]);
+    spec.formats.get_mut(&Format::Hls).unwrap().flow_continue_s = u32::try_from(WAIT).unwrap();
+    let id = TemplateId::generate(&world.ids, world.now());
+    let template = Template {
+        id,
+        spec,
+        created: world.now(),
+        updated: world.now(),
+    };
+    let rule = Rule {
+        key: RuleKey::new("d", "", "").unwrap(),
+        template: id,
+        created: world.now(),
+    };
+    world.catalog = Catalog::new(&CoordinatorConfig::default(), vec![template], vec![rule]);
+    world
+}
+
+impl World {
+    fn worker_on(&mut self, storage: &str) -> WorkerId {
+        let worker = WorkerId::generate(&self.ids, self.now());
+        let about = About {
+            storage: storage.to_owned(),
+            ..About::default()
+        };
+        self.fleet.opened(worker, SessionId(1), about, self.mono());
+        worker
+    }
+
+    /// Publishes once more; gives the recording and what it has behind it.
+    fn publish(&mut self, worker: WorkerId) -> (Request, Grant, RecordingId, Stitch) {
+        let storage = self.fleet.storage(worker).to_owned();
+        let request = Request {
+            storage,
+            ..self.request(worker)
+        };
+        let grant = self.grant(&request);
+        let held = grant.recordings.first().unwrap();
+        let (id, stitch) = (held.id, held.stitch.clone().unwrap());
+        (request, grant, id, stitch)
+    }
+
+    fn stitch(&self, id: RecordingId) -> Option<StitchRecord> {
+        let entry = self.kv.get(&keys::stitch(id))?;
+        Some(serde_json::from_slice(&entry.value).unwrap())
+    }
+
+    /// What is to be finished now, with the earlier owners fenced, by worker.
+    fn finishes(&mut self, worker: WorkerId) -> Vec<FinishJob> {
+        let moment = (self.now(), self.mono());
+        for finish in self.leases.finish_due(&self.fleet, GONE, moment).unwrap() {
+            self.kv.commit(finish.txn).unwrap();
+            self.leases.stitches().fenced(finish.recording, true);
+        }
+        self.leases.stitches().jobs(worker)
+    }
+
+    fn settle(&mut self, id: RecordingId, epoch: Epoch) {
+        let txn = self.leases.stitches().settled(id, epoch).unwrap();
+        self.kv.commit(txn.unwrap()).unwrap();
+    }
+
+    /// Another coordinator takes over: it knows what the store has.
+    fn reload(&mut self) {
+        let stream = self.kv.get(&keys::stream(&"d/a/s".parse().unwrap())).unwrap();
+        let scan = self.kv.scan(&shared::store::Scan::prefix(keys::STITCHES));
+        let records = scan.entries.iter().map(|e| serde_json::from_slice(&e.value).unwrap());
+        let stitches = Stitches::new(records.collect());
+        let stream = serde_json::from_slice(&stream.value).unwrap();
+        self.leases = Leases::new(vec![stream], vec![], stitches, self.mono());
+    }
+
+    fn hear(&mut self, worker: WorkerId) {
+        let now = self.mono();
+        self.fleet.opened(worker, SessionId(2), About::default(), now);
+    }
+}
+
+#[test]
+fn a_stream_that_comes_back_in_time_goes_on_with_its_recording() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, stitch) = world.publish(worker);
+    assert_eq!(stitch, Stitch::default(), "the first has nothing behind it");
+    world.release(&first, grant.epoch);
+    world.second = WAIT;
+    let (second, grant, again, stitch) = world.publish(worker);
+    assert_eq!((again, grant.epoch), (id, Epoch::new(2)));
+    assert_eq!(stitch.before, [Epoch::new(1)]);
+    assert!(!stitch.lost, "it may still be at work");
+    assert_eq!(world.grant(&second).recordings[0].stitch, Some(stitch), "asked again");
+    world.release(&second, grant.epoch);
+    let (third, grant, again, stitch) = world.publish(worker);
+    assert_eq!((again, &stitch.before[..]), (id, &[Epoch::new(2), Epoch::new(1)][..]));
+    // Its time counts from its last end.
+    world.release(&third, grant.epoch);
+    world.second += WAIT + 1;
+    let (.., next, stitch) = world.publish(worker);
+    assert!(next != id && stitch.before.is_empty(), "too late");
+}
+
+#[test]
+fn what_was_decided_outlives_the_coordinator() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    world.reload();
+    world.second = 5;
+    let (.., again, stitch) = world.publish(worker);
+    assert_eq!((again, stitch.before), (id, vec![Epoch::new(1)]));
+}
+
+#[test]
+fn a_recording_is_finished_once_its_time_is_over_and_everything_is_stored() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    world.second = WAIT;
+    assert_eq!(world.finishes(worker), []);
+    world.second = WAIT + 1;
+    world.hear(worker);
+    assert_eq!(world.finishes(worker), [], "not everything is stored");
+    world.settle(id, grant.epoch);
+    let jobs = world.finishes(worker);
+    assert_eq!((jobs[0].recording, jobs[0].epoch), (id, Epoch::new(2)));
+    assert_eq!((&jobs[0].before[..], jobs[0].lost), (&[Epoch::new(1)][..], false));
+    assert_eq!(world.finishes(worker), jobs, "told again until it has ended");
+    // Another coordinator fences once more, under the same epoch, and goes on.
+    world.reload();
+    assert_eq!(world.finishes(worker), jobs);
+    let txn = world.leases.stitches().ended(id).unwrap();
+    world.kv.commit(txn).unwrap();
+    assert!(world.finishes(worker).is_empty() && world.stitch(id).is_none());
+    let (_, grant, next, _) = world.publish(worker);
+    assert!(
+        next != id && grant.epoch == Epoch::new(3),
+        "epochs of a stream only grow"
+    );
+}
+
+#[test]
+fn one_that_is_being_finished_is_not_continued() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    world.settle(id, grant.epoch);
+    world.second = WAIT + 1;
+    world.hear(worker);
+    assert_eq!(world.finishes(worker).len(), 1);
+    world.second = 1;
+    let (.., next, _) = world.publish(worker);
+    assert_ne!(next, id, "even if the clock went back");
+}
+
+#[test]
+fn another_worker_goes_on_where_it_can_read_what_is_stored() {
+    let mut world = world();
+    let (mine, same, other) = (
+        world.worker_on("s3://a"),
+        world.worker_on("s3://a"),
+        world.worker_on("s3://b"),
+    );
+    let (first, grant, id, _) = world.publish(mine);
+    world.release(&first, grant.epoch);
+    let (second, grant, elsewhere, _) = world.publish(other);
+    assert_ne!(elsewhere, id, "it could not read the index");
+    world.release(&second, grant.epoch);
+    let (.., again, stitch) = world.publish(same);
+    assert_eq!((again, stitch.lost), (id, false));
+}
+
+#[test]
+fn a_lost_workers_recording_is_taken_over_with_what_it_has_stored() {
+    let mut world = world();
+    let (lost, other) = (world.worker_on("s3://a"), world.worker_on("s3://a"));
+    let (.., id, _) = world.publish(lost);
+    world.lose_silent_workers();
+    let now = world.mono();
+    let about = About {
+        storage: "s3://a".to_owned(),
+        ..About::default()
+    };
+    world.fleet.opened(other, SessionId(2), about, now);
+    let (request, grant, again, stitch) = world.publish(other);
+    assert_eq!((again, stitch.lost), (id, true));
+    world.release(&request, grant.epoch);
+    world.settle(id, grant.epoch);
+    world.second += WAIT + 1;
+    let now = world.mono();
+    let about = || About {
+        storage: "s3://a".to_owned(),
+        ..About::default()
+    };
+    world.fleet.opened(other, SessionId(3), about(), now);
+    assert_eq!(world.finishes(other), [], "the lost one may come back with the rest");
+    world.second += 601;
+    let now = world.mono();
+    world.fleet.tick(now);
+    world.fleet.opened(other, SessionId(4), about(), now);
+    let jobs = world.finishes(other);
+    assert!(jobs[0].lost && jobs[0].recording == id);
+}
+
+#[test]
+fn a_publish_that_lost_its_recording_while_it_was_away_gets_another() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    let back = world.grant(&first);
+    assert_eq!(
+        (back.recordings[0].id, back.epoch),
+        (id, grant.epoch),
+        "nobody else had it"
+    );
+    world.release(&first, grant.epoch);
+    let (second, grant, ..) = world.publish(worker);
+    world.release(&second, grant.epoch);
+    world.second = WAIT + 1;
+    let back = world.grant(&first);
+    assert!(back.recordings[0].id != id && back.epoch > grant.epoch);
+}
+
+#[test]
+fn what_a_restarted_worker_finds_continues_nothing_but_may_be_continued() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    let found = Request {
+        adopted: true,
+        ..world.request(worker)
+    };
+    let adopted = world.grant(&found).recordings[0].clone();
+    assert!(adopted.id != id && adopted.stitch == Some(Stitch::default()));
+    let (.., next, _) = world.publish(worker);
+    assert_eq!(next, adopted.id, "the latest");
+}

@@ -1,0 +1,176 @@
+//! Finishes a recording whose stream did not come back: its last running index becomes the final playlist, and enters the library.
+//!
+//! Any worker that can read what is stored may be told to, and may be told again after a crash: every step may be repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use journal::{GroupSync, Outcome};
+use shared::ids::FileId;
+use shared::lease::FinishJob;
+use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
+use shared::template::{FileNameFields, Format};
+use shared::time::{Clock, Timestamp};
+use tracing::{error, info, warn};
+
+use super::core::RECORDER_FAILED;
+use super::document;
+use crate::control::agent::Agent;
+use crate::record::crc;
+use crate::record::index::{self, Index};
+use crate::upload::Objects;
+
+/// The name of a gap: what a worker had not stored when it was given up.
+const LOST: &str = "worker_lost";
+/// How often it is asked whether a group sync has ended.
+const SYNC_POLL: Duration = Duration::from_millis(50);
+
+/// What finishing needs.
+#[derive(Clone)]
+pub(crate) struct Finisher {
+    pub(crate) agent: Agent,
+    pub(crate) objects: Objects,
+    pub(crate) sync: Arc<GroupSync>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) zone: TimeZone,
+}
+
+impl Finisher {
+    /// Finishes one recording. A failure is logged; the coordinator says it again.
+    pub(crate) async fn run(&self, job: FinishJob) {
+        let recording = job.recording;
+        match self.finish(&job).await {
+            Ok(files) => {
+                info!(%recording, stream = %job.stream, files, "recording finished, its stream did not come back")
+            }
+            Err(error) => error!(%recording, %error, "recording not finished yet"),
+        }
+    }
+
+    async fn finish(&self, job: &FinishJob) -> std::io::Result<usize> {
+        let root = format!("{}/{}", job.stream.path(), job.recording);
+        let keys: Vec<String> = job.before.iter().map(|epoch| index::key(&root, *epoch)).collect();
+        let found = self.objects.first(&keys).await?;
+        let found = found.and_then(|(which, bytes)| Some((*job.before.get(which)?, Index::parse(&bytes)?)));
+        let document_key = format!("{root}/recording.json");
+        let stored = self.objects.first(std::slice::from_ref(&document_key)).await?;
+        let stored = stored.and_then(|(_, bytes)| {
+            RecordingDocument::from_json(&bytes)
+                .inspect_err(|error| warn!(key = document_key, %error, "the stored recording.json cannot be read"))
+                .ok()
+        });
+
+        let ended = self.clock.now();
+        let mut files = stored
+            .as_ref()
+            .map(|document| document.files.clone())
+            .unwrap_or_default();
+        let mut gaps = stored.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
+        if let Some((epoch, mut index)) = found {
+            if job.lost {
+                index.totals.gap_at_end(LOST);
+            }
+            join_gaps(&mut gaps, &index.totals.gaps);
+            if index.totals.segments > 0 {
+                let text = index.ended(epoch);
+                let file = self.playlist(job, &root, &index, &text);
+                self.objects.put(&file.object_key, text.into_bytes()).await?;
+                files.retain(|known| known.id != file.id);
+                files.push(file);
+            }
+        } else if job.lost {
+            let (from_ms, to_ms, units) = (0, 0, 0);
+            let reason = LOST.to_owned();
+            join_gaps(
+                &mut gaps,
+                &[Gap {
+                    reason,
+                    from_ms,
+                    to_ms,
+                    units,
+                }],
+            );
+        }
+        let (state, reason) = outcome(job, &gaps);
+        if let Some(mut document) = stored {
+            document.recording.state = state;
+            document.recording.reason.clone_from(&reason);
+            document.recording.epoch = job.epoch;
+            document.recording.ended = Some(ended);
+            document.recording.gaps.clone_from(&gaps);
+            let document = RecordingDocument::new(document.recording, files.clone());
+            document::put(&self.objects, &document_key, document).await?;
+        }
+        self.durable().await;
+        for file in &files {
+            self.agent.commit_file(job.recording, job.epoch, file).await;
+        }
+        let end = (state, reason, ended.as_millis());
+        self.agent
+            .commit_recording(job.recording, job.epoch, end, &gaps, 0)
+            .await;
+        Ok(files.len())
+    }
+
+    /// The library's record of the final playlist.
+    fn playlist(&self, job: &FinishJob, root: &str, index: &Index, text: &str) -> MediaFile {
+        let totals = &index.totals;
+        let start = Timestamp::from_millis(totals.start_ms.unwrap_or_default());
+        let end = Timestamp::from_millis(start.as_millis().saturating_add(totals.duration_ms));
+        let fields = FileNameFields {
+            stream: job.stream.stream(),
+            start,
+            end,
+        };
+        let settings = job.template.formats.get(&Format::Hls);
+        let stem = settings.map_or_else(
+            || job.recording.to_string(),
+            |s| s.file_name.render(&fields, &self.zone),
+        );
+        MediaFile {
+            id: FileId::from_uuid(uuid::Uuid::new_v5(&job.recording.as_uuid(), b"stitched-hls")),
+            recording: job.recording,
+            stream: job.stream.clone(),
+            format: Format::Hls,
+            sequence: 0,
+            name: format!("{stem}.{}", Format::Hls.extension()),
+            object_key: index::key(root, job.epoch),
+            size: totals.bytes.saturating_add(text.len() as u64),
+            duration_ms: u64::try_from(totals.duration_ms).unwrap_or(0),
+            start,
+            end,
+            checksum: crc::text(crc::of(text.as_bytes())),
+            video_units: totals.video_units,
+            audio_units: totals.audio_units,
+            gaps: totals.gaps.clone(),
+            epoch: job.epoch,
+            committed: Timestamp::default(),
+        }
+    }
+
+    /// Waits until what was written is safe against power loss: what is in the library is there.
+    async fn durable(&self) {
+        let mut generation = self.sync.mark_dirty();
+        loop {
+            match self.sync.outcome(generation) {
+                Outcome::Durable => return,
+                Outcome::Failed => generation = self.sync.mark_dirty(),
+                Outcome::Pending => {}
+            }
+            tokio::time::sleep(SYNC_POLL).await;
+        }
+    }
+}
+
+/// How the recording ends.
+fn outcome(job: &FinishJob, gaps: &[Gap]) -> (RecordingState, String) {
+    let failed = |gap: &&Gap| gap.reason.ends_with(RECORDER_FAILED);
+    match gaps.iter().find(failed) {
+        Some(gap) => (
+            RecordingState::Failed,
+            format!("{} in one of its publishes", gap.reason),
+        ),
+        None => (RecordingState::Finished, job.reason.clone()),
+    }
+}
