@@ -43,6 +43,23 @@ pub(crate) struct Report {
     pub(crate) counters: BTreeMap<PublishId, Counters>,
     /// It is leaving.
     pub(crate) draining: bool,
+    /// Thousandths of one core.
+    pub(crate) cpu_milli: u32,
+    /// Bytes in its journals.
+    pub(crate) journal_bytes: u64,
+    /// Age of the oldest, milliseconds.
+    pub(crate) journal_age_ms: u64,
+    /// Finished files on their way to the library.
+    pub(crate) uploads_waiting: u32,
+}
+
+/// How a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Alive,
+    Silent,
+    Lost,
+    Draining,
 }
 
 /// What is believed of one worker.
@@ -54,7 +71,26 @@ pub(crate) struct Presence {
     /// Its last heartbeat.
     beat: Option<Monotonic>,
     lost: bool,
-    report: Report,
+    pub(crate) report: Report,
+}
+
+impl Presence {
+    /// How it stands, and for how long it has not been heard.
+    pub(crate) fn standing(&self, now: Monotonic) -> (Standing, Duration) {
+        let standing = match (self.lost, self.session, self.report.draining) {
+            (true, ..) => Standing::Lost,
+            (_, None, _) => Standing::Silent,
+            (_, Some(_), true) => Standing::Draining,
+            (_, Some(_), false) => Standing::Alive,
+        };
+        (standing, now.since(self.heard))
+    }
+
+    /// Bits a second that it takes.
+    pub(crate) fn bits_per_second(&self) -> u64 {
+        let bits = self.report.counters.values().map(|counted| counted.bits_per_second);
+        bits.fold(0, u64::saturating_add)
+    }
 }
 
 /// All workers that were heard from or hold a stream.
@@ -184,10 +220,12 @@ impl Fleet {
             .workers
             .iter()
             .filter(|(_, presence)| !presence.lost && !presence.report.draining && presence.session.is_some());
-        ready.map(|(id, presence)| {
-            let bits = presence.report.counters.values().map(|counted| counted.bits_per_second);
-            (*id, bits.fold(0, u64::saturating_add))
-        })
+        ready.map(|(id, presence)| (*id, presence.bits_per_second()))
+    }
+
+    /// Every worker, in the order of their ids.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (WorkerId, &Presence)> {
+        self.workers.iter().map(|(id, presence)| (*id, presence))
     }
 
     /// When the worker last said what it has.

@@ -24,6 +24,8 @@ use crate::{
     tasks::{self, Tasks},
 };
 
+mod restore;
+
 /// Why a publish ended whose journal its worker found at its start.
 const ADOPTED: &str = "found by its worker after a restart";
 /// Tasks that a new publish is granted at once, the soonest first, so that the transaction stays within the store's bounds. The rest
@@ -45,6 +47,10 @@ pub(crate) struct Request {
     pub(crate) adopted: bool,
     /// Names where its objects lie; see [`StitchRecord`](shared::store::StitchRecord).
     pub(crate) storage: String,
+    /// What the worker was granted for it before.
+    pub(crate) held: Option<Grant>,
+    /// The highest epoch of the stream that the worker knows.
+    pub(crate) known_epoch: Epoch,
 }
 
 /// What the store has of a publish that is asked about again.
@@ -209,7 +215,10 @@ impl Leases {
                 }
             }
         }
-        self.grant_new(cx, request, txn)
+        match request.held.clone() {
+            Some(held) => self.restore(cx, request, held, txn),
+            None => self.grant_new(cx, request, txn),
+        }
     }
 
     /// A publish that was granted before and has ended since, at least as far as is known here.
@@ -311,7 +320,8 @@ impl Leases {
     /// A publish that nobody has heard of: new recordings under a new epoch.
     fn grant_new(&mut self, cx: &Context<'_>, request: Request, txn: Txn) -> Result<Decided, StoreError> {
         let before = self.streams.get(&request.stream);
-        let epoch = before.map_or(Epoch::default(), |stream| stream.epoch).next();
+        let last = before.map_or(Epoch::default(), |stream| stream.epoch);
+        let epoch = last.max(request.known_epoch).next();
         let holder = if request.adopted {
             before.and_then(|stream| stream.publish)
         } else {
@@ -537,6 +547,12 @@ impl Leases {
             .into_iter()
             .filter(|(publish, _)| publishes.contains(publish) && !self.live.contains_key(publish))
             .collect()
+    }
+
+    /// The publishes of these that are not known: their worker is to ask for them again.
+    pub(crate) fn unknown(&self, publishes: &[PublishId]) -> Vec<PublishId> {
+        let unknown = publishes.iter().filter(|publish| !self.live.contains_key(publish));
+        unknown.copied().collect()
     }
 
     /// Ends publishes that their worker has left out of its heartbeats for longer than the time-out: it has lost its

@@ -72,6 +72,8 @@ impl World {
             started: self.now(),
             adopted: false,
             storage: String::new(),
+            held: None,
+            known_epoch: Epoch::default(),
         }
     }
 
@@ -405,6 +407,67 @@ fn an_evicted_publish_frees_its_stream_and_its_worker_is_told_once() {
     );
     world.second += 60;
     world.grant(&next);
+}
+
+#[test]
+fn a_store_that_was_set_back_learns_from_the_workers() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let held = world.grant(&request);
+    // Another world has the same rules and none of the past.
+    let mut old = World::new();
+    old.ids = Seeded::new(9);
+    let held = Grant {
+        epoch: Epoch::new(7),
+        ..held
+    };
+    let again = Request {
+        held: Some(held.clone()),
+        known_epoch: Epoch::new(7),
+        ..request.clone()
+    };
+    assert_eq!(old.leases.unknown(&[request.publish]), [request.publish]);
+    assert_eq!(old.grant(&again), held, "what was granted stands");
+    assert_eq!(old.grant(&again), held);
+    assert!(old.leases.unknown(&[request.publish]).is_empty());
+    let next = old.request(worker);
+    assert_eq!(old.grant(&next).epoch, Epoch::new(8), "and no epoch comes twice");
+}
+
+#[test]
+fn no_epoch_is_granted_that_a_worker_has_seen() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = Request {
+        known_epoch: Epoch::new(41),
+        ..world.request(worker)
+    };
+    assert_eq!(world.grant(&request).epoch, Epoch::new(42));
+}
+
+#[test]
+fn what_only_an_adopted_journal_remembers_is_restored_without_the_stream() {
+    let mut world = World::new();
+    let (a, b) = (world.worker(), world.worker());
+    let mut other = World::new();
+    other.ids = Seeded::new(9);
+    let lost = other.request(a);
+    let held = other.grant(&lost);
+    let live = world.request(b);
+    world.grant(&live);
+    let adopted = Request {
+        adopted: true,
+        held: Some(held.clone()),
+        ..lost
+    };
+    assert_eq!(world.grant(&adopted), held);
+    let id = held.recordings[0].id;
+    assert!(world.kv.get(&keys::recording(id)).is_some(), "its files can be entered");
+    assert_eq!(
+        world.leases.holder(&live.stream).map(|live| live.record.id),
+        Some(live.publish)
+    );
 }
 
 #[path = "stitches_tests.rs"]

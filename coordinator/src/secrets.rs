@@ -43,6 +43,14 @@ pub(crate) async fn open(config: &CoordinatorConfig, store: &dyn MetaStore) -> R
         match store.commit(note).await {
             // Another coordinator was quicker: compare with what it noted.
             Ok(_) | Err(StoreError::Stale { .. }) => {}
+            // A store that cannot write holds nobody up who only follows: the next start notes it.
+            Err(error @ StoreError::Unavailable(_)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the key file's fingerprint is not noted yet"
+                );
+                return Ok(Arc::new(vault));
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -199,7 +199,13 @@ pub(crate) struct Coordinator {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Worker {
+    #[command(subcommand)]
+    pub(crate) command: Option<WorkersCommand>,
+    /// Health and metrics; absent: none
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) node: Node,
     /// Coordinators to speak to, separated by commas [default: http://127.0.0.1:7070]
@@ -398,6 +404,16 @@ pub(crate) struct Of {
     pub(crate) stream: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkersCommand {
+    /// List the workers of a coordinator with their state and load, as of their last heartbeats.
+    #[command(after_help = "Examples:\n  aircheck worker list\n  aircheck worker list --output json")]
+    List {
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
 /// A moment as milliseconds since 1970; 0 for `none`.
 fn moment(text: &str) -> Result<i64, String> {
     if text == "none" {
@@ -422,7 +438,7 @@ An origin on a worker's own machine needs worker.pull.allow_loopback = true ther
     Create {
         /// DOMAIN/APP/STREAM that it is recorded as.
         stream: String,
-        /// rtmp://HOST[:PORT]/APP/STREAM, or http:// or https:// for HTTP-FLV; - reads it from standard input.
+        /// rtmp://HOST:PORT/APP/STREAM, or http:// or https:// for HTTP-FLV; - reads it from standard input.
         url: String,
         /// Keep it without fetching it yet.
         #[arg(long)]

@@ -3,11 +3,13 @@
 //! * `cli.rs`: every command, flag and help text.
 //! * `roles.rs`: standalone, coordinator, worker: settings, start, signals, end.
 //! * `inspect.rs`: journals and the metadata store, for people.
+//! * `ops.rs`: HTTP of a process that is only a worker.
 //! * `client/`: the commands that speak gRPC to a coordinator.
 
 mod cli;
 mod client;
 mod inspect;
+mod ops;
 mod roles;
 mod when;
 
@@ -25,7 +27,10 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Standalone(args) => roles::standalone(&args),
         Command::Coordinator(args) => roles::coordinator(&args),
-        Command::Worker(args) => roles::worker(&args),
+        Command::Worker(args) => match args.command {
+            Some(command) => client::run(client::workers::run(command)),
+            None => roles::worker(&args),
+        },
         Command::CheckConfig(args) => roles::check_config(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Template { command } => client::run(client::templates::run(command)),

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::cli::{Coordinator, Node, Settings, Standalone, Worker};
+use crate::ops;
 
 type Done = Result<ExitCode, Box<dyn Error>>;
 
@@ -47,6 +48,7 @@ pub(crate) fn worker(args: &Worker) -> Done {
     let mut flags = Overrides::default();
     set(&mut flags, "worker.coordinator", args.coordinator.as_ref());
     set(&mut flags, "worker.rtmp", args.rtmp);
+    set(&mut flags, "worker.http", args.http);
     set(&mut flags, "worker.name", args.name.as_ref());
     set(&mut flags, "objects.url", args.objects.as_ref());
     run(load(&args.node, flags, Role::Worker)?, Role::Worker)
@@ -137,9 +139,17 @@ async fn serve(mut config: Config, role: Role) -> Done {
         };
         Some(worker::start(config.worker.clone(), deps).await?)
     };
+    // Where a coordinator runs too, its page says everything.
+    let page = match role {
+        Role::Worker => ops::serve(&config.worker, metrics.clone())?,
+        _ => None,
+    };
     let addresses = Addresses {
         rtmp: worker.as_ref().map(worker::Running::rtmp_addr),
-        http: coordinator.as_ref().map(coordinator::Running::http_addr),
+        http: coordinator
+            .as_ref()
+            .map(coordinator::Running::http_addr)
+            .or(page.as_ref().map(|(address, _)| *address)),
         grpc: coordinator.as_ref().map(coordinator::Running::grpc_addr),
     };
     addresses.write(&data_dir)?;
@@ -154,6 +164,9 @@ async fn serve(mut config: Config, role: Role) -> Done {
         };
         if let Some(coordinator) = coordinator {
             coordinator.stop().await;
+        }
+        if let Some((_, page)) = page {
+            page.stop(true).await;
         }
         drained
     };

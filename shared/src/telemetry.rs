@@ -111,6 +111,8 @@ pub struct WorkerMetrics {
     pub disk_min_free: Gauge,
     /// Recordings that are running or being finished.
     pub recordings: Gauge,
+    /// Finished files on their way to the library.
+    pub commits_waiting: Gauge,
     /// Files that entered the library, by format.
     pub files: Family<FormatLabel, Counter>,
     /// Bytes written to the object sink.
@@ -216,6 +218,11 @@ impl Metrics {
             "recordings",
             "Recordings running or being finished",
             worker.recordings.clone(),
+        );
+        r.register(
+            "commits_waiting",
+            "Finished files on their way to the library",
+            worker.commits_waiting.clone(),
         );
         r.register("files", "Files that entered the library", worker.files.clone());
         r.register_with_unit(

@@ -3,6 +3,7 @@
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
 mod finish;
+mod pull;
 mod task;
 
 use prost::Message as _;
@@ -12,7 +13,6 @@ use thiserror::Error;
 use crate::{
     ids::{FileId, PublishId, StreamKey},
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
-    pull::{Pull, PullState, PullStatus},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
     time::Timestamp,
@@ -489,58 +489,26 @@ impl TryFrom<v1::SetRecordings> for RecordingSet {
     }
 }
 
-impl From<&Pull> for v1::Pull {
-    fn from(pull: &Pull) -> Self {
-        v1::Pull {
-            pull_id: pull.id.to_string(),
-            stream: Some((&pull.stream).into()),
-            url: pull.url.expose().to_owned(),
+/// What a worker says that it was granted.
+///
+/// # Errors
+/// [`WireError`] for the first field that is not legal.
+pub fn held(granted: v1::LeaseGranted) -> Result<Grant, WireError> {
+    grant(granted.epoch, granted.revision, granted.recordings).map_err(|error| error.within("held"))
+}
+
+impl From<&Grant> for v1::LeaseGranted {
+    fn from(grant: &Grant) -> Self {
+        v1::LeaseGranted {
+            epoch: grant.epoch.get(),
+            revision: grant.revision,
+            recordings: grant.recordings.iter().map(Into::into).collect(),
         }
     }
 }
 
-impl TryFrom<v1::Pull> for Pull {
-    type Error = WireError;
-    fn try_from(pull: v1::Pull) -> Result<Self, WireError> {
-        Ok(Pull {
-            id: id("pull_id", &pull.pull_id)?,
-            stream: required("stream", pull.stream)?.try_into()?,
-            url: pull.url.parse().map_err(|error| WireError::new("url", error))?,
-        })
-    }
-}
-
-/// Longest reason that a worker gives for a failed pull, bytes; the rest is left out.
-const MAX_PULL_ERROR: usize = 512;
-
-impl TryFrom<v1::PullStatus> for PullStatus {
-    type Error = WireError;
-    fn try_from(status: v1::PullStatus) -> Result<Self, WireError> {
-        let state = match status.state() {
-            v1::PullSourceState::Connecting => PullState::Connecting,
-            v1::PullSourceState::Waiting => PullState::Waiting,
-            v1::PullSourceState::Live => PullState::Live,
-            _ => return Err(WireError::new("state", "must be CONNECTING, WAITING or LIVE")),
-        };
-        let mut error = status.error;
-        error.truncate(error.floor_char_boundary(MAX_PULL_ERROR));
-        Ok(PullStatus {
-            state,
-            error,
-            failures: status.failures,
-        })
-    }
-}
-
-impl From<PullState> for v1::PullSourceState {
-    fn from(state: PullState) -> Self {
-        match state {
-            PullState::Connecting => v1::PullSourceState::Connecting,
-            PullState::Waiting => v1::PullSourceState::Waiting,
-            PullState::Live => v1::PullSourceState::Live,
-        }
-    }
-}
+/// Header of a refusal that is final: the recording has ended otherwise, and the writer must stop.
+pub const FINAL: &str = "aircheck-final";
 
 const FENCED_TYPE: &str = "type.googleapis.com/aircheck.v1.Fenced";
 

@@ -4,6 +4,7 @@ mod bucket;
 mod crash;
 mod credentials;
 mod disk;
+mod fencing;
 mod hostile;
 mod limits;
 mod names;

@@ -22,12 +22,13 @@ use tracing::{error, info, warn};
 
 use crate::budget::{self, Budget, Verdict};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
+use crate::control::load::{Journals, Sampler};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::pull::Puller;
 use crate::record::actor::GiveUp;
 use crate::record::pool::Pool;
-use crate::stream::actor::{Closed, Common, Notice, Set, StreamActor};
+use crate::stream::actor::{AskAgain, Closed, Common, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
 use crate::stream::finish::Finisher;
@@ -239,7 +240,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         journals: journals_dir,
         budget: Budget::new(config.journal.budget.as_bytes()),
         over_budget,
-        journal_bytes: Arc::default(),
+        measured: Arc::default(),
         draining: Vec::new(),
         drained: false,
         adopted,
@@ -343,8 +344,8 @@ pub(crate) struct WorkerActor {
     journals: PathBuf,
     budget: Budget,
     over_budget: Arc<AtomicBool>,
-    /// Bytes of all journals at the last look.
-    journal_bytes: Arc<AtomicU64>,
+    /// What journals take, as of the last look.
+    measured: Arc<Mutex<Journals>>,
     draining: Vec<oneshot::Sender<()>>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
@@ -439,7 +440,8 @@ impl WorkerActor {
 
     fn judge(&mut self, journals: &[(String, u64)]) {
         let used: u64 = journals.iter().map(|(_, bytes)| bytes).sum();
-        self.journal_bytes.store(used, Ordering::Relaxed);
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) =
+            Journals::of(journals, self.common.clock.now().as_millis());
         let gauge = i64::try_from(used).unwrap_or(i64::MAX);
         self.common.metrics.journal_bytes.set(gauge);
         for verdict in self.budget.look(journals) {
@@ -525,7 +527,9 @@ impl Actor for WorkerActor {
             ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
             let shares = Arc::clone(&self.load);
             let puller = Arc::clone(&self.puller);
-            let journal_bytes = Arc::clone(&self.journal_bytes);
+            let measured = Arc::clone(&self.measured);
+            let mut sampler = Sampler::new(Arc::clone(&self.common.clock));
+            let metrics = self.common.metrics.clone();
             let said = move || {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
                 let puller = puller.lock().unwrap_or_else(PoisonError::into_inner);
@@ -538,7 +542,10 @@ impl Actor for WorkerActor {
                             revision: Arc::clone(revision),
                         })
                         .collect(),
-                    journal_bytes: journal_bytes.load(Ordering::Relaxed),
+                    journals: *measured.lock().unwrap_or_else(PoisonError::into_inner),
+                    cpu_milli: sampler.cpu_milli(),
+                    uploads_waiting: u32::try_from(metrics.uploads_waiting.get() + metrics.commits_waiting.get())
+                        .unwrap_or(0),
                     pulls: puller.status(),
                     draining: puller.is_stopped(),
                 }
@@ -575,6 +582,12 @@ impl StreamHandler<Directive> for WorkerActor {
                 });
             }
             Directive::Finish(jobs) => jobs.into_iter().for_each(|job| self.finish(job, ctx)),
+            Directive::AskAgain { publish } => {
+                // A full mailbox loses it, and the next heartbeat tells that it did.
+                if let Some(stream) = self.streams.get(&publish) {
+                    let _ = stream.try_send(AskAgain);
+                }
+            }
             Directive::SetPulls { revision, pulls } => self.puller().set(revision, pulls),
             Directive::SetRecordings(RecordingSet { publish, grant }) => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.

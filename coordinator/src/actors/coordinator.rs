@@ -57,6 +57,8 @@ pub(crate) enum Down {
     },
     /// What to fetch, all of it.
     Pulls(PullSet),
+    /// Ask for this publish's lease again: it is not known here.
+    AskAgain(PublishId),
     /// What a live publish is to record from now on.
     Set(RecordingSet),
     /// Recordings to finish, all of them.
@@ -179,7 +181,7 @@ impl CoordinatorActor {
         for worker in self.state.fleet.tick(mono) {
             let recordings = self.state.leases.recordings_of(worker);
             warn!(%worker, name = self.state.fleet.name(worker), recordings = recordings.len(), "worker lost, its streams are interrupted");
-            self.marker.mark(recordings, true);
+            self.marker.mark(recordings, true, now);
         }
         for worker in self.state.fleet.silent_for(self.tools.config.offline_timeout, mono) {
             if self.state.leases.holds_a_stream(worker) {
@@ -219,6 +221,12 @@ impl CoordinatorActor {
             .metrics
             .streams
             .set(i64::try_from(self.state.leases.len()).unwrap_or(i64::MAX));
+    }
+
+    /// A worker is back: its recordings go on.
+    fn unmark(&self, worker: WorkerId) {
+        let recordings = self.state.leases.recordings_of(worker);
+        self.marker.mark(recordings, false, self.tools.clock.now());
     }
 
     /// Gives sources that have no worker one, takes them from workers that shall not have them, and tells all that are
@@ -316,6 +324,8 @@ impl Actor for CoordinatorActor {
             actor.finish_due(ctx);
         });
         ctx.run_interval(SWEEP_EVERY, |actor, _| actor.sweep());
+        let every = (self.tools.config.lost_timeout / 4).clamp(Duration::from_millis(250), SWEEP_EVERY);
+        ctx.run_interval(every, |actor, _| actor.fail_lost());
     }
 }
 
@@ -547,7 +557,7 @@ impl Handler<Open> for CoordinatorActor {
         self.state.pulls.forget_worker(worker);
         // Dropping the older session's sender ends it.
         self.sessions.insert(worker, (id, sender));
-        self.marker.mark(self.state.leases.recordings_of(worker), false);
+        self.unmark(worker);
         MessageResult(Session { id, down })
     }
 }
@@ -585,7 +595,7 @@ impl Handler<Beat> for CoordinatorActor {
         let named: Vec<PublishId> = report.counters.keys().copied().collect();
         if self.state.fleet.heartbeat(worker, session, report, mono) {
             info!(%worker, "worker is back, its streams go on");
-            self.marker.mark(self.state.leases.recordings_of(worker), false);
+            self.unmark(worker);
         }
         if self.sessions.get(&worker).is_none_or(|(id, _)| *id != session) {
             return;
@@ -598,6 +608,9 @@ impl Handler<Beat> for CoordinatorActor {
             self.tell(worker, Down::Set(set));
         }
         self.tell_finishes(worker);
+        for publish in self.state.leases.unknown(&named) {
+            self.tell(worker, Down::AskAgain(publish));
+        }
         if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
             self.tell(worker, Down::Pulls(set));
         }

@@ -1,7 +1,7 @@
 //! [`Marker`]: writes into the library which recordings are interrupted, in the order in which it was found out.
 
 use futures_util::{StreamExt as _, stream};
-use shared::{ids::RecordingId, store::Repo};
+use shared::{ids::RecordingId, store::Repo, time::Timestamp};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -13,6 +13,7 @@ const AT_A_TIME: usize = 32;
 struct Mark {
     recordings: Vec<RecordingId>,
     interrupted: bool,
+    now: Timestamp,
 }
 
 /// Where findings are handed in.
@@ -30,7 +31,7 @@ impl Marker {
                 let repo = &repo;
                 stream::iter(mark.recordings)
                     .for_each_concurrent(AT_A_TIME, async |recording| {
-                        if let Err(error) = repo.set_interrupted(recording, mark.interrupted).await {
+                        if let Err(error) = repo.set_interrupted(recording, mark.interrupted, mark.now).await {
                             // Only a label is lost: the worker's next commit for the recording sets it right.
                             warn!(%recording, interrupted = mark.interrupted, error = &error as &dyn std::error::Error, "recording not marked");
                         }
@@ -42,7 +43,7 @@ impl Marker {
     }
 
     /// Hands in a finding. When too many wait it is dropped, with a warning.
-    pub(crate) fn mark(&self, recordings: Vec<RecordingId>, interrupted: bool) {
+    pub(crate) fn mark(&self, recordings: Vec<RecordingId>, interrupted: bool, now: Timestamp) {
         if recordings.is_empty() {
             return;
         }
@@ -52,6 +53,7 @@ impl Marker {
             .try_send(Mark {
                 recordings,
                 interrupted,
+                now,
             })
             .is_err()
         {

@@ -2,6 +2,7 @@
 
 pub(crate) mod committer;
 pub(crate) mod coordinator;
+mod lost;
 pub(crate) mod marker;
 pub(crate) mod stitches;
 pub(crate) mod supervisor;

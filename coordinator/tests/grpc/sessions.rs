@@ -100,3 +100,85 @@ async fn a_worker_that_lost_its_data_does_not_keep_its_streams() {
     })
     .await;
 }
+
+#[actix_rt::test]
+async fn workers_are_listed_with_what_they_carry() {
+    let world = World::new(|_| {}).await;
+    let (worker, mut session) = (world.worker(), None);
+    let mut fleet = v1::fleet_client::FleetClient::new(world.channel.clone());
+    assert!(
+        fleet
+            .list_workers(v1::ListWorkersRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .workers
+            .is_empty()
+    );
+    let ask = world.ask(worker, "cam");
+    let open = session.insert(world.session(worker).await);
+    world.grant(&ask).await;
+    let beat = v1::Heartbeat {
+        publishes: vec![v1::LivePublish {
+            publish_id: ask.publish_id.clone(),
+            counters: Some(v1::StreamCounters {
+                bits_per_second: 5_000,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        journal_bytes: 7,
+        journal_age_ms: 8,
+        uploads_waiting: 9,
+        cpu_milli: 250,
+        ..Default::default()
+    };
+    open.up
+        .send(v1::WorkerUp {
+            message: Some(v1::worker_up::Message::Heartbeat(beat)),
+        })
+        .await
+        .unwrap();
+    let load = v1::WorkerLoad {
+        bits_per_second: 5_000,
+        cpu_milli: 250,
+        journal_bytes: 7,
+        journal_age_ms: 8,
+        uploads_waiting: 9,
+    };
+    until(Some(load), async || {
+        let mut fleet = v1::fleet_client::FleetClient::new(world.channel.clone());
+        let list = fleet.list_workers(v1::ListWorkersRequest::default()).await.unwrap();
+        list.into_inner().workers.first().and_then(|worker| worker.load)
+    })
+    .await;
+    let list = fleet
+        .list_workers(v1::ListWorkersRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let one = &list.workers[0];
+    assert_eq!(
+        (one.worker_id.as_str(), one.name.as_str(), one.streams),
+        (worker.to_string().as_str(), "w", 1)
+    );
+    assert_eq!(one.state(), v1::WorkerState::Alive);
+    drop(session);
+    until(v1::WorkerState::Lost, async || {
+        let mut fleet = v1::fleet_client::FleetClient::new(world.channel.clone());
+        let list = fleet.list_workers(v1::ListWorkersRequest::default()).await.unwrap();
+        list.into_inner()
+            .workers
+            .first()
+            .map_or(v1::WorkerState::Unspecified, v1::Worker::state)
+    })
+    .await;
+    let token = v1::ListWorkersRequest {
+        page_size: 1,
+        page_token: "x".into(),
+    };
+    assert_eq!(
+        fleet.list_workers(token).await.unwrap_err().code(),
+        tonic::Code::InvalidArgument
+    );
+}

@@ -146,7 +146,7 @@ impl World {
             client_addr: "127.0.0.1:9".into(),
             started_ms: self.now().as_millis(),
             adopted: false,
-            storage: String::new(),
+            ..Default::default()
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod rules;
 pub(crate) mod streams;
 pub(crate) mod tasks;
 pub(crate) mod templates;
+pub(crate) mod workers;
 
 use std::error::Error;
 use std::io::Write;

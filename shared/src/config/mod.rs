@@ -187,6 +187,9 @@ pub struct CoordinatorConfig {
     /// Silence after which a worker's interrupted streams are taken for offline; at least `worker_timeout`.
     #[serde(with = "humantime_serde")]
     pub offline_timeout: Duration,
+    /// Absence of a worker after which what it was recording has failed as `worker_lost`; at least `offline_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub lost_timeout: Duration,
     /// Time for which an ended publish is remembered, so that a repeated request for it is not taken for a new one; at least 1 h.
     #[serde(with = "humantime_serde")]
     pub publish_retention: Duration,
@@ -234,6 +237,7 @@ impl Default for CoordinatorConfig {
             heartbeat: Duration::from_secs(2),
             worker_timeout: Duration::from_secs(10),
             offline_timeout: Duration::from_secs(600),
+            lost_timeout: Duration::from_secs(86_400),
             publish_retention: Duration::from_secs(7 * 86_400),
             secrets_key_file: None,
             known_domains_only: false,
@@ -341,6 +345,8 @@ impl Default for HooksConfig {
 pub struct WorkerConfig {
     /// Where RTMP is taken. Port 0: any free one.
     pub rtmp: SocketAddr,
+    /// Where a process that is only a worker serves health and metrics. Absent: nowhere.
+    pub http: Option<SocketAddr>,
     /// Coordinators to speak to, `http://HOST:PORT`; in standalone its own.
     pub coordinator: Vec<String>,
     /// Name for people; absent: the host's.
@@ -378,6 +384,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         WorkerConfig {
             rtmp: loopback(1935),
+            http: None,
             coordinator: vec!["http://127.0.0.1:7070".to_owned()],
             name: None,
             time_zone: "UTC".to_owned(),

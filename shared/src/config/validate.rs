@@ -106,6 +106,12 @@ impl Config {
                 c.offline_timeout, c.worker_timeout
             ));
         }
+        if c.lost_timeout < c.offline_timeout {
+            return invalid(format!(
+                "coordinator.lost_timeout ({:?}) is less than coordinator.offline_timeout ({:?}): a stream is offline before its recordings are given up",
+                c.lost_timeout, c.offline_timeout
+            ));
+        }
         if c.publish_retention < Duration::from_secs(3_600) {
             return invalid("coordinator.publish_retention is less than 1 h");
         }
@@ -372,7 +378,14 @@ impl Config {
                 "publishers cannot show any in this version: where the network keeps strangers out, say worker.ingest.allow_anyone = true",
             ),
         ];
-        for (used, key, flag, addr, guarded, advice) in doors {
+        let page = (role == Role::Worker)
+            .then_some(self.worker.http)
+            .flatten()
+            .map(|addr| {
+                let advice = "give those who read /metrics a token (auth.api_token_file)";
+                (true, "worker.http", "--http", addr, self.auth.has_api(), advice)
+            });
+        for (used, key, flag, addr, guarded, advice) in doors.into_iter().chain(page) {
             if used && !addr.ip().is_loopback() && !guarded && !self.node.insecure {
                 return invalid(format!(
                     "{key} ({flag}) is {addr}, beyond loopback, and no credentials are configured for it: anyone who reaches that port could use it. Either {advice}; or listen on \

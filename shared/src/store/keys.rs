@@ -22,6 +22,7 @@
 //! | `v1/task-by-end/MILLISECONDS/ID` | nothing: an index by the end of its time, for forgetting |
 //! | `v1/task-token/TOKEN` | the task's id: made with this token |
 //! | `v1/task-recording/ID/ID` | nothing: an index of a task's recordings |
+//! | `v1/interrupted/ID` | [`Interruption`](super::Interruption): since when a recording's worker is away |
 //! | `v1/file/ID` | [`MediaFile`] |
 //! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
 //! | `v1/access-key/SECRETID` | [`AccessKey`](crate::access::AccessKey) |
@@ -66,6 +67,8 @@ pub const TASKS: &str = "v1/task/";
 pub const OPEN_TASKS: &str = "v1/open-task/";
 /// All tasks, by the end of their time.
 pub const TASKS_BY_END: &str = "v1/task-by-end/";
+/// Recordings that are interrupted.
+pub const INTERRUPTED: &str = "v1/interrupted/";
 /// All files. Their ids need not sort by time: a worker may derive them, so that a repeated commit has the same one.
 pub const FILES: &str = "v1/file/";
 /// All files, by the time at which they entered the library.
@@ -216,6 +219,12 @@ pub fn task_recordings(id: TaskId) -> String {
 #[must_use]
 pub fn task_recording(id: TaskId, recording: RecordingId) -> String {
     format!("{}{recording}", task_recordings(id))
+}
+
+/// The index entry of a recording that is interrupted.
+#[must_use]
+pub fn interrupted(id: RecordingId) -> String {
+    format!("{INTERRUPTED}{id}")
 }
 
 /// A file.

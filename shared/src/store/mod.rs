@@ -42,7 +42,10 @@ pub use self::{
     etcd::{Etcd, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
     open::{LAYOUT, ensure_layout, open},
-    repo::{CommitError, FileFilter, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo, StreamRecord},
+    repo::{
+        CommitError, FileFilter, Interruption, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo,
+        StreamRecord,
+    },
     tasks::{TaskFilter, TaskRecording},
     url::{Login, MetadataUrl, MetadataUrlError, Password},
     watch::Watch,

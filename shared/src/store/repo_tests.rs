@@ -91,7 +91,9 @@ async fn a_terminal_state_is_final_and_waits_for_its_files() {
         .await;
     assert!(matches!(early, Err(CommitError::MissingFiles { said: 1, held: 0, .. })));
     repo.commit_file(token, file, Timestamp::default()).await.unwrap();
-    repo.set_interrupted(recording.id, true).await.unwrap();
+    repo.set_interrupted(recording.id, true, Timestamp::from_millis(7))
+        .await
+        .unwrap();
     assert_eq!(
         repo.recording(recording.id).await.unwrap().unwrap().state,
         RecordingState::Interrupted
@@ -112,7 +114,9 @@ async fn a_terminal_state_is_final_and_waits_for_its_files() {
             ..
         })
     ));
-    repo.set_interrupted(recording.id, true).await.unwrap();
+    repo.set_interrupted(recording.id, true, Timestamp::from_millis(7))
+        .await
+        .unwrap();
     assert_eq!(
         repo.recording(recording.id).await.unwrap().unwrap().state,
         RecordingState::Finished

@@ -70,7 +70,7 @@ impl Setup {
     fn doors(&self) -> &'static [&'static str] {
         match self.role {
             "coordinator" => &["http", "grpc"],
-            "worker" => &["rtmp"],
+            "worker" => &["rtmp", "http"],
             _ => &["rtmp", "http", "grpc"],
         }
     }

@@ -110,18 +110,39 @@ enum IndexState {
 /// [`JournalError::Io`], also for `out`; [`JournalError::Format`] if the file is none of the journal's;
 /// [`JournalError::Empty`] for a directory without a segment.
 pub fn inspect(path: &Path, style: Style, out: &mut dyn Write) -> Result<(), JournalError> {
+    let meta = fs::metadata(path).map_err(JournalError::io("look at", path))?;
+    if meta.is_dir() {
+        let journals = journals_in(path).map_err(JournalError::io("list", path))?;
+        if !journals.is_empty() {
+            return journals.iter().try_for_each(|journal| inspect(journal, style, out));
+        }
+    }
     let mut lines = Lines {
         path,
         style,
         out,
         heading: "",
     };
-    let meta = fs::metadata(path).map_err(JournalError::io("look at", path))?;
     if meta.is_dir() {
         lines.directory(path)
     } else {
         lines.file(path)
     }
+}
+
+/// The journals right below a directory that is none itself, in the order of their names.
+fn journals_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut journals = Vec::new();
+    if files::list(dir)?.segments.is_empty() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() && !files::list(&path)?.segments.is_empty() {
+                journals.push(path);
+            }
+        }
+    }
+    journals.sort();
+    Ok(journals)
 }
 
 struct Lines<'a> {

@@ -3,10 +3,11 @@
 //! Every call is idempotent, so a call whose answer was lost is simply made again. Recording does not wait for any of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::load::Journals;
 use proto::v1::workers_client::WorkersClient;
 use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
@@ -14,11 +15,11 @@ use proto::v1::{
 };
 use shared::auth::Caller;
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
-use shared::lease::{Epoch, FinishJob, LeaseOutcome, RecordingSet};
+use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet};
 use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
-use shared::wire::fenced_from_details;
+use shared::wire::{FINAL, fenced_from_details};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
@@ -30,6 +31,8 @@ const CALL: Duration = Duration::from_secs(10);
 /// First wait after a failed call; doubled with each, up to [`LONGEST_WAIT`]. There is no last try: the journal waits as long as it takes.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Streams whose epochs are remembered.
+const MAX_EPOCHS: usize = 100_000;
 
 /// What the heartbeat says of one live publish.
 #[derive(Debug, Clone)]
@@ -44,7 +47,11 @@ pub(crate) struct Load {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Said {
     pub(crate) publishes: Vec<Load>,
-    pub(crate) journal_bytes: u64,
+    pub(crate) journals: Journals,
+    /// Thousandths of one core.
+    pub(crate) cpu_milli: u32,
+    /// Finished files on their way to the library.
+    pub(crate) uploads_waiting: u32,
     /// The set of pulled streams that is carried out, and how each fares.
     pub(crate) pulls: (u64, BTreeMap<PullId, PullStatus>),
     pub(crate) draining: bool,
@@ -66,6 +73,10 @@ pub(crate) enum Directive {
         revision: u64,
         pulls: Vec<Pull>,
     },
+    /// Ask for a publish's lease again, saying what is held.
+    AskAgain {
+        publish: String,
+    },
 }
 
 /// Who this worker is.
@@ -83,6 +94,8 @@ pub(crate) struct Identity {
 pub(crate) struct Agent {
     servers: InterceptedService<Servers, Caller>,
     identity: Identity,
+    /// Highest epoch that is known of each stream.
+    epochs: Arc<Mutex<BTreeMap<StreamKey, Epoch>>>,
 }
 
 /// Asks for a stream.
@@ -94,6 +107,19 @@ pub(crate) struct Ask {
     pub(crate) client: String,
     pub(crate) started_ms: i64,
     pub(crate) adopted: bool,
+    /// What it was granted before.
+    pub(crate) held: Option<Grant>,
+}
+
+/// What came of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The library has it.
+    Done,
+    /// The library does not know the recording.
+    Unknown,
+    /// The recording is another's by now, or has ended otherwise: whoever writes it must stop.
+    Lost(String),
 }
 
 impl Agent {
@@ -113,11 +139,28 @@ impl Agent {
         Ok(Self {
             servers: InterceptedService::new(servers, caller),
             identity,
+            epochs: Arc::default(),
         })
     }
 
     fn client(&self) -> WorkersClient<InterceptedService<Servers, Caller>> {
         WorkersClient::new(self.servers.clone())
+    }
+
+    /// Takes note of an epoch, so that no coordinator grants a lower one. At most [`MAX_EPOCHS`] streams are remembered; then
+    /// all but this one are forgotten, whose journals still name theirs.
+    pub(crate) fn note_epoch(&self, stream: &StreamKey, epoch: Epoch) {
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        if epochs.len() >= MAX_EPOCHS && !epochs.contains_key(stream) {
+            epochs.clear();
+        }
+        let known = epochs.entry(stream.clone()).or_insert(epoch);
+        *known = (*known).max(epoch);
+    }
+
+    fn epoch_of(&self, stream: &StreamKey) -> u64 {
+        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.get(stream).map_or(0, |epoch| epoch.get())
     }
 
     /// Asks for a stream's lease until there is an answer.
@@ -131,6 +174,12 @@ impl Agent {
             started_ms: ask.started_ms,
             adopted: ask.adopted,
             storage: self.identity.storage.clone(),
+            held: ask.held.as_ref().map(Into::into),
+            known_epoch: ask
+                .held
+                .as_ref()
+                .map_or(0, |held| held.epoch.get())
+                .max(self.epoch_of(&ask.stream)),
         };
         let mut wait = FIRST_WAIT;
         loop {
@@ -143,7 +192,12 @@ impl Agent {
                 .map_err(|e| e.to_string())
                 .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
             {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => {
+                    if let LeaseOutcome::Granted(grant) = &outcome {
+                        self.note_epoch(&ask.stream, grant.epoch);
+                    }
+                    return outcome;
+                }
                 Err(error) => {
                     warn!(stream = %ask.stream, error, ?wait, "no answer about a lease yet; the stream is journaled meanwhile");
                 }
@@ -168,7 +222,7 @@ impl Agent {
     }
 
     /// Enters a file into the library, until it is there or another owner has the recording.
-    pub(crate) async fn commit_file(&self, recording: RecordingId, epoch: Epoch, file: &MediaFile) {
+    pub(crate) async fn commit_file(&self, recording: RecordingId, epoch: Epoch, file: &MediaFile) -> Verdict {
         let request = CommitFileRequest {
             recording_id: recording.to_string(),
             epoch: epoch.get(),
@@ -178,7 +232,7 @@ impl Agent {
             let (mut client, request) = (self.client(), request.clone());
             async move { client.commit_file(request).await.map(drop) }
         })
-        .await;
+        .await
     }
 
     /// Closes a recording, until that is known or another owner has it.
@@ -189,7 +243,7 @@ impl Agent {
         end: (RecordingState, String, i64),
         gaps: &[Gap],
         files: u32,
-    ) {
+    ) -> Verdict {
         let (state, reason, ended_ms) = end;
         let request = CommitRecordingRequest {
             recording_id: recording.to_string(),
@@ -204,15 +258,15 @@ impl Agent {
             let (mut client, request) = (self.client(), request.clone());
             async move { client.commit_recording(request).await.map(drop) }
         })
-        .await;
+        .await
     }
 
     /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.
-    pub(crate) async fn session(self, said: impl Fn() -> Said + Send, directives: mpsc::Sender<Directive>) {
+    pub(crate) async fn session(self, mut said: impl FnMut() -> Said + Send, directives: mpsc::Sender<Directive>) {
         let mut wait = FIRST_WAIT;
         while !directives.is_closed() {
             let begin = tokio::time::Instant::now();
-            let ended = self.one_session(&said, &directives).await;
+            let ended = self.one_session(&mut said, &directives).await;
             if let Err(status) = &ended {
                 debug!(error = %status.message(), code = ?status.code(), "coordinator session ended");
             }
@@ -226,7 +280,7 @@ impl Agent {
 
     async fn one_session(
         &self,
-        said: &(impl Fn() -> Said + Send),
+        said: &mut (impl FnMut() -> Said + Send),
         directives: &mpsc::Sender<Directive>,
     ) -> Result<(), Status> {
         let (up, outbox) = mpsc::channel::<WorkerUp>(16);
@@ -273,6 +327,10 @@ impl Agent {
                         let directive = Directive::Finish(legible(jobs.recordings));
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                     }
+                    Some(coordinator_down::Message::AskAgain(again)) => {
+                        let directive = Directive::AskAgain { publish: again.publish_id };
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                    }
                     Some(coordinator_down::Message::SetPulls(set)) => {
                         let directive = Directive::SetPulls { revision: set.revision, pulls: readable(set.pulls) };
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
@@ -289,8 +347,10 @@ impl Agent {
                     let (pulls_revision, pulls) = said.pulls;
                     let heartbeat = Heartbeat {
                         publishes,
-                        journal_bytes: said.journal_bytes,
-                        cpu_milli: 0,
+                        journal_bytes: said.journals.bytes,
+                        journal_age_ms: said.journals.age_ms,
+                        uploads_waiting: said.uploads_waiting,
+                        cpu_milli: said.cpu_milli,
                         pulls_revision,
                         pulls: pulls.iter().map(pull_status).collect(),
                         draining: said.draining,
@@ -359,14 +419,15 @@ fn pull_status((id, status): (&PullId, &PullStatus)) -> proto::v1::PullStatus {
 }
 
 /// Makes a call until it succeeds, or is refused in a way that no repetition mends.
-async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: impl FnMut() -> F) {
+async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: impl FnMut() -> F) -> Verdict {
     let mut wait = FIRST_WAIT;
     loop {
         match call().await {
-            Ok(()) => return,
+            Ok(()) => return Verdict::Done,
+            Err(status) if status.code() == Code::NotFound => return Verdict::Unknown,
             Err(status) if is_final(&status) => {
                 tracing::error!(code = ?status.code(), error = status.message(), "{what} refused by the coordinator");
-                return;
+                return Verdict::Lost(status.message().to_owned());
             }
             Err(status) => {
                 warn!(code = ?status.code(), error = status.message(), ?wait, "{what} failed, will try again")
@@ -378,7 +439,9 @@ async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: im
 
 /// Fenced, or a request that no repetition mends. Anything else may be true later: a commit that found the library behind, say.
 fn is_final(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::NotFound) || fenced_from_details(status.details()).is_some()
+    status.code() == Code::InvalidArgument
+        || fenced_from_details(status.details()).is_some()
+        || status.metadata().contains_key(FINAL)
 }
 
 async fn pause(wait: &mut Duration) {

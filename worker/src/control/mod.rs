@@ -1,3 +1,4 @@
-//! The worker's side of the coordinator: leases, commits, and the session that says it is alive.
+//! The worker's side of the coordinator: leases, commits, and the session that says it is alive and what it carries.
 
 pub(crate) mod agent;
+pub(crate) mod load;

@@ -37,6 +37,11 @@ pub(crate) enum Report {
 #[rtype(result = "()")]
 pub(crate) struct End;
 
+/// Stop at once, wherever it is: what it writes is another's.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
+
 /// End with the last unit that arrived at or before this moment, milliseconds since the Unix epoch; none: with the journal. A moment
 /// that is past ends it where it has come to.
 #[derive(Debug, Clone, Message)]
@@ -278,6 +283,14 @@ impl Handler<GiveUp> for RecorderActor {
 
     fn handle(&mut self, GiveUp(reason): GiveUp, ctx: &mut Self::Context) {
         self.give_up(reason, ctx);
+    }
+}
+
+impl Handler<Stop> for RecorderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

@@ -19,9 +19,10 @@ use tracing::{error, info, warn};
 use super::adopt::{GRANT, NOTES};
 use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{self, About, noted_files};
+use super::fenced;
 use super::writing::Writing;
-use crate::control::agent::{Agent, Ask};
-use crate::record::actor::{End, GiveUp, MoveEnd, Parts, RecorderActor, Report};
+use crate::control::agent::{Agent, Ask, Verdict};
+use crate::record::actor::{End, GiveUp, MoveEnd, Parts, RecorderActor, Report, Stop};
 use crate::record::pool::Pool;
 use crate::record::{FinishedFile, Setting, Stitched};
 use crate::upload::Objects;
@@ -94,6 +95,8 @@ pub(crate) struct StreamActor {
     writing: Writing<RecordingDocument>,
     /// The journal goes when they have arrived.
     remove_journal: bool,
+    /// The lease is being asked for.
+    asks: bool,
 }
 
 impl StreamActor {
@@ -141,6 +144,7 @@ impl StreamActor {
             ends: VecDeque::new(),
             writing: Writing::default(),
             remove_journal: false,
+            asks: false,
         }
     }
 
@@ -192,10 +196,15 @@ impl StreamActor {
                     reason,
                 });
             }
+            Effect::StopRecorders(recording) => {
+                self.tell(recording, &Stop);
+                self.forget_recorders(recording);
+            }
             Effect::RemoveJournal => {
                 self.remove_journal = true;
                 self.remove_journal_when_told(ctx);
             }
+            Effect::KeepJournal { reason } => self.keep_journal(&reason, ctx),
         }
     }
 
@@ -212,6 +221,30 @@ impl StreamActor {
             publish_id: self.about.publish.id.clone(),
         });
         ctx.stop();
+    }
+
+    /// Puts the journal aside, where nothing takes it up again.
+    fn keep_journal(&self, reason: &str, ctx: &mut Context<Self>) {
+        match fenced::put_aside(&self.dir, reason) {
+            Ok(kept) => {
+                error!(publish = %self.about.publish.id, stream = %self.about.stream, reason, kept = %kept.display(), "recordings lost to another owner; the journal is kept");
+            }
+            Err(error) => {
+                error!(dir = %self.dir.display(), reason, %error, "the journal of lost recordings cannot be put aside; it stays where it is");
+            }
+        }
+        self.notify(Notice::Done {
+            publish_id: self.about.publish.id.clone(),
+        });
+        ctx.stop();
+    }
+
+    fn forget_recorders(&mut self, recording: RecordingId) {
+        if self.recorders.keys().any(|(id, _)| *id == recording) {
+            self.common.metrics.recordings.dec();
+        }
+        self.recorders.retain(|(id, _), _| *id != recording);
+        self.retired.retain(|(id, _), _| *id != recording);
     }
 
     fn notify(&self, notice: Notice) {
@@ -290,6 +323,7 @@ impl StreamActor {
         let (agent, epoch) = (self.common.agent.clone(), self.about.epoch);
         let begin = async move {
             let state = (RecordingState::Recording, String::new(), 0);
+            // If it is lost, its first file or its end says so.
             agent.commit_recording(recording, epoch, state, &[], 0).await;
         };
         let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::Begun(recording), ctx);
@@ -307,6 +341,8 @@ impl StreamActor {
             self.about.epoch,
         );
         let mut generation = sync.mark_dirty();
+        let remind = self.remind();
+        self.common.metrics.commits_waiting.inc();
         let commit = async move {
             loop {
                 match sync.outcome(generation) {
@@ -319,11 +355,19 @@ impl StreamActor {
                 }
                 tokio::time::sleep(SYNC_POLL).await;
             }
-            agent.commit_file(recording, epoch, &media_file).await;
-            file.file_id
+            let mut verdict = agent.commit_file(recording, epoch, &media_file).await;
+            if verdict == Verdict::Unknown {
+                agent.acquire(remind).await;
+                verdict = agent.commit_file(recording, epoch, &media_file).await;
+            }
+            (verdict, file.file_id)
         };
         let (format, size) = (file.format.as_str(), file.size);
-        let done = move |file_id, actor: &mut Self, ctx: &mut Context<Self>| {
+        let done = move |(verdict, file_id), actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.common.metrics.commits_waiting.dec();
+            if let Some(reason) = fenced::reason(verdict) {
+                return actor.on(Event::Lost { recording, reason }, ctx);
+            }
             actor.common.metrics.files.get_or_create(&FormatLabel { format }).inc();
             actor.common.metrics.object_bytes.inc_by(size);
             actor.on(Event::FileCommitted { recording, file_id }, ctx);
@@ -378,6 +422,7 @@ impl StreamActor {
         gaps: Vec<Gap>,
         ctx: &mut Context<Self>,
     ) {
+        let remind = self.remind();
         let files = noted_files(&self.dir.join(NOTES), recording).map(|f| u32::try_from(f.len()).unwrap_or(u32::MAX));
         let (agent, epoch, ended) = (
             self.common.agent.clone(),
@@ -389,17 +434,28 @@ impl StreamActor {
             },
         );
         let commit = async move {
-            agent
-                .commit_recording(recording, epoch, (state, reason, ended), &gaps, files.unwrap_or(0))
+            let files = files.unwrap_or(0);
+            let end = (state, reason, ended);
+            let mut verdict = agent
+                .commit_recording(recording, epoch, end.clone(), &gaps, files)
                 .await;
-        };
-        let done = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
-            if actor.recorders.keys().any(|(id, _)| *id == recording) {
-                actor.common.metrics.recordings.dec();
+            if verdict == Verdict::Unknown {
+                agent.acquire(remind).await;
+                verdict = agent.commit_recording(recording, epoch, end, &gaps, files).await;
             }
-            actor.recorders.retain(|(id, _), _| *id != recording);
-            actor.retired.retain(|(id, _), _| *id != recording);
-            actor.on(Event::RecordingCommitted(recording), ctx);
+            // One that never began leaves the library when it ends: that it is not there is what was wanted.
+            if verdict == Verdict::Unknown && files == 0 {
+                Verdict::Done
+            } else {
+                verdict
+            }
+        };
+        let done = move |verdict, actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.forget_recorders(recording);
+            match fenced::reason(verdict) {
+                Some(reason) => actor.on(Event::Lost { recording, reason }, ctx),
+                None => actor.on(Event::RecordingCommitted(recording), ctx),
+            }
         };
         ctx.spawn(commit.into_actor(self).map(done));
     }
@@ -446,22 +502,36 @@ impl StreamActor {
         }
     }
 
-    fn ask(&mut self, ctx: &mut Context<Self>, adopted: bool) {
-        let ask = Ask {
+    /// What tells a coordinator that has forgotten this publish what it was granted.
+    fn remind(&self) -> Ask {
+        self.asking(self.core.is_closed())
+    }
+
+    fn asking(&self, adopted: bool) -> Ask {
+        Ask {
             publish: self.about.publish_id,
             stream: self.about.stream.clone(),
             params: self.about.publish.params.clone(),
             client: self.about.publish.client.clone(),
             started_ms: self.about.publish.started_ms,
             adopted,
-        };
+            held: self.core.grant().cloned(),
+        }
+    }
+
+    fn ask(&mut self, ctx: &mut Context<Self>, adopted: bool) {
+        let ask = self.asking(adopted);
+        self.asks = true;
         let agent = self.common.agent.clone();
         let answer = async move { agent.acquire(ask).await };
-        ctx.spawn(answer.into_actor(self).map(|outcome, actor, ctx| match outcome {
-            LeaseOutcome::Granted(grant) => actor.on(Event::Granted(grant), ctx),
-            LeaseOutcome::Refused(refusal) => {
-                warn!(stream = %actor.about.stream, reason = %refusal, "lease refused");
-                actor.on(Event::Refused(refusal.reason), ctx);
+        ctx.spawn(answer.into_actor(self).map(|outcome, actor, ctx| {
+            actor.asks = false;
+            match outcome {
+                LeaseOutcome::Granted(grant) => actor.on(Event::Granted(grant), ctx),
+                LeaseOutcome::Refused(refusal) => {
+                    warn!(stream = %actor.about.stream, reason = %refusal, "lease refused");
+                    actor.on(Event::Refused(refusal.reason), ctx);
+                }
             }
         }));
     }
@@ -496,6 +566,22 @@ impl StreamActor {
     }
 }
 
+/// The coordinator does not know this publish: it is to be asked again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AskAgain;
+
+impl Handler<AskAgain> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, _: AskAgain, ctx: &mut Self::Context) {
+        // Before the first answer it is being asked anyway, and only what is live holds its stream.
+        if !self.asks && !self.core.is_closed() {
+            self.ask(ctx, false);
+        }
+    }
+}
+
 /// Where a recording's objects lie.
 fn recording_path(about: &About, recording: RecordingId) -> String {
     format!("{}/{recording}", about.stream.path())
@@ -515,6 +601,7 @@ impl Actor for StreamActor {
         match self.adopted.take() {
             None => self.ask(ctx, false),
             Some((Some(grant), reason)) => {
+                self.common.agent.note_epoch(&self.about.stream, grant.epoch);
                 self.on(Event::Granted(grant), ctx);
                 self.commit_noted(ctx);
                 self.on(Event::Closed(reason), ctx);

@@ -67,6 +67,8 @@ pub(crate) enum Event {
     Begun(RecordingId),
     /// The library knows that the recording ended.
     RecordingCommitted(RecordingId),
+    /// The recording is another's by now, or has ended otherwise.
+    Lost { recording: RecordingId, reason: String },
 }
 
 /// What is to be done.
@@ -113,8 +115,14 @@ pub(crate) enum Effect {
     DropPublisher {
         reason: String,
     },
+    /// The recorders of a recording stop at once: nothing more is written of it.
+    StopRecorders(RecordingId),
     /// Nothing needs the journal any more.
     RemoveJournal,
+    /// The journal is put aside: it may hold what nobody else has.
+    KeepJournal {
+        reason: String,
+    },
 }
 
 /// How far a recording is.
@@ -171,10 +179,17 @@ pub(crate) struct StreamCore {
     /// Why the publish ended, and when what had arrived last.
     closed: Option<(String, i64)>,
     recordings: BTreeMap<RecordingId, Recording>,
+    /// Recordings that were lost, and why.
+    lost: Vec<String>,
     removed: bool,
 }
 
 impl StreamCore {
+    /// The journal has its last record.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// What the coordinator granted, as it is by now.
     pub(crate) fn grant(&self) -> Option<&Grant> {
         self.grant.as_ref()
@@ -271,6 +286,17 @@ impl StreamCore {
                     recording.phase = Phase::Closed;
                 }
             }
+            Event::Lost { recording: id, reason } => {
+                if let Some(recording) = self.recordings.get_mut(&id)
+                    && recording.phase != Phase::Closed
+                {
+                    recording.phase = Phase::Closed;
+                    recording.open.clear();
+                    recording.uncommitted.clear();
+                    self.lost.push(format!("{id}: {reason}"));
+                    effects.push(Effect::StopRecorders(id));
+                }
+            }
         }
         self.settle(at, &mut effects);
         effects
@@ -284,7 +310,8 @@ impl StreamCore {
         done: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(recording) = self.recordings.get_mut(&id) else {
+        let running = |recording: &&mut Recording| recording.phase != Phase::Closed;
+        let Some(recording) = self.recordings.get_mut(&id).filter(running) else {
             return;
         };
         for file in files {
@@ -362,7 +389,12 @@ impl StreamCore {
         let settled = self.closed.is_some() && self.recordings.values().all(|r| r.phase == Phase::Closed);
         if answered && settled && !self.removed {
             self.removed = true;
-            effects.push(Effect::RemoveJournal);
+            effects.push(match self.lost.is_empty() {
+                true => Effect::RemoveJournal,
+                false => Effect::KeepJournal {
+                    reason: self.lost.join("; "),
+                },
+            });
         }
     }
 }

@@ -439,3 +439,45 @@ fn a_stitched_recording_pauses_with_the_end_of_the_publish() {
     assert_eq!(effects.last(), Some(&paused), "once the library has its other files");
     assert_eq!(on(&mut core, Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
 }
+
+#[test]
+fn what_was_lost_is_not_written_any_more_and_its_journal_is_kept() {
+    let mut core = StreamCore::default();
+    let (id, grant) = grant(&[Format::Mp4, Format::Flv]);
+    on(&mut core, Event::Granted(grant));
+    let rendered = |done| Event::Rendered {
+        recording: id,
+        format: Format::Mp4,
+        files: vec![file("a")],
+        left_out: Vec::new(),
+        done,
+    };
+    on(&mut core, rendered(false));
+    let lost = || Event::Lost {
+        recording: id,
+        reason: "fenced".to_owned(),
+    };
+    assert_eq!(on(&mut core, lost()), [Effect::StopRecorders(id)]);
+    assert_eq!(on(&mut core, lost()), [], "once");
+    let late = Event::Rendered {
+        recording: id,
+        format: Format::Flv,
+        files: vec![file("b")],
+        left_out: Vec::new(),
+        done: true,
+    };
+    assert_eq!(on(&mut core, late), [], "nothing of it is committed or written down");
+    let committed = Event::FileCommitted {
+        recording: id,
+        file_id: "a".to_owned(),
+    };
+    assert_eq!(on(&mut core, committed), []);
+    let ended = on(&mut core, Event::Closed("peer_closed".to_owned()));
+    let release = Effect::ReleaseLease {
+        reason: "peer_closed".to_owned(),
+    };
+    let kept = Effect::KeepJournal {
+        reason: format!("{id}: fenced"),
+    };
+    assert_eq!(ended, [release, kept]);
+}

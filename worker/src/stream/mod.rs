@@ -1,9 +1,10 @@
 //! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
-//! `writing` keeps documents in order on their way to storage.
+//! `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage.
 
 pub(crate) mod actor;
 pub(crate) mod adopt;
 pub(crate) mod core;
 pub(crate) mod document;
+mod fenced;
 pub(crate) mod finish;
 mod writing;

@@ -2,6 +2,7 @@
 //! the actor or the library.
 
 mod files;
+mod fleet;
 mod forward;
 mod guard;
 mod keys;
@@ -79,6 +80,7 @@ pub(crate) fn serve(
             .add_service(v1::tasks_server::TasksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::keys_server::KeysServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(v1::fleet_server::FleetServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(
                 v1::pull_sources_server::PullSourcesServer::new(api.clone())
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),

@@ -148,9 +148,14 @@ impl From<CommitError> for Failure {
             CommitError::Fenced(fenced) => fenced.into(),
             CommitError::Store(error) => error.into(),
             CommitError::NoRecording(_) => Failure::not_found(error),
-            CommitError::Final { .. } | CommitError::MissingFiles { .. } => {
-                Failure(status(Code::FailedPrecondition, error))
+            CommitError::Final { .. } => {
+                let mut refusal = status(Code::FailedPrecondition, error);
+                refusal
+                    .metadata_mut()
+                    .insert(wire::FINAL, tonic::metadata::MetadataValue::from_static("1"));
+                Failure(refusal)
             }
+            CommitError::MissingFiles { .. } => Failure(status(Code::FailedPrecondition, error)),
         }
     }
 }

@@ -56,6 +56,9 @@ fn down(message: Down) -> v1::CoordinatorDown {
             publish_id: publish.to_string(),
             reason,
         }),
+        Down::AskAgain(publish) => Message::AskAgain(v1::AskAgain {
+            publish_id: publish.to_string(),
+        }),
         Down::Pulls(set) => Message::SetPulls(v1::SetPulls {
             revision: set.revision,
             pulls: set.pulls.iter().map(Into::into).collect(),
@@ -114,6 +117,10 @@ fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<
         report: Report {
             counters,
             draining: beat.draining,
+            cpu_milli: beat.cpu_milli,
+            journal_bytes: beat.journal_bytes,
+            journal_age_ms: beat.journal_age_ms,
+            uploads_waiting: beat.uploads_waiting,
         },
         pulls_revision: beat.pulls_revision,
         pulls: pull_statuses(beat.pulls)?,
@@ -360,5 +367,7 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         started: Timestamp::from_millis(request.started_ms),
         adopted: request.adopted,
         storage: short("storage", request.storage)?,
+        held: request.held.map(wire::held).transpose()?,
+        known_epoch: Epoch::new(request.known_epoch),
     })
 }

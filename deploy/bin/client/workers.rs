@@ -1,0 +1,80 @@
+//! `aircheck worker list`
+
+use proto::v1::fleet_client::FleetClient;
+use proto::v1::{ListWorkersRequest, Worker, WorkerState};
+use serde_json::{Value, json};
+
+use super::{Done, PAGE, bytes, connect, length, print, said, table};
+use crate::cli::WorkersCommand;
+
+pub(crate) async fn run(command: WorkersCommand) -> Done {
+    let WorkersCommand::List { client } = command;
+    let mut service = FleetClient::new(connect(&client)?);
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListWorkersRequest {
+            page_size: PAGE,
+            page_token,
+        };
+        let page = service.list_workers(request).await.map_err(said)?.into_inner();
+        all.extend(page.workers);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let document = json!({ "workers": all.iter().map(document).collect::<Vec<_>>() });
+    let headings = [
+        "worker", "name", "state", "heard", "rtmp", "streams", "pulls", "rate", "cpu", "journals", "oldest", "waiting",
+    ];
+    print(&client, &document, || {
+        table(&headings, &all.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+fn state(worker: &Worker) -> &'static str {
+    match worker.state() {
+        WorkerState::Unspecified => "unknown",
+        WorkerState::Alive => "alive",
+        WorkerState::Silent => "silent",
+        WorkerState::Lost => "lost",
+        WorkerState::Draining => "draining",
+    }
+}
+
+fn document(worker: &Worker) -> Value {
+    let load = worker.load.unwrap_or_default();
+    json!({
+        "worker_id": worker.worker_id,
+        "name": worker.name,
+        "rtmp": worker.rtmp_addr,
+        "version": worker.version,
+        "state": state(worker),
+        "heard_ms_ago": worker.heard_ms_ago,
+        "streams": worker.streams,
+        "pulls": worker.pulls,
+        "bits_per_second": load.bits_per_second,
+        "cpu_milli": load.cpu_milli,
+        "journal_bytes": load.journal_bytes,
+        "journal_age_ms": load.journal_age_ms,
+        "uploads_waiting": load.uploads_waiting,
+    })
+}
+
+fn row(worker: &Worker) -> Vec<String> {
+    let load = worker.load.unwrap_or_default();
+    vec![
+        worker.worker_id.clone(),
+        worker.name.clone(),
+        state(worker).to_owned(),
+        format!("{} ago", length(worker.heard_ms_ago)),
+        worker.rtmp_addr.clone(),
+        worker.streams.to_string(),
+        worker.pulls.to_string(),
+        format!("{} kbit/s", load.bits_per_second / 1000),
+        format!("{}%", load.cpu_milli / 10),
+        bytes(load.journal_bytes),
+        length(load.journal_age_ms),
+        load.uploads_waiting.to_string(),
+    ]
+}
