@@ -159,10 +159,15 @@ class EveryValueSet(unittest.TestCase):
                     self.assertTrue(any(path == mount or path.startswith(f"{mount}/") for mount in mounts), path)
 
     def test_probes_ask_what_the_program_answers(self):
-        pages = re.findall(r'#\[get\("([^"]+)"\)\]', (CHART.parents[2] / "coordinator/src/api/ops.rs").read_text())
+        sources = {
+            "coordinator": (ROOT / "coordinator" / "src" / "api" / "ops.rs").read_text(),
+            "worker": (ROOT / "deploy" / "bin" / "ops.rs").read_text(),
+        }
         for objects in self.each():
             for name, _, spec in pods(objects):
-                if name.endswith("-coordinator"):
+                role = name.rsplit("-", 1)[1]
+                if role in sources:
+                    pages = re.findall(r'"(/\w+)"', sources[role])
                     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                         self.assertIn(spec["containers"][0][probe]["httpGet"]["path"], pages)
 
@@ -232,11 +237,10 @@ class Production(unittest.TestCase):
         }
         self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token", "recorder-tokens"})
 
-    def test_a_worker_holds_nothing_but_its_join_token(self):
+    def test_a_worker_holds_nothing_but_its_tokens(self):
         worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))
-        held = [volume["secret"] for volume in worker["volumes"] if "secret" in volume]
-        self.assertEqual([each["secretName"] for each in held], ["recorder-tokens"])
-        self.assertEqual(held[0]["items"], [{"key": "join-token", "path": "join-token"}])
+        held = [volume["secret"]["secretName"] for volume in worker["volumes"] if "secret" in volume]
+        self.assertEqual(held, ["recorder-tokens"])
 
     def test_prometheus_shows_the_token(self):
         endpoint = of_kind(rendered("production"), "PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]
