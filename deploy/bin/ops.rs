@@ -14,11 +14,22 @@ struct Page {
     gate: Gate,
 }
 
-/// It runs, and so it takes streams: a worker waits for nobody.
+/// It runs.
 async fn well() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
         .body("ok\n")
+}
+
+/// It takes streams.
+async fn ready(page: web::Data<Arc<Page>>) -> HttpResponse {
+    let (mut answer, text) = if page.metrics.worker.accepting.get() == 1 {
+        (HttpResponse::Ok(), "ready\n")
+    } else {
+        let why = "no publish is taken: the worker leaves, its disk is nearly full, or its journals wait for storage\n";
+        (HttpResponse::ServiceUnavailable(), why)
+    };
+    answer.content_type("text/plain; charset=utf-8").body(text)
 }
 
 async fn metrics(request: HttpRequest, page: web::Data<Arc<Page>>) -> HttpResponse {
@@ -55,7 +66,7 @@ pub(crate) fn serve(
         App::new()
             .app_data(web::Data::new(Arc::clone(&page)))
             .route("/healthz", web::get().to(well))
-            .route("/readyz", web::get().to(well))
+            .route("/readyz", web::get().to(ready))
             .route("/metrics", web::get().to(metrics))
     })
     .workers(1)

@@ -109,6 +109,8 @@ pub struct WorkerMetrics {
     pub disk_free: Gauge,
     /// Free bytes below which no stream is taken.
     pub disk_min_free: Gauge,
+    /// 1 while publishes are taken; 0 while the worker leaves, its disk is nearly full, or its journals have used up their budget.
+    pub accepting: Gauge,
     /// Recordings that are running or being finished.
     pub recordings: Gauge,
     /// Finished files on their way to the library.
@@ -214,6 +216,7 @@ impl Metrics {
             Unit::Bytes,
             worker.disk_min_free.clone(),
         );
+        r.register("accepting", "1 while publishes are taken", worker.accepting.clone());
         r.register(
             "recordings",
             "Recordings running or being finished",

@@ -267,3 +267,20 @@ fn workers_are_listed_with_their_load_and_serve_their_own_metrics() -> Result<()
     coordinator.finished("show", 1)?;
     Ok(())
 }
+
+#[test]
+fn a_worker_that_takes_no_stream_says_that_it_is_not_ready() -> Result<()> {
+    let (cluster, coordinator) = Cluster::new(&[])?;
+    let data = cluster.folder.path().join("full");
+    let full = Setup::worker(BINARY, &data, &coordinator.grpc_url())
+        .env("AIRCHECK_WORKER__JOURNAL__MIN_FREE", "900000GiB")
+        .start()?;
+    ensure!(Publisher::start(full.rtmp(), "show").is_err(), "a publish is taken");
+    let (status, text) = full.get("/readyz")?;
+    ensure!(
+        status == 503 && text.contains("no publish is taken"),
+        "{status}: {text}"
+    );
+    ensure!(full.get("/healthz")?.0 == 200, "it is alive all the same");
+    Ok(())
+}

@@ -397,6 +397,7 @@ impl Poller {
                 }
                 Ok(Command::Drain) => {
                     self.desk.draining = true;
+                    self.desk.metrics.accepting.set(0);
                     let now = self.desk.now();
                     for place in 0..self.places.len() {
                         // What has already arrived is still the publisher's due.
@@ -565,6 +566,13 @@ impl Poller {
             }
         };
         let min = self.desk.settings.min_free;
+        let over_budget = self
+            .desk
+            .settings
+            .over_budget
+            .load(std::sync::atomic::Ordering::Relaxed);
+        let accepting = free >= min && !over_budget && !self.desk.draining;
+        self.desk.metrics.accepting.set(i64::from(accepting));
         self.desk.metrics.disk_free.set(gauge(free));
         self.desk.metrics.disk_min_free.set(gauge(min));
         let short = free < min;
