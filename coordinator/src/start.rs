@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -38,6 +38,8 @@ use crate::{
 const STORE_LIMIT: Duration = Duration::from_secs(30);
 /// Time for running calls to finish when the coordinator stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks whether the store is closed.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// What a coordinator does not make itself.
 #[derive(Debug, Clone)]
@@ -104,6 +106,8 @@ pub struct Running {
     handle: Handle,
     supervisor: Supervisor,
     election: Election,
+    /// Of a store that nobody else was given: it is closed when this leads nowhere.
+    own_store: Option<Weak<dyn MetaStore>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -132,10 +136,13 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr
 pub async fn start(config: CoordinatorConfig, store: StoreConfig, deps: Deps) -> Result<Running, StartError> {
     let open = store::open(&store, &config.data_dir, Arc::clone(&deps.clock))?;
     ready(open.as_ref(), &store).await?;
-    match store.url {
+    let own = Arc::downgrade(&open);
+    let mut running = match store.url {
         MetadataUrl::Embedded => start_over(config, open, deps).await,
         MetadataUrl::Etcd { .. } => start_among_others(config, open, deps).await,
-    }
+    }?;
+    running.own_store = Some(own);
+    Ok(running)
 }
 
 /// Waits until the store can be used. An etcd may come up after its coordinators do.
@@ -300,6 +307,7 @@ async fn run(
         handle,
         supervisor,
         election,
+        own_store: None,
     })
 }
 
@@ -338,6 +346,10 @@ impl Running {
             drop(self.handle);
             self.tasks.close();
             self.tasks.wait().await;
+            // The HTTP server's threads let go of what they serve from a moment after they say that they have ended.
+            while self.own_store.as_ref().is_some_and(|store| store.strong_count() > 0) {
+                tokio::time::sleep(CLOSE_POLL).await;
+            }
         };
         if tokio::time::timeout(STOP_LIMIT, finish).await.is_err() {
             warn!(limit = ?STOP_LIMIT, "coordinator left calls behind");

@@ -40,11 +40,11 @@ impl Links {
     }
 
     /// Path and name of a link that is good until `expires`, beginning with `/media/`. `name` is what the file is called
-    /// when it is saved; its last part alone counts to clients.
-    pub(crate) fn path(&self, file: FileId, name: &str, expires: Timestamp) -> String {
+    /// when it is saved; `depth` are the folders in front of it, empty or with a slash at the end.
+    pub(crate) fn path(&self, file: FileId, depth: &str, name: &str, expires: Timestamp) -> String {
         let expires_s = expires.as_millis().div_euclid(1_000);
         let name = utf8_percent_encode(name, IN_A_NAME);
-        format!("/media/{expires_s}-{}/{file}/{name}", self.mac(expires_s, file))
+        format!("/media/{expires_s}-{}/{file}/{depth}{name}", self.mac(expires_s, file))
     }
 
     /// True if the folder of a link says that the file may be read now.
@@ -74,8 +74,9 @@ mod tests {
         let ids = Seeded::new(1);
         let at = |s: i64| Timestamp::from_millis(s * 1_000);
         let (file, other) = (FileId::generate(&ids, at(0)), FileId::generate(&ids, at(0)));
-        let path = links.path(file, "live test/日.flv", at(100));
+        let path = links.path(file, "", "live test/日.flv", at(100));
         assert!(path.ends_with("/live%20test%2F%E6%97%A5.flv"), "{path}");
+        assert!(links.path(file, "a/b/", "x", at(100)).ends_with("/a/b/x"));
         let folder = path.split('/').nth(2).unwrap();
         assert!(links.covers(folder, file, at(100)));
         assert!(!links.covers(folder, file, at(101)));

@@ -15,6 +15,8 @@ use thiserror::Error;
 const MAX_PARTS: usize = 4;
 /// Longest of them, bytes.
 const MAX_PART: usize = 128;
+/// The folder of HLS within an epoch's.
+const HLS: &str = "hls";
 
 /// Why an object is not to be had.
 #[derive(Debug, Error)]
@@ -42,8 +44,31 @@ fn is_plain(part: &str) -> bool {
     !part.is_empty() && part.len() <= MAX_PART && !part.starts_with('.') && part.bytes().all(legal)
 }
 
-/// The key of what a stranger asks for within a file: of an HLS recording its playlist, under any name, or something
-/// beside it; of any other the file itself, under any name.
+/// The folder of an epoch, such as `e000012`.
+fn is_epoch(part: &str) -> bool {
+    let digits = part.strip_prefix('e').unwrap_or_default();
+    (6..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Of a playlist's key: its recording's folder, and the folder below that where it lies. A playlist of several pushes names
+/// segments in the folders of earlier epochs, as `../../e000001/hls/000000.ts`.
+fn recording_folder(key: &str) -> Option<(&str, &str)> {
+    let (folder, _) = key.rsplit_once('/')?;
+    let (above, hls) = folder.rsplit_once('/')?;
+    let (recording, epoch) = above.rsplit_once('/')?;
+    let below = folder.get(recording.len() + 1..)?;
+    (hls == HLS && is_epoch(epoch)).then_some((recording, below))
+}
+
+/// What stands in front of a file's name in its links: with the playlist as deep below the link as in its recording, what it
+/// names in other folders is covered by the same link.
+pub(crate) fn depth(file: &MediaFile) -> String {
+    let folder = (file.format == Format::Hls).then(|| recording_folder(&file.object_key)).flatten();
+    folder.map_or_else(String::new, |(_, below)| format!("{below}/"))
+}
+
+/// The key of what a stranger asks for within a file: of an HLS recording its playlist, under any name, a segment of any of its
+/// epochs, or something beside the playlist; of any other the file itself, under any name.
 fn key_within(file: &MediaFile, tail: &str) -> Option<String> {
     let is_playlist = Path::new(tail).extension().is_some_and(|extension| extension == "m3u8");
     if file.format != Format::Hls || is_playlist {
@@ -52,6 +77,11 @@ fn key_within(file: &MediaFile, tail: &str) -> Option<String> {
     let parts: Vec<&str> = tail.split('/').collect();
     if parts.len() > MAX_PARTS || !parts.iter().all(|part| is_plain(part)) {
         return None;
+    }
+    if let ([epoch, HLS, _], Some((recording, _))) = (parts.as_slice(), recording_folder(&file.object_key))
+        && is_epoch(epoch)
+    {
+        return Some(format!("{recording}/{tail}"));
     }
     let (folder, _) = file.object_key.rsplit_once('/')?;
     Some(format!("{folder}/{tail}"))
@@ -98,15 +128,19 @@ impl Place {
         }
     }
 
-    /// Removes a file's objects; of an HLS recording the playlist with what lies beside it. Without effect when they are
-    /// gone. Writes to the disk.
+    /// Removes a file's objects; of an HLS recording the playlist with what lies beside it, and the segments of its earlier
+    /// epochs. Without effect when they are gone. Writes to the disk.
     ///
     /// # Errors
     /// [`PlaceError`].
     pub(crate) fn remove(&self, file: &MediaFile) -> Result<(), PlaceError> {
-        let path = below(self.root()?, &file.object_key).ok_or(PlaceError::NotFound)?;
+        let root = self.root()?;
+        let path = below(root, &file.object_key).ok_or(PlaceError::NotFound)?;
         let removed = match (file.format, path.parent()) {
-            (Format::Hls, Some(folder)) => std::fs::remove_dir_all(folder),
+            (Format::Hls, Some(folder)) => match recording_folder(&file.object_key) {
+                Some((recording, _)) => remove_epochs(&root.join(recording)),
+                None => std::fs::remove_dir_all(folder),
+            },
             _ => std::fs::remove_file(path),
         };
         match removed {
@@ -114,6 +148,20 @@ impl Place {
             other => other.map_err(PlaceError::Io),
         }
     }
+}
+
+/// Removes what every epoch of a recording has of HLS.
+fn remove_epochs(recording: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(recording)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_epoch) {
+            match std::fs::remove_dir_all(entry.path().join(HLS)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,6 +256,37 @@ mod tests {
         place.remove(&hls).unwrap();
         assert!(!root.join("r/hls").exists() && root.join("r/secret.txt").exists());
         assert!(dir.path().join("outside").exists());
+    }
+
+    #[test]
+    fn a_recording_of_several_pushes_is_served_and_removed_with_all_its_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = [
+            "d/r/e000001/hls/000000.ts",
+            "d/r/e000001/mp4/000000.mp4",
+            "d/r/e000002/hls/000000.ts",
+            "d/r/e000003/hls/index.m3u8",
+            "d/other/e000001/hls/000000.ts",
+        ];
+        for key in keys {
+            let path = dir.path().join(key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        let hls = file(Format::Hls, "d/r/e000003/hls/index.m3u8");
+        assert_eq!(depth(&hls), "e000003/hls/");
+        assert_eq!(depth(&file(Format::Mp4, "d/r/e000001/mp4/000000.mp4")), "");
+        let place = Place::new(Some(ObjectsUrl::File(dir.path().to_owned())));
+        let found = |tail: &str| place.find(&hls, tail).is_ok();
+        // What a player makes of `../../e000001/hls/000000.ts` in a playlist at LINK/FILE/e000003/hls/show.m3u8.
+        assert!(found("e000001/hls/000000.ts") && found("e000002/hls/000000.ts") && found("e000003/hls/show.m3u8"));
+        for tail in ["e000001/mp4/000000.mp4", "other/hls/000000.ts", "e1/hls/000000.ts", "e000001/hls"] {
+            assert!(!found(tail), "{tail}");
+        }
+        place.remove(&hls).unwrap();
+        place.remove(&hls).unwrap();
+        let left: Vec<bool> = keys.iter().map(|key| dir.path().join(key).exists()).collect();
+        assert_eq!(left, [false, true, false, false, true]);
     }
 
     proptest! {

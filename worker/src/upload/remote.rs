@@ -6,8 +6,9 @@
 //!
 //! Uploads run on threads of their own: signing and encryption are work, and actors must not wait for it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +121,8 @@ struct Inner {
     health: Health,
     pace: Pace,
     metrics: WorkerMetrics,
+    /// Keys of which an upload may have been begun that nobody knows the id of: an answer was lost. One for each recorder at most.
+    doubtful: Mutex<BTreeSet<String>>,
     runtime: Threads,
 }
 
@@ -169,6 +172,7 @@ impl Remote {
             health: Health::new(metrics.clone()),
             pace: Pace::new(limits.max_bandwidth),
             metrics,
+            doubtful: Mutex::default(),
             runtime: Threads(Some(runtime)),
         })))
     }
@@ -305,7 +309,7 @@ impl Inner {
             } => {
                 let upload = match upload {
                     Some(id) => id,
-                    None => self.again(&key, || self.bucket.begin(&key)).await?,
+                    None => self.begin(&key).await?,
                 };
                 let id = self.part(&key, &upload, index, chunks).await?;
                 return Ok(Stored::Part { upload, id });
@@ -317,9 +321,18 @@ impl Inner {
                 first,
                 last,
                 size,
-            } => self.complete((&key, &upload), ids, first, last, size).await?,
+            } => {
+                self.complete((&key, &upload), ids, first, last, size).await?;
+                self.clear_doubt(&key, None).await;
+            }
             Store::File { key, path, len, then } => {
-                self.file(&key, &path, len).await?;
+                let stored = self.file(&key, &path, len).await;
+                if stored.is_err() {
+                    // The next try begins another upload.
+                    self.doubt(&key);
+                }
+                stored?;
+                self.clear_doubt(&key, None).await;
                 self.objects(then).await?;
             }
             Store::Fetch { keys } => return self.fetch(&keys).await.map(Stored::Fetched),
@@ -359,6 +372,38 @@ impl Inner {
                 }
                 Ok(value) => return Ok(value),
             }
+        }
+    }
+
+    /// Begins an upload, and aborts those of its key that were begun without our hearing of it.
+    async fn begin(&self, key: &str) -> Result<String, ObjectError> {
+        let begun = self.again(key, || async {
+            let begun = self.bucket.begin(key).await;
+            if matches!(begun, Err(ObjectError::Unavailable(_))) {
+                self.doubt(key);
+            }
+            begun
+        });
+        let id = begun.await?;
+        self.clear_doubt(key, Some(&id)).await;
+        Ok(id)
+    }
+
+    fn doubtful(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubt(&self, key: &str) {
+        self.doubtful().insert(key.to_owned());
+    }
+
+    /// Where there is doubt, leaves a key no upload but `keep`. What cannot be cleared now is when its file is complete, and
+    /// after a crash when its recorder opens again.
+    async fn clear_doubt(&self, key: &str, keep: Option<&str>) {
+        let doubted = self.doubtful().remove(key);
+        if doubted && let Err(error) = self.tidy(key, keep).await {
+            tracing::debug!(key, %error, "uploads of nobody are looked for later");
+            self.doubt(key);
         }
     }
 
@@ -438,7 +483,7 @@ impl Inner {
     async fn file(&self, key: &str, path: &std::path::Path, len: u64) -> Result<(), ObjectError> {
         let unreadable = |e: std::io::Error| ObjectError::Unavailable(format!("{}: {e}", path.display()));
         let file = Arc::new(std::fs::File::open(path).map_err(unreadable)?);
-        let upload = self.again(key, || self.bucket.begin(key)).await?;
+        let upload = self.begin(key).await?;
         let mut ids = Vec::new();
         let (mut at, mut index) = (0, 0);
         while at < len {

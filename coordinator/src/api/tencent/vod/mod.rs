@@ -22,7 +22,11 @@ use super::{
 };
 use tracing::warn;
 
-use crate::media::{note::Note, place::Place, removal};
+use crate::media::{
+    note::Note,
+    place::{Place, depth},
+    removal,
+};
 
 pub(super) use search::search;
 
@@ -270,5 +274,6 @@ fn meta(file: &MediaFile) -> Value {
 
 fn media_url(cx: &Context<'_>, file: &MediaFile, note: &Note, now: Timestamp) -> String {
     let expires = now + cx.tools.config.media_link_ttl;
-    format!("{}{}", cx.public_url, cx.links.path(file.id, note.name(file), expires))
+    let path = cx.links.path(file.id, &depth(file), note.name(file), expires);
+    format!("{}{path}", cx.public_url)
 }
