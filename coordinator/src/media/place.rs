@@ -63,7 +63,9 @@ fn recording_folder(key: &str) -> Option<(&str, &str)> {
 /// What stands in front of a file's name in its links: with the playlist as deep below the link as in its recording, what it
 /// names in other folders is covered by the same link.
 pub(crate) fn depth(file: &MediaFile) -> String {
-    let folder = (file.format == Format::Hls).then(|| recording_folder(&file.object_key)).flatten();
+    let folder = (file.format == Format::Hls)
+        .then(|| recording_folder(&file.object_key))
+        .flatten();
     folder.map_or_else(String::new, |(_, below)| format!("{below}/"))
 }
 
@@ -280,7 +282,12 @@ mod tests {
         let found = |tail: &str| place.find(&hls, tail).is_ok();
         // What a player makes of `../../e000001/hls/000000.ts` in a playlist at LINK/FILE/e000003/hls/show.m3u8.
         assert!(found("e000001/hls/000000.ts") && found("e000002/hls/000000.ts") && found("e000003/hls/show.m3u8"));
-        for tail in ["e000001/mp4/000000.mp4", "other/hls/000000.ts", "e1/hls/000000.ts", "e000001/hls"] {
+        for tail in [
+            "e000001/mp4/000000.mp4",
+            "other/hls/000000.ts",
+            "e1/hls/000000.ts",
+            "e000001/hls",
+        ] {
             assert!(!found(tail), "{tail}");
         }
         place.remove(&hls).unwrap();
