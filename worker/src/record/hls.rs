@@ -20,7 +20,7 @@ use super::body::{body_of, data_of};
 use super::index::{self, Index, Totals};
 use super::keeper::Keeper;
 use super::pool::Scratch;
-use super::state::{Config, Counts, HlsState, State};
+use super::state::{Config, Counts, HlsState, State, Unlisted};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
 use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
 
@@ -28,6 +28,8 @@ use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
 const INTERRUPTED: &str = "interrupted";
 /// The name of a gap: an earlier publish's worker was not heard from, and what it had not stored by then is not in the list.
 const LOST: &str = "worker_lost";
+/// Every so many segments the playlist says the date anew.
+const DATE_EVERY: u32 = 64;
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
@@ -191,9 +193,11 @@ impl HlsRecorder {
                 self.setting.note(&file)?;
                 stepped.files.push(file);
             } else if self.state.next_sequence > stored
+                && self.hls().unlisted.are_worth(self.hls().index_len)
                 && let Objects::Local(local) = &self.objects
             {
                 self.put_playlist(local, &self.playlist(self.hls(), "", End::Open)?)?;
+                self.state.hls.get_or_insert_with(HlsState::default).unlisted = Unlisted::default();
             }
             self.state.done = reach.last;
         }
@@ -418,14 +422,18 @@ impl HlsRecorder {
         let behind = hls.before.as_ref().is_some_and(|before| before.segments > 0);
         let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
         let mut line = String::new();
+        let discontinuity = if sequence > 0 { open.discontinuity } else { behind };
+        // The dates between follow from the durations (RFC 8216 §4.3.2.6).
+        let dated = discontinuity || sequence.is_multiple_of(DATE_EVERY);
         let segment = hls::Segment {
             uri,
             duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
-            discontinuity: if sequence > 0 { open.discontinuity } else { behind },
-            program_date_time_ms: Some(wall_zero + start_ms),
+            discontinuity,
+            program_date_time_ms: dated.then_some(wall_zero + start_ms),
             map: None,
         };
         segment.append(&mut line);
+        hls.unlisted.add(len);
         hls.ts = open.muxer.state().into();
         hls.longest_ms = hls.longest_ms.max(duration_ms);
         hls.bytes += len;
@@ -440,21 +448,26 @@ impl HlsRecorder {
                 self.enter(state, &line)
             }
             _ => {
-                let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, End::Open)?;
-                let playlist = self.playlist_object(text);
+                let mut playlist = Vec::new();
+                if hls.unlisted.are_worth(hls.index_len + line.len() as u64) {
+                    hls.unlisted = Unlisted::default();
+                    let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, End::Open)?;
+                    playlist.push(self.playlist_object(text));
+                }
                 let store = if in_memory {
                     let segment = Object {
                         key,
                         chunks: vec![rendered.into()],
                         verify: false,
                     };
-                    Store::Objects(vec![segment, playlist])
+                    playlist.insert(0, segment);
+                    Store::Objects(playlist)
                 } else {
                     Store::File {
                         key,
                         path: open.path,
                         len,
-                        then: vec![playlist],
+                        then: playlist,
                     }
                 };
                 self.store = Some((store, Pending::Segment(Box::new(state), line)));

@@ -224,6 +224,34 @@ pub(crate) struct HlsState {
     /// What was taken over from earlier publishes; none: that is still to be done, where there were any.
     #[serde(default)]
     pub(crate) before: Option<Totals>,
+    /// What has come since the running playlist was stored.
+    #[serde(default)]
+    pub(crate) unlisted: Unlisted,
+}
+
+/// Segments that are stored and not in the stored playlist yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unlisted {
+    segments: u32,
+    bytes: u64,
+}
+
+impl Unlisted {
+    /// The running playlist is stored again when it takes at most this part of what has come since.
+    const PART: u64 = 20;
+    /// And with every so many segments at the latest.
+    const SEGMENTS: u32 = 20;
+
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.segments += 1;
+        self.bytes += bytes;
+    }
+
+    /// True if they are worth storing a playlist of `playlist_len` bytes again. It grows with each segment: to store a long one
+    /// for every short one would cost more than the media.
+    pub(crate) fn are_worth(&self, playlist_len: u64) -> bool {
+        self.segments >= Self::SEGMENTS || self.bytes >= playlist_len.saturating_mul(Self::PART)
+    }
 }
 
 /// Persistent form of the transport stream muxer's state: fields as in [`media::ts::State`].
@@ -369,3 +397,39 @@ impl State {
 const MAX_GAPS: usize = 64;
 /// Units left out for one reason within this time of each other are one gap.
 const JOIN_WITHIN_MS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::Unlisted;
+
+    /// Bytes of playlists that a day of segments of six seconds stores, those of the media, and the longest wait in segments.
+    fn a_day(segment_bytes: u64) -> (u64, u64, u32) {
+        // `#EXTINF:6.000,` and a name; now and then a date.
+        let (line, date) = (25, 46);
+        let (mut len, mut stored, mut waited, mut longest) = (120, 0, 0, 0);
+        let mut unlisted = Unlisted::default();
+        for sequence in 0..14_400u64 {
+            len += line + if sequence.is_multiple_of(64) { date } else { 0 };
+            unlisted.add(segment_bytes);
+            waited += 1;
+            if unlisted.are_worth(len) {
+                stored += len;
+                longest = longest.max(waited);
+                (unlisted, waited) = (Unlisted::default(), 0);
+            }
+            assert!(
+                sequence > 60 || waited == 0 || segment_bytes < 100_000,
+                "every segment at first"
+            );
+        }
+        (stored, 14_400 * segment_bytes, longest)
+    }
+
+    #[test]
+    fn the_playlists_of_a_day_cost_a_small_part_of_its_media() {
+        let (stored, media, longest) = a_day(1_875_000);
+        assert!(stored * 20 <= media && longest <= 4, "{stored} of {media}, {longest}");
+        let (stored, media, longest) = a_day(48_000);
+        assert!(stored * 5 <= media && longest <= 20, "{stored} of {media}, {longest}");
+    }
+}
