@@ -250,10 +250,11 @@ impl Leases {
         let txn = match self.make_way(cx, &record.stream, record.worker, record.id, Txn::new())? {
             Ok(txn) => txn,
             Err(refusal) => {
-                return Ok(Decided {
-                    outcome: LeaseOutcome::Refused(refusal),
-                    txn: Txn::new(),
-                });
+                // It has lost its stream, perhaps before its worker heard that it had it. What was journaled until then is
+                // finished like any other; only its publisher must go.
+                let evicted = self.evicted.entry(record.worker).or_default();
+                evicted.insert(record.id, refusal.reason);
+                return Ok(granted(grant, Txn::new()));
             }
         };
         // What it fed may have gone on without it.
