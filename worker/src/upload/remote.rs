@@ -7,8 +7,9 @@
 //! Uploads run on threads of their own: signing and encryption are work, and actors must not wait for it.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ use super::plan::Plan;
 const TRIES: u32 = 4;
 /// First wait between two tries; doubled with each.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Between two looks for uploads of nobody.
+const CLEAR_EVERY: Duration = Duration::from_secs(2);
 /// Threads that sign, encrypt and send.
 const THREADS: usize = 2;
 /// Memory is counted in units of this many bytes.
@@ -121,9 +124,17 @@ struct Inner {
     health: Health,
     pace: Pace,
     metrics: WorkerMetrics,
-    /// Keys of which an upload may have been begun that nobody knows the id of: an answer was lost. One for each recorder at most.
-    doubtful: Mutex<BTreeSet<String>>,
+    doubts: Mutex<Doubts>,
     runtime: Threads,
+}
+
+/// Keys of which an upload may have been begun that nobody knows the id of: an answer was lost.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// Those that are still being stored, one for each recorder at most: what they upload now must stay.
+    open: BTreeSet<String>,
+    /// Those that are stored: no upload of theirs is of use any more.
+    stored: BTreeSet<String>,
 }
 
 /// The threads of uploads. Dropped, they end without being waited for: what they were at is done again after the next start.
@@ -163,7 +174,7 @@ impl Remote {
         let plan = Plan::new(limits.part_size);
         let budget = plan.part_len(0).saturating_mul(limits.max_uploads as u64);
         let units = u32::try_from(budget / UNIT).unwrap_or(u32::MAX).max(1);
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             bucket,
             plan,
             slots: Arc::new(Semaphore::new(limits.max_uploads)),
@@ -172,9 +183,14 @@ impl Remote {
             health: Health::new(metrics.clone()),
             pace: Pace::new(limits.max_bandwidth),
             metrics,
-            doubtful: Mutex::default(),
+            doubts: Mutex::default(),
             runtime: Threads(Some(runtime)),
-        })))
+        });
+        let looks = keep_clearing(Arc::downgrade(&inner));
+        if let Some(runtime) = &inner.runtime.0 {
+            runtime.spawn(looks);
+        }
+        Ok(Self(inner))
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -389,21 +405,33 @@ impl Inner {
         Ok(id)
     }
 
-    fn doubtful(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
+    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn doubt(&self, key: &str) {
-        self.doubtful().insert(key.to_owned());
+        self.doubts().open.insert(key.to_owned());
     }
 
-    /// Where there is doubt, leaves a key no upload but `keep`. What cannot be cleared now is when its file is complete, and
-    /// after a crash when its recorder opens again.
+    /// Where there is doubt, leaves a key no upload but `keep`; none: the key is stored. What cannot be cleared now is later.
     async fn clear_doubt(&self, key: &str, keep: Option<&str>) {
-        let doubted = self.doubtful().remove(key);
+        let doubted = self.doubts().open.remove(key);
         if doubted && let Err(error) = self.tidy(key, keep).await {
             tracing::debug!(key, %error, "uploads of nobody are looked for later");
-            self.doubt(key);
+            match keep {
+                Some(_) => self.doubt(key),
+                None => drop(self.doubts().stored.insert(key.to_owned())),
+            }
+        }
+    }
+
+    /// Looks again for uploads of nobody, where storage did not answer before.
+    async fn clear_stored(&self) {
+        let keys = mem::take(&mut self.doubts().stored);
+        for key in keys {
+            if self.health.is_away() || self.tidy(&key, None).await.is_err() {
+                self.doubts().stored.insert(key);
+            }
         }
     }
 
@@ -538,6 +566,17 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+/// Until nobody stores any more.
+async fn keep_clearing(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(CLEAR_EVERY).await;
+        match inner.upgrade() {
+            Some(inner) => inner.clear_stored().await,
+            None => return,
+        }
     }
 }
 
