@@ -19,6 +19,7 @@ use shared::recording::{Gap, join_gaps};
 use super::body::{body_of, data_of};
 use super::index::{self, Index, Totals};
 use super::keeper::Keeper;
+use super::parameters::{changes_parameters, configure, reason};
 use super::pool::Scratch;
 use super::state::{Config, Counts, HlsState, State, Unlisted};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
@@ -585,37 +586,6 @@ impl HlsRecorder {
             gaps,
         };
         Ok((file, playlist))
-    }
-}
-
-/// True for a decoder configuration other than the one in force.
-fn changes_parameters(state: &State, info: &UnitInfo, tag: &[u8]) -> bool {
-    let current = match info.kind {
-        UnitKind::VideoConfig => &state.video_config,
-        UnitKind::AudioConfig => &state.audio_config,
-        _ => return false,
-    };
-    current
-        .as_ref()
-        .is_some_and(|c| c.codec != info.codec as u8 || c.payload() != data_of(info, tag))
-}
-
-/// Parameters the muxer cannot use leave it without them: its units are then left out by name.
-fn configure(muxer: &mut ts::Muxer, config: &Config, kind: UnitKind) {
-    let track = if kind == UnitKind::VideoConfig {
-        Track::Video
-    } else {
-        Track::Audio
-    };
-    let _ = muxer.set_config(config.info(kind).codec, track, config.payload());
-}
-
-/// The name of a gap.
-fn reason(error: &ts::TsError) -> &'static str {
-    match error {
-        ts::TsError::NoConfig => "no_decoder_configuration",
-        ts::TsError::Codec(_) => "not_possible_in_mpeg_ts",
-        ts::TsError::TooLong(_) => "too_long_for_mpeg_ts",
     }
 }
 

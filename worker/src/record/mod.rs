@@ -10,6 +10,7 @@ mod file;
 mod hls;
 pub(crate) mod index;
 mod keeper;
+mod parameters;
 pub(crate) mod pool;
 mod state;
 #[cfg(test)]
