@@ -106,8 +106,8 @@ pub struct Running {
     handle: Handle,
     supervisor: Supervisor,
     election: Election,
-    /// Of a store that nobody else was given: it is closed when this leads nowhere.
-    own_store: Option<Weak<dyn MetaStore>>,
+    /// Of a store that nobody else was given: its file is closed when this leads nowhere.
+    own_store: Weak<()>,
 }
 
 impl std::fmt::Debug for Running {
@@ -136,12 +136,12 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr
 pub async fn start(config: CoordinatorConfig, store: StoreConfig, deps: Deps) -> Result<Running, StartError> {
     let open = store::open(&store, &config.data_dir, Arc::clone(&deps.clock))?;
     ready(open.as_ref(), &store).await?;
-    let own = Arc::downgrade(&open);
+    let own = open.held();
     let mut running = match store.url {
         MetadataUrl::Embedded => start_over(config, open, deps).await,
         MetadataUrl::Etcd { .. } => start_among_others(config, open, deps).await,
     }?;
-    running.own_store = Some(own);
+    running.own_store = own;
     Ok(running)
 }
 
@@ -307,7 +307,7 @@ async fn run(
         handle,
         supervisor,
         election,
-        own_store: None,
+        own_store: Weak::new(),
     })
 }
 
@@ -347,7 +347,7 @@ impl Running {
             self.tasks.close();
             self.tasks.wait().await;
             // The HTTP server's threads let go of what they serve from a moment after they say that they have ended.
-            while self.own_store.as_ref().is_some_and(|store| store.strong_count() > 0) {
+            while self.own_store.strong_count() > 0 {
                 tokio::time::sleep(CLOSE_POLL).await;
             }
         };

@@ -28,7 +28,7 @@ mod unreliable;
 mod url;
 mod watch;
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Weak, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -445,6 +445,12 @@ pub struct OpenError {
 /// survives the process and a power loss.
 #[async_trait]
 pub trait MetaStore: Send + Sync + fmt::Debug {
+    /// Leads nowhere once another process may open what this one had to itself. A store in a file says when the file
+    /// is closed, which is a moment after its last user let go of it; others have nothing to themselves.
+    fn held(&self) -> Weak<()> {
+        Weak::new()
+    }
+
     /// Reads one key.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
 

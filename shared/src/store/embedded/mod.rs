@@ -10,7 +10,7 @@ mod writer;
 use std::{
     path::Path,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, Weak,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use self::{
     file::{LAYOUT, prepare, read_one, read_scan},
-    writer::{Failed, Job, Opener, Shared, State, Stopped, Writer},
+    writer::{Failed, File, Job, Opener, Shared, State, Stopped, Writer},
 };
 use super::{Entry, LeaseId, MetaStore, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch, watch::Hub};
 use crate::time::Clock;
@@ -70,7 +70,10 @@ impl Embedded {
                 "its layout is {found}, this program knows {LAYOUT}; use a newer program"
             ));
         }
-        let db: Shared = Arc::new(RwLock::new(Some(db)));
+        let db: Shared = Arc::new(File {
+            open: RwLock::new(Some(db)),
+            held: Arc::default(),
+        });
         let hub = Arc::new(Hub::new(opened.revision));
         let (jobs, queue) = sync_channel(QUEUE);
         let state = State::new(opened, clock.monotonic());
@@ -119,7 +122,7 @@ impl Embedded {
     ) -> Result<T, StoreError> {
         let db = Arc::clone(&self.db);
         let reading = tokio::task::spawn_blocking(move || {
-            let open = db.read().unwrap_or_else(PoisonError::into_inner);
+            let open = db.open.read().unwrap_or_else(PoisonError::into_inner);
             open.as_ref().map_or_else(|| Err(StoreError::unavailable(Failed)), read)
         });
         let result = reading.await.map_err(StoreError::unavailable)?;
@@ -144,6 +147,10 @@ impl Drop for Embedded {
 
 #[async_trait]
 impl MetaStore for Embedded {
+    fn held(&self) -> Weak<()> {
+        Arc::downgrade(&self.db.held)
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         let key = key.to_owned();
         self.read(move |db| read_one(db, &key)).await

@@ -79,6 +79,21 @@ async fn the_file_belongs_to_one_process() {
     assert!(Embedded::open(&dir.path().join("other"), Arc::new(System::new())).is_err());
 }
 
+#[tokio::test]
+async fn the_file_is_free_as_soon_as_it_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..50 {
+        let store = open(&dir);
+        let held = store.held();
+        let closing = std::thread::spawn(move || drop(store));
+        while held.strong_count() > 0 {
+            std::hint::spin_loop();
+        }
+        Embedded::open(&dir.path().join("m.redb"), Arc::new(System::new())).unwrap();
+        closing.join().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_at_once_share_commits_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -28,8 +28,16 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 /// Opens the database, for the first time or again.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
-/// The open database; none while it has failed and cannot be opened anew. Readers hold the lock while they read.
-pub(super) type Shared = Arc<RwLock<Option<Database>>>;
+pub(super) type Shared = Arc<File>;
+
+/// The file of the store.
+#[derive(Debug)]
+pub(super) struct File {
+    /// The open database; none while it has failed and cannot be opened anew. Readers hold the lock while they read.
+    pub(super) open: RwLock<Option<Database>>,
+    /// Dropped behind `open`: who holds a weak one knows when the file is free.
+    pub(super) held: Arc<()>,
+}
 
 /// What the writer is asked for.
 #[derive(Debug)]
@@ -138,7 +146,7 @@ impl Writer {
 
     /// Opens the file anew and starts from what it has: of what failed it is not known whether it happened.
     fn reopen(&mut self) {
-        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.db.open.write().unwrap_or_else(PoisonError::into_inner);
         // The old one must go first: it holds the file's lock.
         *slot = None;
         let opened = (self.opener)().map_err(redb::Error::from).and_then(|db| {
@@ -183,7 +191,7 @@ impl Writer {
 
     fn write(&self, jobs: Vec<Job>, next: &mut State, answers: &mut Vec<Answer>) -> Result<Vec<Batch>, StoreError> {
         let now = self.clock.monotonic();
-        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = self.db.open.read().unwrap_or_else(PoisonError::into_inner);
         let begun = match db.as_ref() {
             Some(db) => db.begin_write().map_err(db_error),
             None => Err(StoreError::unavailable(Failed)),
