@@ -11,11 +11,12 @@
 //! 7. [`scaler`]: how many workers there should be for what is carried (pure).
 //! 8. `media`: finished files: links to them, where they lie, how they go.
 //! 9. `election`: which of several coordinators leads, and the store as a leader may use it.
-//! 10. `actors`: the shell: one actor that decides, a committer that makes decisions durable in order, a supervisor.
-//! 11. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins, media,
+//! 10. `planner`: what a leader decides, one thing after the other (pure).
+//! 11. `actors`: the shell: one actor that asks the planner, a committer that makes decisions durable in order, a supervisor.
+//! 12. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins, media,
 //!     the HTTP API that speaks Tencent's protocol.
-//! 12. `secrets`: the key that secrets in the store are sealed with.
-//! 13. [`start`]: puts them together.
+//! 13. `secrets`: the key that secrets in the store are sealed with.
+//! 14. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -32,6 +33,7 @@ mod election;
 mod fleet;
 mod leases;
 mod media;
+mod planner;
 mod pulls;
 mod push_key;
 pub mod scaler;

@@ -26,11 +26,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     actors::{
-        coordinator::{Leave, State, Tools},
+        coordinator::{Leave, Tools},
         supervisor::{self, Handle, Supervisor},
     },
     api::{grpc, hooks, media::Media, ops, tencent::Tencent},
     election::{Candidate, Election, Led},
+    planner::State,
     secrets::{self, SecretsError},
 };
 

@@ -2,8 +2,9 @@
 
 pub(crate) mod committer;
 pub(crate) mod coordinator;
-mod lost;
+pub(crate) mod load;
 pub(crate) mod marker;
+mod perform;
 pub(crate) mod stitches;
 pub(crate) mod supervisor;
 pub(crate) mod tasks;

@@ -1,17 +1,14 @@
-//! What [`CoordinatorActor`] does for recordings that go on across publishes: passes them on, and has them finished in the end.
+//! What [`CoordinatorActor`] does for recordings that go on across publishes.
 
-use std::error::Error as StdError;
-
-use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture, WrapFuture as _};
+use actix::{Context, Handler, Message, ResponseFuture};
 use shared::{
     ids::{PublishId, RecordingId, WorkerId},
     lease::{Epoch, LeaseOutcome},
-    store::{NextOwner, Repo, StoreError, Txn},
+    store::{NextOwner, Repo, StoreError},
 };
-use tracing::{info, warn};
+use tracing::info;
 
-use super::coordinator::{CoordinatorActor, Down};
-use crate::stitches::Finish;
+use super::coordinator::CoordinatorActor;
 
 /// Makes a publish the owner of what it continues, before its worker hears of it.
 pub(crate) async fn pass_on(
@@ -37,67 +34,6 @@ pub(crate) async fn pass_on(
     Ok(())
 }
 
-impl CoordinatorActor {
-    /// Has recordings finished whose streams did not come back.
-    pub(super) fn finish_due(&mut self, ctx: &mut Context<Self>) {
-        let moment = (self.tools.clock.now(), self.tools.clock.monotonic());
-        let gone = self.tools.config.offline_timeout;
-        let due = match self.state.leases.finish_due(&self.state.fleet, gone, moment) {
-            Ok(due) => due,
-            Err(error) => {
-                warn!(error = &error as &dyn StdError, "recordings that wait not looked at");
-                return;
-            }
-        };
-        for Finish {
-            recording,
-            worker,
-            epoch,
-            txn,
-        } in due
-        {
-            let durable = self.committer.submit(txn);
-            let repo = self.tools.repo.clone();
-            let next = NextOwner {
-                epoch,
-                worker,
-                publish: None,
-            };
-            let passed = async move {
-                durable.await?;
-                repo.pass_on(recording, next).await
-            };
-            ctx.spawn(passed.into_actor(self).map(move |passed, actor, _| match passed {
-                Ok(true) => {
-                    info!(%recording, %worker, %epoch, "recording waited long enough for its stream, it is finished");
-                    actor.state.leases.stitches().fenced(recording, true);
-                    actor.tell_finishes(worker);
-                }
-                Ok(false) => actor.forget_stitch(recording),
-                Err(error) => {
-                    warn!(%recording, error = &error as &dyn StdError, "recording not passed on yet");
-                    actor.state.leases.stitches().fenced(recording, false);
-                }
-            }));
-        }
-    }
-
-    /// Tells a worker what it is to finish; told again with each heartbeat until it has.
-    pub(super) fn tell_finishes(&mut self, worker: WorkerId) {
-        let jobs = self.state.leases.stitches().jobs(worker);
-        if !jobs.is_empty() {
-            self.tell(worker, Down::Finish(jobs));
-        }
-    }
-
-    /// A recording has ended, and waits for nothing.
-    pub(super) fn forget_stitch(&mut self, recording: RecordingId) {
-        if let Some(txn) = self.state.leases.stitches().ended(recording) {
-            self.submit_all(Ok(vec![txn]));
-        }
-    }
-}
-
 /// Everything of a publish's part of a recording is in storage and in the library.
 #[derive(Message)]
 #[rtype(result = "Result<(), StoreError>")]
@@ -110,9 +46,9 @@ impl Handler<Settled> for CoordinatorActor {
     type Result = ResponseFuture<Result<(), StoreError>>;
 
     fn handle(&mut self, Settled { recording, epoch }: Settled, _: &mut Context<Self>) -> Self::Result {
-        let txn = self.state.leases.stitches().settled(recording, epoch);
+        let txn = self.planner.settled(recording, epoch);
         // Answered when it is durable: the worker says it once, and then lets go of what it has.
-        let durable = txn.map(|txn: Option<Txn>| self.committer.submit(txn.unwrap_or_default()));
+        let durable = txn.map(|txn| self.committer.submit(txn));
         Box::pin(async move { durable?.await })
     }
 }

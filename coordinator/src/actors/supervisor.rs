@@ -14,9 +14,12 @@ use tracing::{error, info};
 
 use super::{
     committer::Committer,
-    coordinator::{CoordinatorActor, Leave, State, Tools},
+    coordinator::{CoordinatorActor, Leave, Tools},
 };
-use crate::election::{Role, Term, TermStore};
+use crate::{
+    election::{Role, Term, TermStore},
+    planner::State,
+};
 
 /// Time for an actor to leave when its term has ended.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);

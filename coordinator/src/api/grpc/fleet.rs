@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
 use crate::{
-    actors::coordinator::State,
     fleet::{Presence, Standing},
+    planner::State,
 };
 
 fn written(id: WorkerId, presence: &Presence, state: &State, now: Monotonic) -> v1::Worker {

@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
 use crate::{
-    actors::coordinator::{Arrange, State},
+    actors::coordinator::Arrange,
+    planner::State,
     pulls::{NewPull, PullChange, PullRef, PullView},
 };
 

@@ -5,7 +5,7 @@ use shared::{ids::StreamKey, recording::Recording, store::Page, wire};
 use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
-use crate::{actors::coordinator::StreamView, catalog::Explanation};
+use crate::{catalog::Explanation, planner::StreamView};
 
 fn written(view: &StreamView) -> v1::LiveStream {
     let record = &view.record;

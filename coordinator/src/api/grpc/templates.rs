@@ -133,7 +133,7 @@ impl Api {
     /// Looks at what is decided upon.
     pub(super) async fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&crate::actors::coordinator::State) -> T + Send + 'static,
+        look: impl FnOnce(&crate::planner::State) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         Ok(self.handle.ask(Look(Box::new(look))).await?)
     }

@@ -22,11 +22,13 @@ use tracing::debug;
 
 use super::{Api, peer, status::Failure};
 use crate::{
-    actors::coordinator::{Acquire, Beat, Closed, Down, Open, Release, Session, load_known},
+    actors::coordinator::{Acquire, Closed, Open, Release, Session},
+    actors::load::load_known,
     actors::stitches::Settled,
     actors::tasks::Ended,
     fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
+    planner::{Beat, Down},
 };
 
 /// Most publishes in one heartbeat.

@@ -8,11 +8,12 @@ use shared::store::Txn;
 use super::{domains, error::ApiError, gate::Caller, params::Fields, rules, streams, tasks, templates, vod};
 use crate::{
     actors::{
-        coordinator::{Change, Decide, Look, Moment, State, Tools},
+        coordinator::{Change, Decide, Look, Moment, Tools},
         supervisor::Handle,
     },
     catalog::{Catalog, CatalogError},
     media::link::Links,
+    planner::State,
 };
 
 /// Version of the live service.

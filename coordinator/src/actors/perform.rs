@@ -1,0 +1,118 @@
+//! Does what the [`Planner`](crate::planner::Planner) says.
+
+use std::{collections::BTreeSet, error::Error as StdError};
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use shared::{
+    ids::{TaskId, WorkerId},
+    store::NextOwner,
+    time::Timestamp,
+};
+use tracing::{debug, warn};
+
+use super::coordinator::CoordinatorActor;
+use crate::{
+    leases::Changed,
+    media::{place::Place, removal},
+    planner::Output,
+    stitches::Finish,
+};
+
+/// Recordings of one task that are looked at to tell whether it has ended.
+const LOOK_AT: usize = 10_000;
+
+impl CoordinatorActor {
+    pub(super) fn perform_all(&mut self, out: impl IntoIterator<Item = Output>, ctx: &mut Context<Self>) {
+        for output in out {
+            self.perform(output, ctx);
+        }
+    }
+
+    pub(super) fn perform(&mut self, output: Output, ctx: &mut Context<Self>) {
+        match output {
+            // A failure is the committer's to report.
+            Output::Commit(txn) => drop(self.committer.submit(txn)),
+            Output::Announce(changed) => self.announce(changed, ctx),
+            Output::PassOn(finish) => self.pass_on(finish, ctx),
+            Output::Tell(worker, down) => self.tell(worker, down),
+            Output::Mark {
+                recordings,
+                interrupted,
+            } => self.marker.mark(recordings, interrupted, self.tools.clock.now()),
+            Output::ReadTask(task) => self.read_task(task, ctx),
+            Output::FailLost { until, back } => self.fail_lost(until, back),
+            Output::Forget { publishes, tasks } => self.forget(publishes, tasks),
+        }
+    }
+
+    fn announce(&self, Changed { publish, revision, txn }: Changed, ctx: &mut Context<Self>) {
+        let durable = self.committer.submit(txn).into_actor(self);
+        ctx.spawn(durable.map(move |result, actor, ctx| {
+            let said = result.ok().and_then(|()| actor.planner.announced(publish, revision));
+            actor.perform_all(said, ctx);
+        }));
+    }
+
+    fn pass_on(&self, finish: Finish, ctx: &mut Context<Self>) {
+        let Finish {
+            recording,
+            worker,
+            epoch,
+            txn,
+        } = finish;
+        let durable = self.committer.submit(txn);
+        let repo = self.tools.repo.clone();
+        let next = NextOwner {
+            epoch,
+            worker,
+            publish: None,
+        };
+        let passed = async move {
+            durable.await?;
+            repo.pass_on(recording, next).await
+        };
+        ctx.spawn(passed.into_actor(self).map(move |passed, actor, ctx| {
+            let out = actor.planner.passed_on(recording, worker, passed);
+            actor.perform_all(out, ctx);
+        }));
+    }
+
+    fn read_task(&self, task: TaskId, ctx: &mut Context<Self>) {
+        let repo = self.tools.repo.clone();
+        let read = async move { repo.task_recordings(task, LOOK_AT).await };
+        ctx.spawn(read.into_actor(self).map(move |read, actor, ctx| {
+            let out = actor.planner.task_read(task, read, actor.tools.at());
+            actor.perform_all(out, ctx);
+        }));
+    }
+
+    fn fail_lost(&self, until: Timestamp, back: BTreeSet<WorkerId>) {
+        let (repo, now) = (self.tools.repo.clone(), self.tools.clock.now());
+        self.tools.tasks.spawn(async move {
+            match repo.fail_lost(until, now, |worker| back.contains(&worker)).await {
+                Ok(failed) if failed.is_empty() => {}
+                Ok(failed) => warn!(
+                    recordings = failed.len(),
+                    "recordings given up: their worker was away for too long"
+                ),
+                Err(error) => warn!(error = &error as &dyn StdError, "lost recordings not looked for"),
+            }
+        });
+    }
+
+    fn forget(&self, publishes: Timestamp, tasks: Timestamp) {
+        let repo = self.tools.repo.clone();
+        let place = Place::new(self.tools.config.objects.clone());
+        self.tools.tasks.spawn(async move {
+            removal::finish_all(&repo, &place).await;
+            match repo.forget_tasks(tasks).await {
+                Ok(count) => debug!(count, "tasks forgotten"),
+                Err(error) => warn!(error = &error as &dyn StdError, "tasks not forgotten"),
+            }
+            match repo.forget_publishes(publishes).await {
+                Ok(count) => debug!(count, "publishes forgotten"),
+                Err(error) => warn!(error = &error as &dyn StdError, "publishes not forgotten"),
+            }
+        });
+    }
+}

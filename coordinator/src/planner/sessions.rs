@@ -1,0 +1,106 @@
+//! What [`Planner`] hears from workers and says to them.
+
+use std::collections::BTreeMap;
+
+use shared::{
+    ids::{PublishId, PullId, WorkerId},
+    pull::PullStatus,
+};
+use tracing::info;
+
+use super::{At, Down, Output, Planner};
+use crate::fleet::{About, Report, SessionId};
+
+/// A worker says what it is doing.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    pub(crate) worker: WorkerId,
+    pub(crate) session: SessionId,
+    pub(crate) report: Report,
+    /// The set of sources that it has carried out.
+    pub(crate) pulls_revision: u64,
+    pub(crate) pulls: BTreeMap<PullId, PullStatus>,
+    /// Revisions of recordings that the worker applied last.
+    pub(crate) applied: BTreeMap<PublishId, u64>,
+}
+
+impl Planner {
+    /// A worker opens its session, in place of an earlier one.
+    pub(crate) fn opened(&mut self, worker: WorkerId, about: About, at: At) -> (SessionId, Vec<Output>) {
+        self.last_session += 1;
+        let id = SessionId(self.last_session);
+        info!(%worker, name = about.name, rtmp = about.rtmp_addr, version = about.version, "worker session opened");
+        self.state.fleet.opened(worker, id, about, at.mono);
+        self.state.pulls.forget_worker(worker);
+        self.sessions.insert(worker, id);
+        let welcome = Down::Welcome {
+            heartbeat: self.config.heartbeat,
+            timeout: self.config.worker_timeout,
+        };
+        (id, vec![Output::Tell(worker, welcome), self.goes_on(worker)])
+    }
+
+    /// A worker says what it is doing: it hears what it should know and does not. Of a session that was replaced nothing is believed.
+    pub(crate) fn beat(&mut self, beat: Beat, at: At) -> Vec<Output> {
+        let Beat {
+            worker,
+            session,
+            report,
+            pulls_revision,
+            pulls,
+            applied,
+        } = beat;
+        let mut out = Vec::new();
+        let named: Vec<PublishId> = report.counters.keys().copied().collect();
+        if self.state.fleet.heartbeat(worker, session, report, at.mono) {
+            info!(%worker, "worker is back, its streams go on");
+            out.push(self.goes_on(worker));
+        }
+        if self.sessions.get(&worker) != Some(&session) {
+            return out;
+        }
+        let mut tell = |down| out.push(Output::Tell(worker, down));
+        let leases = &mut self.state.leases;
+        for (publish, reason) in leases.named(worker, &named, at.mono) {
+            info!(%publish, %worker, reason, "worker told to drop a publish");
+            tell(Down::Drop { publish, reason });
+        }
+        leases
+            .behind(worker, &applied)
+            .into_iter()
+            .for_each(|set| tell(Down::Set(set)));
+        let jobs = leases.stitches().jobs(worker);
+        if !jobs.is_empty() {
+            tell(Down::Finish(jobs));
+        }
+        for publish in leases.unknown(&named) {
+            tell(Down::AskAgain(publish));
+        }
+        if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
+            tell(Down::Pulls(set));
+        }
+        out
+    }
+
+    /// A session ended.
+    pub(crate) fn closed(&mut self, worker: WorkerId, session: SessionId) {
+        if self.sessions.get(&worker) == Some(&session) {
+            self.sessions.remove(&worker);
+            info!(%worker, "worker session closed");
+        }
+        self.state.fleet.closed(worker, session);
+    }
+
+    /// A worker does not read what it is told: it has no session any more.
+    pub(crate) fn unread(&mut self, worker: WorkerId) {
+        self.sessions.remove(&worker);
+    }
+
+    /// A worker is back: its recordings go on.
+    fn goes_on(&self, worker: WorkerId) -> Output {
+        Output::Mark {
+            recordings: self.state.leases.recordings_of(worker),
+            interrupted: false,
+        }
+    }
+}
