@@ -26,4 +26,5 @@ mod start;
 mod stream;
 pub mod upload;
 
+pub use control::line::{Directives, Line};
 pub use start::{Deps, Running, StartError, start};

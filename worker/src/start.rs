@@ -26,14 +26,14 @@ use crate::control::load::{Journals, Sampler};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::pull::Puller;
-use crate::record::actor::GiveUp;
 use crate::record::pool::Pool;
-use crate::stream::actor::{AskAgain, Closed, Common, Notice, Set, StreamActor};
+use crate::stream::actor::{AskAgain, Closed, Common, GiveUp, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
 use crate::stream::finish::Finisher;
+use crate::stream::ground::Machine;
 use crate::upload::abandoned::Abandoned;
-use crate::upload::{Limits, Local, Objects, Remote};
+use crate::upload::{Limits, Local, Objects, Remote, Synced};
 use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
@@ -210,14 +210,20 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let worker_id = identity.id;
     let agent = Agent::new(&config.coordinator, caller, identity)
         .map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
-    let common = Common {
-        agent: agent.clone(),
+    let machine = Machine {
         objects,
         abandoned,
         sync: Arc::clone(&sync),
         pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
-        clock: Arc::clone(&deps.clock),
         boot_id: boot_id(),
+    };
+    let common = Common {
+        agent: agent.clone(),
+        shelf: Arc::new(Synced {
+            objects: machine.objects.clone(),
+            sync: Arc::clone(&sync),
+        }),
+        clock: Arc::clone(&deps.clock),
         preroll: config.journal.preroll,
         hls_target_ms: i64::try_from(config.hls.target_segment.as_millis()).unwrap_or(6000),
         metrics: deps.metrics,
@@ -231,6 +237,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     );
     let worker = WorkerActor {
         common,
+        machine,
         zone,
         worker_id,
         commands: ingest.commands(),
@@ -333,6 +340,7 @@ type Shares = Arc<Mutex<Shared>>;
 /// Owns the streams.
 pub(crate) struct WorkerActor {
     common: Common,
+    machine: Machine,
     zone: TimeZone,
     worker_id: WorkerId,
     commands: SyncSender<Command>,
@@ -394,7 +402,7 @@ impl WorkerActor {
         let stream = StreamActor::live(
             self.common.clone(),
             about,
-            (live.dir, live.progress),
+            self.machine.ground(live.dir, live.progress),
             revision,
             ctx.address().recipient(),
         );
@@ -480,8 +488,7 @@ impl WorkerActor {
         }
         let finisher = Finisher {
             agent: self.common.agent.clone(),
-            objects: self.common.objects.clone(),
-            sync: Arc::clone(&self.common.sync),
+            shelf: Arc::clone(&self.common.shelf),
             clock: Arc::clone(&self.common.clock),
             zone: self.zone.clone(),
         };
@@ -510,13 +517,20 @@ impl Actor for WorkerActor {
             let Some(about) = self.about(&adopted.publish) else {
                 continue;
             };
-            let found = (dir, adopted.progress);
+            let ground = self.machine.ground(dir, adopted.progress);
             let parent = ctx.address().recipient();
-            let stream = StreamActor::adopted(self.common.clone(), about, found, parent, adopted.grant, adopted.reason);
+            let stream = StreamActor::adopted(
+                self.common.clone(),
+                about,
+                ground,
+                parent,
+                adopted.grant,
+                adopted.reason,
+            );
             self.streams.insert(adopted.publish.id, stream.start());
         }
-        if let Objects::Remote(remote) = &self.common.objects {
-            let sweep = self.common.abandoned.clone().keep_sweeping(remote.clone());
+        if let Objects::Remote(remote) = &self.machine.objects {
+            let sweep = self.machine.abandoned.clone().keep_sweeping(remote.clone());
             ctx.spawn(sweep.into_actor(self));
         }
         if let Some(inbox) = self.inbox.take() {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::line::{Grpc, Line};
 use super::load::Journals;
-use proto::v1::workers_client::WorkersClient;
 use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
     StreamCounters, WorkerUp, coordinator_down, worker_up,
@@ -21,8 +21,7 @@ use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
 use shared::wire::{FINAL, fenced_from_details};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::interceptor::InterceptedService;
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
@@ -92,7 +91,7 @@ pub(crate) struct Identity {
 /// A handle that can be cloned; all clones share their connections, and ask the same coordinator until it fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
-    servers: InterceptedService<Servers, Caller>,
+    line: Arc<dyn Line>,
     identity: Identity,
     /// Highest epoch that is known of each stream.
     epochs: Arc<Mutex<BTreeMap<StreamKey, Epoch>>>,
@@ -136,15 +135,16 @@ impl Agent {
             first: usize::try_from(first).unwrap_or(0),
         };
         let servers = Servers::new(coordinators, &caller, manner)?;
-        Ok(Self {
-            servers: InterceptedService::new(servers, caller),
-            identity,
-            epochs: Arc::default(),
-        })
+        Ok(Self::over(Arc::new(Grpc::new(servers, caller)), identity))
     }
 
-    fn client(&self) -> WorkersClient<InterceptedService<Servers, Caller>> {
-        WorkersClient::new(self.servers.clone())
+    /// Makes an agent that speaks over `line`.
+    pub(crate) fn over(line: Arc<dyn Line>, identity: Identity) -> Self {
+        Self {
+            line,
+            identity,
+            epochs: Arc::default(),
+        }
     }
 
     /// Takes note of an epoch, so that no coordinator grants a lower one. At most [`MAX_EPOCHS`] streams are remembered; then
@@ -183,11 +183,7 @@ impl Agent {
         };
         let mut wait = FIRST_WAIT;
         loop {
-            let answer = self
-                .client()
-                .acquire_lease(request.clone())
-                .await
-                .map(tonic::Response::into_inner);
+            let answer = self.line.acquire_lease(request.clone()).await;
             match answer
                 .map_err(|e| e.to_string())
                 .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
@@ -214,11 +210,7 @@ impl Agent {
             reason,
             ended_ms,
         };
-        insist("release of a lease", || {
-            let (mut client, request) = (self.client(), request.clone());
-            async move { client.release_lease(request).await.map(drop) }
-        })
-        .await;
+        insist("release of a lease", || self.line.release_lease(request.clone())).await;
     }
 
     /// Enters a file into the library, until it is there or another owner has the recording.
@@ -228,11 +220,7 @@ impl Agent {
             epoch: epoch.get(),
             file: Some(file.into()),
         };
-        insist("commit of a file", || {
-            let (mut client, request) = (self.client(), request.clone());
-            async move { client.commit_file(request).await.map(drop) }
-        })
-        .await
+        insist("commit of a file", || self.line.commit_file(request.clone())).await
     }
 
     /// Closes a recording, until that is known or another owner has it.
@@ -254,11 +242,7 @@ impl Agent {
             gaps: gaps.iter().map(Into::into).collect(),
             files,
         };
-        insist("commit of a recording", || {
-            let (mut client, request) = (self.client(), request.clone());
-            async move { client.commit_recording(request).await.map(drop) }
-        })
-        .await
+        insist("commit of a recording", || self.line.commit_recording(request.clone())).await
     }
 
     /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.
@@ -297,16 +281,13 @@ impl Agent {
         })
         .await
         .map_err(gone)?;
-        // A session lasts longer than any call may take.
-        let mut request = tonic::Request::new(ReceiverStream::new(outbox));
-        request.set_timeout(Duration::from_secs(365 * 24 * 3600));
-        let mut down = self.client().session(request).await?.into_inner();
+        let mut down = self.line.session(outbox).await?;
         let mut beat = tokio::time::interval(Duration::from_secs(2));
         let mut before = BTreeMap::new();
         loop {
             tokio::select! {
                 biased;
-                message = down.message() => match message?.and_then(|m| m.message) {
+                message = down.next() => match message.transpose()?.and_then(|m| m.message) {
                     Some(coordinator_down::Message::Welcome(welcome)) => {
                         info!("registered with the coordinator");
                         let every = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)));

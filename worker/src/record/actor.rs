@@ -32,26 +32,20 @@ pub(crate) enum Report {
     GaveUp { setting: Arc<Setting>, reason: String },
 }
 
-/// The journal is complete: go to its end.
+/// What a recorder is told.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub(crate) struct End;
-
-/// Stop at once, wherever it is: what it writes is another's.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Stop;
-
-/// End with the last unit that arrived at or before this moment, milliseconds since the Unix epoch; none: with the journal. A moment
-/// that is past ends it where it has come to.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct MoveEnd(pub(crate) Option<i64>);
-
-/// End now, without finishing, for this reason.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct GiveUp(pub(crate) &'static str);
+pub(crate) enum Word {
+    /// The journal is complete: go to its end.
+    End,
+    /// Stop at once, wherever it is: what it writes is another's.
+    Stop,
+    /// End with the last unit that arrived at or before this moment, milliseconds since the Unix epoch; none: with the journal. A
+    /// moment that is past ends it where it has come to.
+    MoveEnd(Option<i64>),
+    /// End now, without finishing, for this reason.
+    GiveUp(&'static str),
+}
 
 /// What a recorder is given.
 pub(crate) struct Parts {
@@ -60,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) sync: Arc<journal::GroupSync>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) progress: Arc<Progress>,
-    /// The first end; see [`MoveEnd`].
+    /// The first end; see [`Word::MoveEnd`].
     pub(crate) until_ms: Option<i64>,
     pub(crate) parent: Recipient<Report>,
 }
@@ -269,36 +263,21 @@ impl Actor for RecorderActor {
     }
 }
 
-impl Handler<MoveEnd> for RecorderActor {
+impl Handler<Word> for RecorderActor {
     type Result = ();
 
-    fn handle(&mut self, MoveEnd(until_ms): MoveEnd, ctx: &mut Self::Context) {
-        self.until_ms = until_ms;
-        self.look(ctx);
-    }
-}
-
-impl Handler<GiveUp> for RecorderActor {
-    type Result = ();
-
-    fn handle(&mut self, GiveUp(reason): GiveUp, ctx: &mut Self::Context) {
-        self.give_up(reason, ctx);
-    }
-}
-
-impl Handler<Stop> for RecorderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
-
-impl Handler<End> for RecorderActor {
-    type Result = ();
-
-    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
-        self.ending = true;
-        self.look(ctx);
+    fn handle(&mut self, word: Word, ctx: &mut Self::Context) {
+        match word {
+            Word::End => {
+                self.ending = true;
+                self.look(ctx);
+            }
+            Word::Stop => ctx.stop(),
+            Word::MoveEnd(until_ms) => {
+                self.until_ms = until_ms;
+                self.look(ctx);
+            }
+            Word::GiveUp(reason) => self.give_up(reason, ctx),
+        }
     }
 }

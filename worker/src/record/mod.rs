@@ -12,10 +12,10 @@ pub(crate) mod index;
 mod keeper;
 mod parameters;
 pub(crate) mod pool;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
-mod window;
+pub(crate) mod window;
 #[cfg(test)]
 mod window_tests;
 
@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use journal::{GroupSync, JournalError};
 use serde::{Deserialize, Serialize};
+use shared::ids::RecordingId;
 use shared::lease::{Epoch, Stitch};
 use shared::recording::Gap;
 use shared::template::Format;
@@ -51,6 +52,34 @@ pub(crate) struct Setting {
     pub(crate) from_ms: Option<i64>,
     /// Its recording goes on with the stream's next publish.
     pub(crate) stitch: Option<Stitched>,
+}
+
+/// What a recorder is to make of a publish, wherever its journal lies; fields as in [`Setting`].
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) recording: RecordingId,
+    pub(crate) format: Format,
+    pub(crate) interval_ms: i64,
+    pub(crate) prefix: String,
+    pub(crate) from_ms: Option<i64>,
+    pub(crate) stitch: Option<Stitched>,
+}
+
+impl Order {
+    /// For the journal in this directory.
+    pub(crate) fn on(self, journal: PathBuf, notes: PathBuf, boot_id: Arc<str>) -> Setting {
+        Setting {
+            recording_id: self.recording.to_string(),
+            format: self.format,
+            interval_ms: self.interval_ms,
+            journal,
+            notes,
+            prefix: self.prefix,
+            boot_id,
+            from_ms: self.from_ms,
+            stitch: self.stitch,
+        }
+    }
 }
 
 /// What a recorder knows of the publishes around its own.
@@ -173,7 +202,7 @@ impl Recorder {
             Self::File(recorder) => recorder.place(),
             Self::Hls(recorder) => recorder.place(),
         };
-        let Some(reach) = window::enter(setting, state, reach)? else {
+        let Some(reach) = window::enter(setting.journal.as_path(), setting.from_ms, state, reach)? else {
             return Ok(Stepped::default());
         };
         match self {

@@ -3,25 +3,64 @@
 //! Media is cut where it can be decoded: a recording begins at the last random access point that arrived at or before its start. What
 //! arrived after its start and is no longer kept is a gap by name. It ends with the last unit that arrived at or before its end.
 
-use journal::{IndexReader, JournalError, Position, Reader};
+use std::path::Path;
+
+use journal::{IndexReader, Indexed, JournalError, Position, Reader};
 use media::access_unit::{UnitInfo, UnitKind};
 use media::segmenter::Segmenter;
 use shared::recording::Gap;
 
 use super::file::MAX_METADATA;
 use super::state::{Config, State};
-use super::{Reach, RecordError, Setting};
+use super::{Reach, RecordError};
+
+/// What a journal tells of its units, in order, until there are no more.
+pub(crate) type Units<'a> = Box<dyn FnMut() -> Result<Option<Indexed>, JournalError> + 'a>;
+
+/// Where a window is looked for.
+pub(crate) trait Log {
+    /// Bodies before this position are gone.
+    fn kept_from(&self) -> Result<u64, RecordError>;
+
+    /// The index from a position up to another.
+    fn units(&self, from: u64, limit: u64) -> Result<Units<'_>, RecordError>;
+}
+
+impl Log for Path {
+    fn kept_from(&self) -> Result<u64, RecordError> {
+        match Reader::open(self, Position(0), Vec::new()) {
+            Ok(_) => Ok(0),
+            Err(JournalError::Purged {
+                first: Some(Position(first)),
+                ..
+            }) => Ok(first),
+            Err(JournalError::Purged { first: None, .. }) => Ok(u64::MAX),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn units(&self, from: u64, limit: u64) -> Result<Units<'_>, RecordError> {
+        let mut index = IndexReader::open(self, Position(from))?;
+        index.set_limit(Position(limit));
+        Ok(Box::new(move || index.next()))
+    }
+}
 
 /// The name of a gap: units that arrived after the start and whose bodies the journal had given up when the recording was asked for.
 const NOT_KEPT: &str = "preroll_expired";
 
 /// Finds the recording's place in the journal if it has none yet, and its end if that is near. `None`: its start is not there yet.
-pub(super) fn enter(setting: &Setting, state: &mut State, reach: Reach) -> Result<Option<Reach>, RecordError> {
+pub(crate) fn enter(
+    log: &(impl Log + ?Sized),
+    from_ms: Option<i64>,
+    state: &mut State,
+    reach: Reach,
+) -> Result<Option<Reach>, RecordError> {
     if state.done {
         return Ok(Some(reach));
     }
-    if let (Some(from_ms), 0) = (setting.from_ms, state.cursor) {
-        match locate(setting, from_ms, reach.end)? {
+    if let (Some(from_ms), 0) = (from_ms, state.cursor) {
+        match locate(log, from_ms, reach.end)? {
             Some(start) => *state = start.into_state(state.hls.take()),
             // Nothing arrived in the window, and nothing will.
             None if reach.last => state.cursor = reach.end,
@@ -31,7 +70,7 @@ pub(super) fn enter(setting: &Setting, state: &mut State, reach: Reach) -> Resul
     let Some(until_ms) = reach.until_ms else {
         return Ok(Some(reach));
     };
-    Ok(Some(match end(setting, state.cursor, until_ms, reach.end)? {
+    Ok(Some(match end(log, state.cursor, until_ms, reach.end)? {
         Some(end) => Reach {
             end,
             last: true,
@@ -85,15 +124,14 @@ impl Start {
 
 /// The place of the last random access point at or before `from_ms`. If there is none, or it is no longer kept, the first unit
 /// after `from_ms` that is. `None` while nothing has arrived after `from_ms`.
-fn locate(setting: &Setting, from_ms: i64, limit: u64) -> Result<Option<Start>, RecordError> {
-    let kept = kept_from(setting)?;
-    let mut index = IndexReader::open(&setting.journal, Position(0))?;
-    index.set_limit(Position(limit));
+fn locate(log: &(impl Log + ?Sized), from_ms: i64, limit: u64) -> Result<Option<Start>, RecordError> {
+    let kept = log.kept_from()?;
+    let mut units = log.units(0, limit)?;
     let mut rule = Segmenter::new(0);
     let mut now = Start::default();
     let mut before: Option<Start> = None;
     let mut inside: Option<Start> = None;
-    while let Some(indexed) = index.next()? {
+    while let Some(indexed) = units()? {
         let (at, info) = (indexed.at.0, &indexed.info);
         if !matches!(info.kind, UnitKind::Video | UnitKind::Audio) {
             now.note(info, indexed.body.as_ref());
@@ -134,24 +172,10 @@ fn locate(setting: &Setting, from_ms: i64, limit: u64) -> Result<Option<Start>, 
     }))
 }
 
-/// Bodies before this position are gone.
-fn kept_from(setting: &Setting) -> Result<u64, RecordError> {
-    match Reader::open(&setting.journal, Position(0), Vec::new()) {
-        Ok(_) => Ok(0),
-        Err(JournalError::Purged {
-            first: Some(Position(first)),
-            ..
-        }) => Ok(first),
-        Err(JournalError::Purged { first: None, .. }) => Ok(u64::MAX),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The place of the first unit at or behind `cursor` that arrived after `until_ms`; `None`: there is none.
-fn end(setting: &Setting, cursor: u64, until_ms: i64, limit: u64) -> Result<Option<u64>, RecordError> {
-    let mut index = IndexReader::open(&setting.journal, Position(cursor))?;
-    index.set_limit(Position(limit));
-    while let Some(indexed) = index.next()? {
+fn end(log: &(impl Log + ?Sized), cursor: u64, until_ms: i64, limit: u64) -> Result<Option<u64>, RecordError> {
+    let mut units = log.units(cursor, limit)?;
+    while let Some(indexed) = units()? {
         let unit = matches!(indexed.info.kind, UnitKind::Video | UnitKind::Audio);
         if unit && indexed.info.arrival_ms > until_ms {
             return Ok(Some(indexed.at.0));

@@ -1,13 +1,11 @@
 //! [`StreamActor`]: carries out what [`StreamCore`] decides for one publish.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use journal::{GroupSync, Outcome, Position, Progress};
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingDocument, RecordingState};
@@ -16,17 +14,15 @@ use shared::template::Format;
 use shared::time::{Clock, Timestamp};
 use tracing::{error, info, warn};
 
-use super::adopt::{GRANT, NOTES};
 use super::core::{Effect, Event, Moment, StreamCore};
-use super::document::{self, About, noted_files};
+use super::document::{self, About};
 use super::fenced;
+use super::ground::Ground;
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask, Verdict};
-use crate::record::actor::{End, GiveUp, MoveEnd, Parts, RecorderActor, Report, Stop};
-use crate::record::pool::Pool;
-use crate::record::{FinishedFile, Setting, Stitched};
-use crate::upload::Objects;
-use crate::upload::abandoned::Abandoned;
+use crate::record::actor::{Report, Word};
+use crate::record::{FinishedFile, Order, Stitched};
+use crate::upload::Shelf;
 
 /// How often a stream looks at what of its journal may go.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -34,8 +30,6 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// A random access point further back than this, milliseconds of media, is not kept for recordings to come.
 const LONGEST_GOP_MS: i64 = 60_000;
-/// How often it is asked whether a group sync has ended.
-const SYNC_POLL: Duration = Duration::from_millis(50);
 /// Reports of recorders that may wait; each recorder sends one and then waits for its next step.
 const MAILBOX: usize = 64;
 
@@ -43,12 +37,8 @@ const MAILBOX: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) agent: Agent,
-    pub(crate) objects: Objects,
-    pub(crate) abandoned: Abandoned,
-    pub(crate) sync: Arc<GroupSync>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) shelf: Arc<dyn Shelf>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) boot_id: Arc<str>,
     pub(crate) preroll: Duration,
     pub(crate) hls_target_ms: i64,
     pub(crate) metrics: WorkerMetrics,
@@ -63,6 +53,11 @@ pub(crate) struct Closed(pub(crate) String);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Set(pub(crate) Grant);
+
+/// No file can wait any longer for storage: recorders end for this reason.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GiveUp(pub(crate) &'static str);
 
 /// What a stream tells its worker.
 #[derive(Debug, Message)]
@@ -79,12 +74,11 @@ pub(crate) struct StreamActor {
     core: StreamCore,
     common: Common,
     about: About,
-    dir: PathBuf,
-    progress: Arc<Progress>,
+    ground: Arc<dyn Ground>,
     parent: Recipient<Notice>,
     /// Found at the worker's start: its grant and why it ended.
     adopted: Option<(Option<Grant>, String)>,
-    recorders: BTreeMap<(RecordingId, Format), Addr<RecorderActor>>,
+    recorders: BTreeMap<(RecordingId, Format), Recipient<Word>>,
     /// Revision of the recordings that was applied last, for heartbeats.
     revision: Arc<AtomicU64>,
     /// What each recorder has behind it for good.
@@ -103,11 +97,11 @@ impl StreamActor {
     pub(crate) fn live(
         common: Common,
         about: About,
-        live: (PathBuf, Arc<Progress>),
+        ground: Arc<dyn Ground>,
         revision: Arc<AtomicU64>,
         parent: Recipient<Notice>,
     ) -> Self {
-        let mut stream = Self::new(common, about, live, parent, None);
+        let mut stream = Self::new(common, about, ground, parent, None);
         stream.revision = revision;
         stream
     }
@@ -115,18 +109,18 @@ impl StreamActor {
     pub(crate) fn adopted(
         common: Common,
         about: About,
-        found: (PathBuf, Arc<Progress>),
+        ground: Arc<dyn Ground>,
         parent: Recipient<Notice>,
         grant: Option<Grant>,
         reason: String,
     ) -> Self {
-        Self::new(common, about, found, parent, Some((grant, reason)))
+        Self::new(common, about, ground, parent, Some((grant, reason)))
     }
 
     fn new(
         common: Common,
         about: About,
-        (dir, progress): (PathBuf, Arc<Progress>),
+        ground: Arc<dyn Ground>,
         parent: Recipient<Notice>,
         adopted: Option<(Option<Grant>, String)>,
     ) -> Self {
@@ -134,8 +128,7 @@ impl StreamActor {
             core: StreamCore::default(),
             common,
             about,
-            dir,
-            progress,
+            ground,
             parent,
             adopted,
             recorders: BTreeMap::new(),
@@ -151,7 +144,7 @@ impl StreamActor {
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
         let at = Moment {
             now_ms: self.common.clock.now().as_millis(),
-            arrived_ms: self.progress.snapshot().wall_ms,
+            arrived_ms: self.ground.journaled().wall_ms,
         };
         for effect in self.core.on(event, at) {
             self.perform(effect, ctx);
@@ -166,8 +159,8 @@ impl StreamActor {
                 self.revision.store(grant.revision, Ordering::Relaxed);
             }
             Effect::StartRecorder { recording, format } => self.start_recorder(&recording, format, ctx),
-            Effect::EndRecorders(recording) => self.tell(recording, &End),
-            Effect::MoveEnd { recording, until_ms } => self.tell(recording, &MoveEnd(until_ms)),
+            Effect::EndRecorders(recording) => self.tell(recording, &Word::End),
+            Effect::MoveEnd { recording, until_ms } => self.tell(recording, &Word::MoveEnd(until_ms)),
             Effect::Begin(recording) => self.begin_recording(recording, ctx),
             Effect::CommitFile { recording, file } => self.commit_file(recording, file, ctx),
             Effect::WriteDocument {
@@ -197,7 +190,7 @@ impl StreamActor {
                 });
             }
             Effect::StopRecorders(recording) => {
-                self.tell(recording, &Stop);
+                self.tell(recording, &Word::Stop);
                 self.forget_recorders(recording);
             }
             Effect::RemoveJournal => {
@@ -213,8 +206,8 @@ impl StreamActor {
         if !self.remove_journal || !self.writing.is_idle() {
             return;
         }
-        if let Err(error) = journal::retention::remove(&self.dir) {
-            error!(dir = %self.dir.display(), %error, "journal cannot be removed");
+        if let Err(error) = self.ground.remove() {
+            error!(publish = %self.about.publish.id, %error, "journal cannot be removed");
         }
         info!(publish = %self.about.publish.id, stream = %self.about.stream, "publish settled");
         self.notify(Notice::Done {
@@ -225,12 +218,12 @@ impl StreamActor {
 
     /// Puts the journal aside, where nothing takes it up again.
     fn keep_journal(&self, reason: &str, ctx: &mut Context<Self>) {
-        match fenced::put_aside(&self.dir, reason) {
+        match self.ground.put_aside(reason) {
             Ok(kept) => {
                 error!(publish = %self.about.publish.id, stream = %self.about.stream, reason, kept = %kept.display(), "recordings lost to another owner; the journal is kept");
             }
             Err(error) => {
-                error!(dir = %self.dir.display(), reason, %error, "the journal of lost recordings cannot be put aside; it stays where it is");
+                error!(publish = %self.about.publish.id, reason, %error, "the journal of lost recordings cannot be put aside; it stays where it is");
             }
         }
         self.notify(Notice::Done {
@@ -255,32 +248,23 @@ impl StreamActor {
 
     /// The grant lies beside the journal, so that a restart goes on without the coordinator.
     fn keep(&self, grant: &Grant) {
-        let path = self.dir.join(GRANT);
-        let temp = path.with_extension("tmp");
-        let kept = serde_json::to_vec(grant)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| std::fs::write(&temp, bytes))
-            .and_then(|()| std::fs::rename(&temp, &path));
-        if let Err(error) = kept {
-            warn!(path = %path.display(), %error, "grant not kept; after a restart it is asked for again");
+        if let Err(error) = self.ground.keep(grant) {
+            warn!(publish = %self.about.publish.id, %error, "grant not kept; after a restart it is asked for again");
         }
     }
 
-    fn start_recorder(&mut self, recording: &GrantedRecording, format: Format, ctx: &mut Context<Self>) {
+    fn start_recorder(&mut self, recording: &GrantedRecording, format: Format, ctx: &Context<Self>) {
         let interval_ms = match (format, recording.template.formats.get(&format)) {
             (Format::Hls, _) => self.common.hls_target_ms,
             (_, Some(settings)) => i64::from(settings.record_interval_s) * 1000,
             (_, None) => 1_800_000,
         };
         let root = recording_path(&self.about, recording.id);
-        let setting = Setting {
-            recording_id: recording.id.to_string(),
+        let order = Order {
+            recording: recording.id,
             format,
             interval_ms,
-            journal: self.dir.clone(),
-            notes: self.dir.join(NOTES),
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
-            boot_id: Arc::clone(&self.common.boot_id),
             from_ms: recording.window.from.map(Timestamp::as_millis),
             stitch: recording.stitch.clone().map(|behind| Stitched {
                 root,
@@ -292,27 +276,15 @@ impl StreamActor {
             self.common.metrics.recordings.inc();
         }
         self.retired.insert((recording.id, format), 0);
-        let recorder = RecorderActor::new(Parts {
-            setting: Arc::new(setting),
-            objects: self.common.objects.clone(),
-            sync: Arc::clone(&self.common.sync),
-            pool: Arc::clone(&self.common.pool),
-            progress: Arc::clone(&self.progress),
-            until_ms: recording.window.until.map(Timestamp::as_millis),
-            parent: ctx.address().recipient(),
-        });
-        self.recorders.insert((recording.id, format), recorder.start());
+        let until_ms = recording.window.until.map(Timestamp::as_millis);
+        let recorder = self.ground.start_recorder(order, until_ms, ctx.address().recipient());
+        self.recorders.insert((recording.id, format), recorder);
     }
 
     /// Tells every recorder of a recording; one that has ended needs no telling.
-    fn tell<M>(&self, recording: RecordingId, message: &M)
-    where
-        M: Message + Clone + Send + 'static,
-        M::Result: Send,
-        RecorderActor: Handler<M>,
-    {
+    fn tell(&self, recording: RecordingId, word: &Word) {
         for ((_, format), recorder) in self.recorders.iter().filter(|((id, _), _)| *id == recording) {
-            if let Err(SendError::Full(_)) = recorder.try_send(message.clone()) {
+            if let Err(SendError::Full(_)) = recorder.try_send(word.clone()) {
                 error!(%recording, %format, "a recorder does not take messages");
             }
         }
@@ -335,26 +307,12 @@ impl StreamActor {
         let Some(granted) = self.granted(recording) else { return };
         let media_file = self.about.media_file(&granted, &file);
         info!(recording = %recording, file = %media_file.name, format = %file.format, bytes = file.size, duration_ms = file.duration_ms, "file finished");
-        let (agent, sync, epoch) = (
-            self.common.agent.clone(),
-            Arc::clone(&self.common.sync),
-            self.about.epoch,
-        );
-        let mut generation = sync.mark_dirty();
+        let (agent, shelf) = (self.common.agent.clone(), Arc::clone(&self.common.shelf));
+        let epoch = self.about.epoch;
         let remind = self.remind();
         self.common.metrics.commits_waiting.inc();
         let commit = async move {
-            loop {
-                match sync.outcome(generation) {
-                    Outcome::Durable => break,
-                    Outcome::Failed => {
-                        warn!(%recording, "a sync failed; the file is committed behind the next that succeeds");
-                        generation = sync.mark_dirty();
-                    }
-                    Outcome::Pending => {}
-                }
-                tokio::time::sleep(SYNC_POLL).await;
-            }
+            shelf.durable().await;
             let mut verdict = agent.commit_file(recording, epoch, &media_file).await;
             if verdict == Verdict::Unknown {
                 agent.acquire(remind).await;
@@ -385,11 +343,9 @@ impl StreamActor {
     ) {
         let Some(granted) = self.granted(recording) else { return };
         let ended = state.is_terminal().then(|| self.common.clock.now());
-        let document = self
-            .about
-            .document(&granted, &self.dir.join(NOTES), (state, reason, ended), left_out);
-        match document {
-            Ok(document) => {
+        match self.ground.noted(recording) {
+            Ok(files) => {
+                let document = self.about.document(&granted, &files, (state, reason, ended), left_out);
                 if let Some(document) = self.writing.offer(recording, document) {
                     self.put_document(recording, document, ctx);
                 }
@@ -401,8 +357,8 @@ impl StreamActor {
     /// Stores one version of `recording.json`, then the next.
     fn put_document(&self, recording: RecordingId, document: RecordingDocument, ctx: &mut Context<Self>) {
         let key = format!("{}/recording.json", recording_path(&self.about, recording));
-        let objects = self.common.objects.clone();
-        let put = async move { document::put(&objects, &key, document).await };
+        let shelf = Arc::clone(&self.common.shelf);
+        let put = async move { document::put(shelf.as_ref(), &key, document).await };
         ctx.spawn(put.into_actor(self).map(move |written, actor, ctx| {
             if let Err(error) = written {
                 error!(%recording, %error, "recording.json cannot be written");
@@ -423,7 +379,10 @@ impl StreamActor {
         ctx: &mut Context<Self>,
     ) {
         let remind = self.remind();
-        let files = noted_files(&self.dir.join(NOTES), recording).map(|f| u32::try_from(f.len()).unwrap_or(u32::MAX));
+        let files = self
+            .ground
+            .noted(recording)
+            .map(|f| u32::try_from(f.len()).unwrap_or(u32::MAX));
         let (agent, epoch, ended) = (
             self.common.agent.clone(),
             self.about.epoch,
@@ -473,7 +432,7 @@ impl StreamActor {
             return;
         }
         let now = self.common.clock.monotonic().as_millis();
-        let journaled = self.progress.snapshot();
+        let journaled = self.ground.journaled();
         let end = journaled.end.0;
         // A recording may begin at the random access point before the moment it asks for: that one is kept too.
         let end_ms = journaled.end_dts_ms.unwrap_or(0);
@@ -496,9 +455,9 @@ impl StreamActor {
             .map_or(0, |(_, end)| *end);
         let keep_from = self.retired.values().copied().min().unwrap_or(end).min(old);
         if keep_from > 0
-            && let Err(error) = journal::retention::drop_bodies_before(&self.dir, Position(keep_from))
+            && let Err(error) = self.ground.drop_bodies_before(keep_from)
         {
-            warn!(dir = %self.dir.display(), %error, "old journal segments cannot be removed");
+            warn!(publish = %self.about.publish.id, %error, "old journal segments cannot be removed");
         }
     }
 
@@ -544,7 +503,7 @@ impl StreamActor {
             .map(|g| g.recordings.iter().map(|r| r.id).collect())
             .unwrap_or_default();
         for recording in recordings {
-            match noted_files(&self.dir.join(NOTES), recording) {
+            match self.ground.noted(recording) {
                 Ok(files) => {
                     for file in files {
                         let format = file.format;
@@ -618,7 +577,7 @@ impl Handler<Closed> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, Closed(reason): Closed, ctx: &mut Self::Context) {
-        let all = self.progress.snapshot();
+        let all = self.ground.journaled();
         for (track, count) in [("video", all.video_units), ("audio", all.audio_units)] {
             self.common
                 .metrics
@@ -642,10 +601,10 @@ impl Handler<Set> for StreamActor {
 impl Handler<GiveUp> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, reason: GiveUp, _: &mut Self::Context) {
+    fn handle(&mut self, GiveUp(reason): GiveUp, _: &mut Self::Context) {
         for recorder in self.recorders.values() {
             // One that has ended has nothing to give up.
-            let _ = recorder.try_send(reason.clone());
+            let _ = recorder.try_send(Word::GiveUp(reason));
         }
     }
 }
@@ -672,9 +631,7 @@ impl Handler<Report> for StreamActor {
                 }
             }
             Report::GaveUp { setting, reason } => {
-                if let Err(error) = self.common.abandoned.note(&format!("{}/", setting.prefix)) {
-                    warn!(prefix = setting.prefix, %error, "an upload of nobody stays in storage");
-                }
+                self.ground.abandon(&format!("{}/", setting.prefix));
                 let Ok(recording) = setting.recording_id.parse() else {
                     return;
                 };

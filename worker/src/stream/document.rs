@@ -14,7 +14,7 @@ use shared::time::Timestamp;
 use tracing::warn;
 
 use crate::record::FinishedFile;
-use crate::upload::Objects;
+use crate::upload::Shelf;
 
 /// What all records of one publish have in common.
 #[derive(Debug, Clone)]
@@ -64,11 +64,10 @@ impl About {
     pub(crate) fn document(
         &self,
         granted: &GrantedRecording,
-        notes: &Path,
+        files: &[FinishedFile],
         (state, reason, ended): (RecordingState, String, Option<Timestamp>),
         left_out: &[Gap],
-    ) -> std::io::Result<RecordingDocument> {
-        let files = noted_files(notes, granted.id)?;
+    ) -> RecordingDocument {
         let gaps: Vec<Gap> = files
             .iter()
             .flat_map(|f| f.gaps.iter())
@@ -95,7 +94,7 @@ impl About {
             gaps,
         };
         let files = files.iter().map(|f| self.media_file(granted, f)).collect();
-        Ok(RecordingDocument::new(recording, files))
+        RecordingDocument::new(recording, files)
     }
 }
 
@@ -120,7 +119,7 @@ pub(crate) fn merged(stored: RecordingDocument, ours: RecordingDocument) -> Reco
 }
 
 /// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
-pub(crate) async fn put(objects: &Objects, key: &str, document: RecordingDocument) -> std::io::Result<()> {
+pub(crate) async fn put(objects: &dyn Shelf, key: &str, document: RecordingDocument) -> std::io::Result<()> {
     let mut document = document;
     if document.recording.is_stitched()
         && let Some((_, stored)) = objects.first(&[key.to_owned()]).await?

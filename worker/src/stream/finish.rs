@@ -3,10 +3,8 @@
 //! Any worker that can read what is stored may be told to, and may be told again after a crash: every step may be repeated.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use journal::{GroupSync, Outcome};
 use shared::ids::FileId;
 use shared::lease::FinishJob;
 use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
@@ -19,19 +17,16 @@ use super::document;
 use crate::control::agent::Agent;
 use crate::record::crc;
 use crate::record::index::{self, Index};
-use crate::upload::Objects;
+use crate::upload::Shelf;
 
 /// The name of a gap: what a worker had not stored when it was given up.
 const LOST: &str = "worker_lost";
-/// How often it is asked whether a group sync has ended.
-const SYNC_POLL: Duration = Duration::from_millis(50);
 
 /// What finishing needs.
 #[derive(Clone)]
 pub(crate) struct Finisher {
     pub(crate) agent: Agent,
-    pub(crate) objects: Objects,
-    pub(crate) sync: Arc<GroupSync>,
+    pub(crate) shelf: Arc<dyn Shelf>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) zone: TimeZone,
 }
@@ -51,10 +46,10 @@ impl Finisher {
     async fn finish(&self, job: &FinishJob) -> std::io::Result<usize> {
         let root = format!("{}/{}", job.stream.path(), job.recording);
         let keys: Vec<String> = job.before.iter().map(|epoch| index::key(&root, *epoch)).collect();
-        let found = self.objects.first(&keys).await?;
+        let found = self.shelf.first(&keys).await?;
         let found = found.and_then(|(which, bytes)| Some((*job.before.get(which)?, Index::parse(&bytes)?)));
         let document_key = format!("{root}/recording.json");
-        let stored = self.objects.first(std::slice::from_ref(&document_key)).await?;
+        let stored = self.shelf.first(std::slice::from_ref(&document_key)).await?;
         let stored = stored.and_then(|(_, bytes)| {
             RecordingDocument::from_json(&bytes)
                 .inspect_err(|error| warn!(key = document_key, %error, "the stored recording.json cannot be read"))
@@ -75,7 +70,7 @@ impl Finisher {
             if index.totals.segments > 0 {
                 let text = index.ended(epoch);
                 let file = self.playlist(job, &root, &index, &text);
-                self.objects.put(&file.object_key, text.into_bytes()).await?;
+                self.shelf.put(&file.object_key, text.into_bytes()).await?;
                 files.retain(|known| known.id != file.id);
                 files.push(file);
             }
@@ -100,9 +95,9 @@ impl Finisher {
             document.recording.ended = Some(ended);
             document.recording.gaps.clone_from(&gaps);
             let document = RecordingDocument::new(document.recording, files.clone());
-            document::put(&self.objects, &document_key, document).await?;
+            document::put(self.shelf.as_ref(), &document_key, document).await?;
         }
-        self.durable().await;
+        self.shelf.durable().await;
         for file in &files {
             self.agent.commit_file(job.recording, job.epoch, file).await;
         }
@@ -146,19 +141,6 @@ impl Finisher {
             gaps: totals.gaps.clone(),
             epoch: job.epoch,
             committed: Timestamp::default(),
-        }
-    }
-
-    /// Waits until what was written is safe against power loss: what is in the library is there.
-    async fn durable(&self) {
-        let mut generation = self.sync.mark_dirty();
-        loop {
-            match self.sync.outcome(generation) {
-                Outcome::Durable => return,
-                Outcome::Failed => generation = self.sync.mark_dirty(),
-                Outcome::Pending => {}
-            }
-            tokio::time::sleep(SYNC_POLL).await;
         }
     }
 }

@@ -1,5 +1,5 @@
 //! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
-//! `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage.
+//! [`ground`] is where its journal lies and its recorders run, `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage.
 
 pub(crate) mod actor;
 pub(crate) mod adopt;
@@ -7,4 +7,5 @@ pub(crate) mod core;
 pub(crate) mod document;
 mod fenced;
 pub(crate) mod finish;
+pub(crate) mod ground;
 mod writing;

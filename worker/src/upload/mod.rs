@@ -6,6 +6,7 @@
 //! * [`local`]: a staged file; the head is inserted in front of it, and a rename publishes it. All within the step that rendered it.
 //! * [`remote`]: a multipart upload. A step gives back what is to be stored, and the recorder goes on when it is; `plan` says which
 //!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `health` and `pace` hold uploads back.
+//! * `shelf`: small objects, and when everything that was written is safe.
 //! * [`abandoned`]: multipart uploads that nobody will complete are aborted, if not today then later.
 
 pub(crate) mod abandoned;
@@ -14,6 +15,7 @@ pub mod local;
 mod pace;
 mod plan;
 pub mod remote;
+mod shelf;
 mod spool;
 
 use std::io;
@@ -22,6 +24,7 @@ pub use local::{Local, Staged};
 pub(crate) use plan::{HELD, Plan};
 pub use remote::{Limits, Remote};
 pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};
+pub(crate) use shelf::{Shelf, Synced};
 pub(crate) use spool::{Rest, Spool, Upload, spill};
 
 /// Where objects go. Clones share everything.

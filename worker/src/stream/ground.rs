@@ -1,0 +1,124 @@
+//! [`Ground`]: what the actor of a publish stands on, its journal's directory and its recorders; [`Disk`] is the real one.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::{Actor as _, Recipient};
+use journal::{Position, Progress, Snapshot};
+use shared::ids::RecordingId;
+use shared::lease::Grant;
+use tracing::warn;
+
+use super::adopt::{GRANT, NOTES};
+use super::document::noted_files;
+use super::fenced;
+use crate::record::actor::{Parts, RecorderActor, Report, Word};
+use crate::record::pool::Pool;
+use crate::record::{FinishedFile, Order};
+use crate::upload::Objects;
+use crate::upload::abandoned::Abandoned;
+
+/// A publish's journal, what lies beside it, and the recorders that read it.
+pub(crate) trait Ground: Send + Sync {
+    /// How far the journal goes.
+    fn journaled(&self) -> Snapshot;
+
+    /// Keeps the grant beside the journal, so that a restart goes on without the coordinator.
+    fn keep(&self, grant: &Grant) -> io::Result<()>;
+
+    /// Files that recorders of a recording have finished.
+    fn noted(&self, recording: RecordingId) -> io::Result<Vec<FinishedFile>>;
+
+    /// Gives up the journal's bodies before a position.
+    fn drop_bodies_before(&self, position: u64) -> io::Result<()>;
+
+    /// Removes the journal.
+    fn remove(&self) -> io::Result<()>;
+
+    /// Moves the journal to where nothing takes it up again; gives where.
+    fn put_aside(&self, reason: &str) -> io::Result<PathBuf>;
+
+    /// Starts a recorder where it was left, or at the journal's start.
+    fn start_recorder(&self, order: Order, until_ms: Option<i64>, parent: Recipient<Report>) -> Recipient<Word>;
+
+    /// A recorder gave up: what it has begun in storage is nobody's.
+    fn abandon(&self, prefix: &str);
+}
+
+/// What the journals of a worker have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) objects: Objects,
+    pub(crate) abandoned: Abandoned,
+    pub(crate) sync: Arc<journal::GroupSync>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) boot_id: Arc<str>,
+}
+
+impl Machine {
+    pub(crate) fn ground(&self, dir: PathBuf, progress: Arc<Progress>) -> Arc<dyn Ground> {
+        let machine = self.clone();
+        Arc::new(Disk { machine, dir, progress })
+    }
+}
+
+/// A directory of this machine.
+struct Disk {
+    machine: Machine,
+    dir: PathBuf,
+    progress: Arc<Progress>,
+}
+
+impl Ground for Disk {
+    fn journaled(&self) -> Snapshot {
+        self.progress.snapshot()
+    }
+
+    fn keep(&self, grant: &Grant) -> io::Result<()> {
+        let path = self.dir.join(GRANT);
+        let temp = path.with_extension("tmp");
+        let bytes = serde_json::to_vec(grant).map_err(io::Error::other)?;
+        std::fs::write(&temp, bytes)?;
+        std::fs::rename(&temp, &path)
+    }
+
+    fn noted(&self, recording: RecordingId) -> io::Result<Vec<FinishedFile>> {
+        noted_files(&self.dir.join(NOTES), recording)
+    }
+
+    fn drop_bodies_before(&self, position: u64) -> io::Result<()> {
+        journal::retention::drop_bodies_before(&self.dir, Position(position)).map(drop)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        journal::retention::remove(&self.dir)
+    }
+
+    fn put_aside(&self, reason: &str) -> io::Result<PathBuf> {
+        fenced::put_aside(&self.dir, reason)
+    }
+
+    fn start_recorder(&self, order: Order, until_ms: Option<i64>, parent: Recipient<Report>) -> Recipient<Word> {
+        let recorder = RecorderActor::new(Parts {
+            setting: Arc::new(order.on(
+                self.dir.clone(),
+                self.dir.join(NOTES),
+                Arc::clone(&self.machine.boot_id),
+            )),
+            objects: self.machine.objects.clone(),
+            sync: Arc::clone(&self.machine.sync),
+            pool: Arc::clone(&self.machine.pool),
+            progress: Arc::clone(&self.progress),
+            until_ms,
+            parent,
+        });
+        recorder.start().recipient()
+    }
+
+    fn abandon(&self, prefix: &str) {
+        if let Err(error) = self.machine.abandoned.note(prefix) {
+            warn!(prefix, %error, "an upload of nobody stays in storage");
+        }
+    }
+}
