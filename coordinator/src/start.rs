@@ -11,7 +11,7 @@ use actix_web::dev::ServerHandle;
 use shared::{
     auth::{
         Gate, SecretError, Tokens,
-        tls::{self, TlsError},
+        tls::{Certificates, TlsError},
     },
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
@@ -29,7 +29,7 @@ use crate::{
         coordinator::{Leave, Tools},
         supervisor::{self, Handle, Supervisor},
     },
-    api::{grpc, hooks, media::Media, ops, tencent::Tencent},
+    api::{forward::ToLeader, grpc, hooks, media::Media, ops, tencent::Tencent},
     election::{Candidate, Election, Led},
     planner::State,
     secrets::{self, SecretsError},
@@ -197,6 +197,22 @@ fn name(config: &CoordinatorConfig) -> String {
         .unwrap_or_else(|| "coordinator".to_owned())
 }
 
+fn scheme(config: &CoordinatorConfig) -> &'static str {
+    if config.tls.serves() { "https" } else { "http" }
+}
+
+/// Where the others reach HTTP: where they reach gRPC, unless the settings say otherwise.
+fn http_address(config: &CoordinatorConfig, listening: SocketAddr) -> String {
+    if let Some(said) = &config.advertise_http {
+        return said.trim_end_matches('/').to_owned();
+    }
+    let grpc = config.advertise.as_deref().and_then(|url| url::Url::parse(url).ok());
+    match grpc.as_ref().and_then(url::Url::host_str) {
+        Some(host) => format!("{}://{host}:{}", scheme(config), listening.port()),
+        None => format!("{}://{listening}", scheme(config)),
+    }
+}
+
 async fn run(
     config: CoordinatorConfig,
     store: Arc<dyn MetaStore>,
@@ -215,14 +231,11 @@ async fn run(
     let candidate = Candidate {
         instance: deps.ids.uuid(deps.clock.now()),
         name: name(&config),
-        address: config.advertise.clone().unwrap_or_else(|| {
-            let scheme = if config.tls.cert_file.is_some() {
-                "https"
-            } else {
-                "http"
-            };
-            format!("{scheme}://{grpc_addr}")
-        }),
+        http: Some(http_address(&config, http_addr)),
+        address: config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| format!("{}://{grpc_addr}", scheme(&config))),
         ttl: config.leader_ttl,
     };
     let mut tools = Tools {
@@ -236,9 +249,8 @@ async fn run(
     };
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
     let gate = Arc::new(gate);
-    let grpc_tls = tls::grpc_server(&tools.config.tls)?;
-    let spoken_tls = tls::grpc_client(&tools.config.tls)?;
-    let http_tls = tls::http_server(&tools.config.tls)?;
+    let tls = Certificates::follow(&tools.config.tls)?;
+    let http_tls = tls.http_server()?;
     let settings = hooks::Settings::load(&tools.config.hooks)?;
     // What cannot be read is said at the start, where nobody else may change it meanwhile.
     let first = if sole {
@@ -256,6 +268,11 @@ async fn run(
     // Media is served by whoever is asked; everything else by who leads.
     let media = Media::new(&tools);
     tools.repo = Repo::new(Arc::new(Led::new(store, election.roles())));
+    let (vault, clock, metrics) = (
+        Arc::clone(&tools.vault),
+        Arc::clone(&tools.clock),
+        tools.metrics.clone(),
+    );
     let tencent = Tencent::new(handle.clone(), tools.clone(), http_addr, http_tls.is_some());
     let shutdown = Shutdown::new();
     let server = grpc::serve(
@@ -266,7 +283,7 @@ async fn run(
             shutdown: shutdown.clone(),
         },
         Arc::clone(&gate),
-        (grpc_tls, spoken_tls),
+        Arc::clone(&tls),
         election.roles(),
     )?;
     let hooks = hooks::Hooks {
@@ -280,11 +297,20 @@ async fn run(
         shutdown: shutdown.clone(),
         gate,
     };
-    let http = ops::serve(http_listener, ops, hooks, tencent, media, http_tls).map_err(|source| StartError::Bind {
-        what: "HTTP",
-        addr: http_addr,
-        source,
-    })?;
+    let leader = ToLeader::new(
+        handle.clone(),
+        election.roles(),
+        &tls,
+        &vault,
+        Arc::clone(&clock),
+        metrics,
+    );
+    let http =
+        ops::serve(http_listener, ops, hooks, tencent, media, leader, http_tls).map_err(|source| StartError::Bind {
+            what: "HTTP",
+            addr: http_addr,
+            source,
+        })?;
     let http_handle = http.handle();
     tasks.spawn(async move {
         if let Err(error) = http.await {

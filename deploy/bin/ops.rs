@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, http::header, web};
-use shared::auth::{Gate, Tokens, bearer, tls};
+use shared::auth::{Gate, Tokens, bearer, tls::Certificates};
 use shared::config::WorkerConfig;
 use shared::telemetry::Metrics;
 
@@ -58,7 +58,7 @@ pub(crate) fn serve(
         metrics: metrics_of,
         gate: Gate::new(Tokens::load(&config.auth)?, false),
     });
-    let tls = tls::http_server(&config.tls)?;
+    let tls = Certificates::follow(&config.tls)?.http_server()?;
     let listener =
         TcpListener::bind(address).map_err(|error| format!("cannot listen on {address} for HTTP: {error}"))?;
     let address = listener.local_addr()?;

@@ -85,6 +85,7 @@ pub struct Vault {
     key: LessSafeKey,
     fingerprint: String,
     media_key: [u8; 32],
+    peer_key: [u8; 32],
     /// The store's secrets were sealed with another key.
     foreign: bool,
 }
@@ -118,6 +119,7 @@ impl Vault {
                 .map_err(|_| VaultError::Crypto)?,
             fingerprint: STANDARD.encode(fingerprint),
             media_key: derived(b"aircheck media links\0"),
+            peer_key: derived(b"aircheck peers\0"),
             foreign: false,
         })
     }
@@ -165,6 +167,12 @@ impl Vault {
     #[must_use]
     pub fn media_key(&self) -> &[u8; 32] {
         &self.media_key
+    }
+
+    /// A key of its own by which coordinators that share this one know each other's word.
+    #[must_use]
+    pub fn peer_key(&self) -> &[u8; 32] {
+        &self.peer_key
     }
 
     /// Seals a secret for one purpose, such as the record that it is part of; it opens for no other.

@@ -179,7 +179,9 @@ impl Servers {
             let found = tokio::net::lookup_host((host(uri), port)).await;
             let addresses: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
             if addresses.len() < 2 {
-                channels.push(endpoint.connect_lazy());
+                // Certificates may have been renewed since.
+                let fresh = self.0.caller.endpoint(endpoint.clone());
+                channels.push(fresh.as_ref().unwrap_or(endpoint).connect_lazy());
                 continue;
             }
             let scheme = uri.scheme_str().unwrap_or("http");

@@ -4,6 +4,7 @@
 //! `AIRCHECK_CLUSTER_PUSHES` and `AIRCHECK_CLUSTER_ROUNDS` make it longer (`tests/README.md`). What was pushed is compared with what was recorded, frame by frame.
 
 mod faults;
+mod http;
 mod leaders;
 mod pushes;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use jiff::tz::TimeZone;
 use journal::{GroupSync, Progress, Publish};
-use shared::auth::{Caller, Tokens, tls};
+use shared::auth::{Caller, Tokens, tls::Certificates};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, RecordingSet};
@@ -141,7 +141,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     shared::objects::install_tls();
     let setting = |error: &dyn std::error::Error| StartError::Setting(error.to_string());
     let tokens = Tokens::load(&config.auth).map_err(|error| setting(&error))?;
-    let tls = tls::grpc_client(&config.tls).map_err(|error| setting(&error))?;
+    let tls = Certificates::follow(&config.tls).map_err(|error| setting(&error))?;
     let caller = Caller::new(tokens.join.as_ref(), Some(tls)).map_err(|error| setting(&error))?;
     let (objects, directory_of_objects) = open_objects(&config, &deps.metrics)?;
     let notes = config.data_dir.join("abandoned-uploads");

@@ -24,6 +24,7 @@ use shared::{
 };
 use tracing::{info, warn};
 
+use super::forward;
 use crate::{
     actors::{coordinator::Arrange, supervisor::Handle},
     pulls::NewPull,
@@ -108,7 +109,7 @@ async fn hook(request: HttpRequest, body: web::Bytes, hooks: web::Data<Hooks>) -
     match answer(&request, &origin, &body, &hooks).await {
         Ok(text) => HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text),
         Err((status, reason)) => {
-            warn!(origin, peer = ?request.peer_addr(), %status, reason, "webhook refused");
+            warn!(origin, client = ?forward::client(&request), %status, reason, "webhook refused");
             HttpResponse::build(status)
                 .content_type("text/plain; charset=utf-8")
                 .body(format!("{reason}\n"))

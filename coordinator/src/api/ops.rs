@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::Server, get, http::header, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::Server, get, http::header, middleware::from_fn, web};
 use shared::{
     auth::{Gate, bearer},
     shutdown::{Phase, Shutdown},
@@ -10,6 +10,7 @@ use shared::{
 };
 
 use super::{
+    forward::{self, ToLeader},
     hooks::{self, Hooks},
     media::{self, Media},
     tencent::{self, Tencent},
@@ -80,6 +81,7 @@ pub(crate) fn serve(
     hooks: Hooks,
     tencent: Arc<Tencent>,
     media: Arc<Media>,
+    leader: Arc<ToLeader>,
     tls: Option<rustls::ServerConfig>,
 ) -> io::Result<Server> {
     let (ops, hooks) = (web::Data::new(ops), web::Data::new(hooks));
@@ -87,6 +89,8 @@ pub(crate) fn serve(
         App::new()
             .app_data(ops.clone())
             .app_data(hooks.clone())
+            .app_data(web::Data::from(Arc::clone(&leader)))
+            .wrap(from_fn(forward::pass_on))
             .configure(hooks::routes)
             .service(healthz)
             .service(readyz)

@@ -18,6 +18,9 @@ pub(crate) struct LeaderRecord {
     pub(crate) name: String,
     /// Where it serves gRPC, `http://HOST:PORT`.
     pub(crate) address: String,
+    /// Where it serves HTTP, `http://HOST:PORT`; absent from records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<String>,
     /// Count of leaders; only grows.
     pub(crate) term: u64,
     /// Since when.
@@ -107,6 +110,7 @@ mod tests {
             instance: Uuid::from_u128(1),
             name: "c1".into(),
             address: "http://127.0.0.1:7070".into(),
+            http: Some("http://127.0.0.1:8080".into()),
             term: 3,
             since: Timestamp::from_millis(5),
         };

@@ -68,6 +68,8 @@ pub(crate) struct Candidate {
     pub(crate) name: String,
     /// Where it serves gRPC.
     pub(crate) address: String,
+    /// Where it serves HTTP.
+    pub(crate) http: Option<String>,
     /// Silence after which another takes over.
     pub(crate) ttl: Duration,
 }
@@ -197,6 +199,7 @@ impl Standing {
             instance: self.candidate.instance,
             name: self.candidate.name.clone(),
             address: self.candidate.address.clone(),
+            http: self.candidate.http.clone(),
             term: number,
             since: self.clock.now(),
         };

@@ -14,6 +14,7 @@ fn standing(store: Arc<dyn MetaStore>, clock: Arc<dyn Clock>, name: &str, ttl: D
             instance: Random.uuid(System::new().now()),
             name: name.to_owned(),
             address: format!("http://{name}"),
+            http: None,
             ttl,
         },
         store,

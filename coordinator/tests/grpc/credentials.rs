@@ -6,7 +6,7 @@ use coordinator::{Running, start};
 use proto::v1;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use shared::{
-    auth::{Caller, Secret, tls},
+    auth::{Caller, Secret, tls::Certificates},
     config::{CoordinatorConfig, StoreConfig, TlsConfig},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,7 +30,7 @@ type Way = InterceptedService<Channel, Caller>;
 async fn way(running: &Running, token: Option<&str>, tls: Option<&TlsConfig>) -> Result<Way, tonic::transport::Error> {
     let token = token.map(secret);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let caller = Caller::new(token.as_ref(), tls.map(|tls| tls::grpc_client(tls).unwrap())).unwrap();
+    let caller = Caller::new(token.as_ref(), tls.map(|tls| Certificates::load(tls).unwrap())).unwrap();
     let url = format!("{scheme}://localhost:{}", running.grpc_addr().port());
     let endpoint = caller.endpoint(Endpoint::from_shared(url).unwrap())?;
     Ok(InterceptedService::new(endpoint.connect().await?, caller))
@@ -60,10 +60,10 @@ fn is_refused(result: &Result<(), Status>, says: &str) -> bool {
 }
 
 /// An authority, and pairs that it signed, as files.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(dir: &Path, name: &str) -> Self {
+    pub(crate) fn new(dir: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -72,7 +72,7 @@ impl Authority {
     }
 
     /// Settings with a pair of this authority's, that trust the authority whose file is named.
-    fn pair(&self, dir: &Path, name: &str, trusts: &str) -> TlsConfig {
+    pub(crate) fn pair(&self, dir: &Path, name: &str, trusts: &str) -> TlsConfig {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
@@ -83,12 +83,12 @@ impl Authority {
             cert_file: Some(cert_file),
             key_file: Some(key_file),
             ca_file: Some(dir.join(format!("{trusts}.pem"))),
-            own_name: None,
+            ..TlsConfig::default()
         }
     }
 }
 
-fn trusting(dir: &Path, name: &str) -> TlsConfig {
+pub(crate) fn trusting(dir: &Path, name: &str) -> TlsConfig {
     TlsConfig {
         ca_file: Some(dir.join(format!("{name}.pem"))),
         ..TlsConfig::default()
@@ -195,6 +195,7 @@ async fn over_tls_a_certificate_stands_for_the_join_token_and_a_strangers_does_n
     });
 
     // HTTP is served with the same certificate.
+    shared::objects::install_tls();
     let client = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&std::fs::read(dir.path().join("ca.pem")).unwrap()).unwrap()])
         .build()

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use coordinator::{Running, start_among_others};
 use proto::v1;
 use shared::{
+    config::CoordinatorConfig,
     ids::Random,
     store::{MetaStore, Model, Unreliable},
     telemetry::Metrics,
@@ -16,10 +17,16 @@ use crate::world::{LIMIT, World, connect, deps, until};
 
 /// A leader, and a world whose calls all go to the follower.
 async fn pair() -> (Running, World) {
+    pair_with(|_| {}).await
+}
+
+/// The same with other settings.
+pub(crate) async fn pair_with(change: impl FnOnce(&mut CoordinatorConfig)) -> (Running, World) {
     let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
     let mut world = World::new(|config| {
         config.record = vec![shared::template::Format::Flv];
         config.leader_ttl = Duration::from_secs(2);
+        change(config);
     })
     .await;
     world.running.take().unwrap().stop().await;
@@ -39,7 +46,7 @@ async fn pair() -> (Running, World) {
     (leader, world)
 }
 
-async fn ready(running: &Running) -> String {
+pub(crate) async fn ready(running: &Running) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut socket = tokio::net::TcpStream::connect(running.http_addr()).await.unwrap();
     socket

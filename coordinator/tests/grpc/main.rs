@@ -4,10 +4,12 @@
 mod catalog;
 mod credentials;
 mod forwarding;
+mod http;
 mod leases;
 mod library;
 mod operators;
 mod pulls;
+mod renewal;
 mod scaler;
 mod sessions;
 mod tasks;

@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proto::v1::{self, PullSourceState, coordinator_down::Message};
 use shared::auth::Secret;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
-use crate::world::{Session, World, until};
+use crate::world::{Session, World, http, until};
 
 fn key(name: &str) -> Option<v1::StreamKey> {
     Some(v1::StreamKey {
@@ -308,23 +307,6 @@ async fn hooked() -> World {
     .await
 }
 
-/// Status and body of a request.
-async fn http(world: &World, method: &str, target: &str, body: &str) -> (u16, String) {
-    let address = world.running.as_ref().unwrap().http_addr();
-    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    // A request that is too long is answered before it is read, and the rest of it reset.
-    let _ = socket.read_to_string(&mut answer).await;
-    let status = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, body.to_owned())
-}
-
 #[actix_rt::test]
 async fn origins_announce_streams_each_in_its_own_way() {
     let world = hooked().await;
@@ -335,16 +317,24 @@ async fn origins_announce_streams_each_in_its_own_way() {
     let nginx_path = format!("/hooks/nginx-rtmp{query}");
     let srs_path = format!("/hooks/srs/{TOKEN}");
     assert_eq!(
-        http(&world, "POST", &nginx_path, &nginx("publish", 1)).await,
+        http(world.http_addr(), "POST", &nginx_path, &nginx("publish", 1)).await,
         (200, "ok\n".into())
     );
-    assert_eq!(http(&world, "POST", &nginx_path, &nginx("publish", 1)).await.0, 200);
-    assert_eq!(http(&world, "POST", &nginx_path, &nginx("play", 2)).await.0, 200);
     assert_eq!(
-        http(&world, "POST", &srs_path, &srs("on_publish")).await,
+        http(world.http_addr(), "POST", &nginx_path, &nginx("publish", 1))
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        http(world.http_addr(), "POST", &nginx_path, &nginx("play", 2)).await.0,
+        200
+    );
+    assert_eq!(
+        http(world.http_addr(), "POST", &srs_path, &srs("on_publish")).await,
         (200, "0".into())
     );
-    assert_eq!(http(&world, "GET", &ready("ready"), "").await.0, 200);
+    assert_eq!(http(world.http_addr(), "GET", &ready("ready"), "").await.0, 200);
     let names = async || world.placed().await.into_keys().collect::<Vec<_>>();
     assert_eq!(names().await, ["a", "b", "c"]);
     let a = world.pull("a").await;
@@ -353,19 +343,23 @@ async fn origins_announce_streams_each_in_its_own_way() {
         ("rtmp://origin.example.com:1936/live/a", true)
     );
     assert_eq!(
-        http(&world, "POST", &nginx_path, &nginx("publish_done", 9)).await.0,
+        http(world.http_addr(), "POST", &nginx_path, &nginx("publish_done", 9))
+            .await
+            .0,
         200
     );
     assert_eq!(names().await, ["a", "b", "c"], "another client's end ends nothing");
     assert_eq!(
-        http(&world, "POST", &nginx_path, &nginx("publish_done", 1)).await.0,
+        http(world.http_addr(), "POST", &nginx_path, &nginx("publish_done", 1))
+            .await
+            .0,
         200
     );
     assert_eq!(
-        http(&world, "POST", &srs_path, &srs("on_unpublish")).await,
+        http(world.http_addr(), "POST", &srs_path, &srs("on_unpublish")).await,
         (200, "0".into())
     );
-    assert_eq!(http(&world, "POST", &ready("not-ready"), "").await.0, 200);
+    assert_eq!(http(world.http_addr(), "POST", &ready("not-ready"), "").await.0, 200);
     assert_eq!(names().await, Vec::<String>::new());
 }
 
@@ -402,14 +396,14 @@ async fn a_hook_without_the_token_or_of_wrong_shape_is_refused_with_the_reason()
         (with("/hooks/mediamtx"), "event=ready&path=one", 400, "APP/STREAM"),
         (with("/hooks/nginx-rtmp"), &long, 413, ""),
     ] {
-        let (got, text) = http(&world, "POST", &target, body).await;
+        let (got, text) = http(world.http_addr(), "POST", &target, body).await;
         assert_eq!(got, status, "{target}: {text}");
         assert!(text.contains(says), "{target}: {text}");
         assert!(!text.contains(TOKEN), "{text}");
     }
     assert_eq!(world.placed().await.len(), 0);
     let off = World::new(|_| {}).await;
-    let (status, text) = http(&off, "POST", "/hooks/nginx-rtmp?token=x", publish).await;
+    let (status, text) = http(off.http_addr(), "POST", "/hooks/nginx-rtmp?token=x", publish).await;
     assert_eq!(status, 404);
     assert!(text.contains("hooks.origin"), "{text}");
 }

@@ -1,6 +1,6 @@
 //! A coordinator on a folder, and every client.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use coordinator::{Deps, Running, start};
 use proto::v1::{self, acquire_lease_response::Outcome};
@@ -10,7 +10,10 @@ use shared::{
     telemetry::Metrics,
     time::{Clock as _, System, Timestamp},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -96,6 +99,10 @@ impl World {
 
     pub(crate) fn workers(&self) -> v1::workers_client::WorkersClient<Channel> {
         v1::workers_client::WorkersClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn http_addr(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().http_addr()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -288,6 +295,33 @@ impl Session {
         };
         tokio::time::timeout(LIMIT, next).await.expect("a set of recordings")
     }
+}
+
+/// Status and body of an HTTP request.
+pub(crate) async fn http(address: SocketAddr, method: &str, target: &str, body: &str) -> (u16, String) {
+    http_with(address, method, target, "", body).await
+}
+
+/// The same with further header lines, each with its end.
+pub(crate) async fn http_with(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A request that is too long is answered before it is read, and the rest of it reset.
+    let _ = socket.write_all(request.as_bytes()).await;
+    let mut answer = String::new();
+    let _ = socket.read_to_string(&mut answer).await;
+    let status = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, body.to_owned())
 }
 
 pub(crate) async fn run(config: &CoordinatorConfig, metrics: &Metrics) -> (Running, Channel) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proto::v1;
 use serde_json::{Value, json};
-use shared::auth::{Caller, Secret, tls};
+use shared::auth::{Caller, Secret, tls::Certificates};
 use shared::config::TlsConfig;
 use shared::ids::StreamKey;
 use shared::servers::{Manner, Servers};
@@ -71,7 +71,7 @@ fn caller(client: &Client) -> Result<Caller, Box<dyn Error + Send + Sync>> {
         ca_file: client.ca_file.clone(),
         ..TlsConfig::default()
     };
-    Ok(Caller::new(token.as_ref(), Some(tls::grpc_client(&tls)?))?)
+    Ok(Caller::new(token.as_ref(), Some(Certificates::load(&tls)?))?)
 }
 
 /// A refusal in the server's own words.

@@ -7,14 +7,17 @@
 mod secret;
 pub mod tls;
 
+use std::sync::Arc;
+
 pub use self::secret::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret, SecretError};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::Interceptor,
-    transport::{ClientTlsConfig, Endpoint},
+    transport::Endpoint,
 };
 
+use self::tls::Certificates;
 use crate::config::AuthConfig;
 
 /// The tokens of a process, read.
@@ -77,7 +80,7 @@ pub fn bearer(header: &str) -> Option<&str> {
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
     authorization: Option<MetadataValue<Ascii>>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<Certificates>>,
 }
 
 impl Caller {
@@ -85,7 +88,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`SecretError::Characters`]: no header can carry the token.
-    pub fn new(token: Option<&Secret>, tls: Option<ClientTlsConfig>) -> Result<Self, SecretError> {
+    pub fn new(token: Option<&Secret>, tls: Option<Arc<Certificates>>) -> Result<Self, SecretError> {
         let header = |token: &Secret| {
             let mut value =
                 MetadataValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| SecretError::Characters)?;
@@ -99,13 +102,13 @@ impl Caller {
         })
     }
 
-    /// Prepares the connection to a coordinator.
+    /// Prepares the connection to a coordinator, with the certificates of this moment.
     ///
     /// # Errors
     /// The certificates cannot be used.
     pub fn endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
         match &self.tls {
-            Some(tls) if endpoint.uri().scheme_str() == Some("https") => endpoint.tls_config(tls.clone()),
+            Some(tls) if endpoint.uri().scheme_str() == Some("https") => endpoint.tls_config(tls.grpc_client()),
             _ => Ok(endpoint),
         }
     }
@@ -117,7 +120,7 @@ impl Caller {
     pub fn endpoint_of(&self, endpoint: Endpoint, name: &str) -> Result<Endpoint, tonic::transport::Error> {
         match &self.tls {
             Some(tls) if endpoint.uri().scheme_str() == Some("https") => {
-                endpoint.tls_config(tls.clone().domain_name(name))
+                endpoint.tls_config(tls.grpc_client().domain_name(name))
             }
             _ => Ok(endpoint),
         }

@@ -6,6 +6,7 @@
 mod layers;
 mod size;
 mod tasks;
+mod tls;
 mod validate;
 
 use std::{
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::layers::{env_path, lay};
-pub use self::{size::ByteSize, tasks::TasksConfig, validate::Role};
+pub use self::{size::ByteSize, tasks::TasksConfig, tls::TlsConfig, validate::Role};
 use crate::{
     auth::Secret,
     objects::ObjectsUrl,
@@ -167,6 +168,8 @@ pub struct CoordinatorConfig {
     pub name: Option<String>,
     /// Where the other coordinators reach this one's gRPC, `http://HOST:PORT`; absent: where it listens, which must be an address and not `0.0.0.0` then.
     pub advertise: Option<String>,
+    /// Where the other coordinators reach this one's HTTP, `http://HOST:PORT`; absent: at the host of `advertise`, on the port of `http`.
+    pub advertise_http: Option<String>,
     /// Silence after which another coordinator takes over, 2 s to 60 s.
     #[serde(with = "humantime_serde")]
     pub leader_ttl: Duration,
@@ -229,6 +232,7 @@ impl Default for CoordinatorConfig {
             grpc: loopback(7070),
             name: None,
             advertise: None,
+            advertise_http: None,
             leader_ttl: Duration::from_secs(3),
             record: Vec::new(),
             max_templates: 50,
@@ -278,34 +282,6 @@ impl AuthConfig {
     #[must_use]
     pub fn has_api(&self) -> bool {
         self.api_token.is_some() || self.api_token_file.is_some()
-    }
-}
-
-/// `[tls]`: certificates, as PEM files.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsConfig {
-    /// This process's certificate and those that lead to its authority: gRPC and HTTP are served with it, and workers show it to coordinators.
-    pub cert_file: Option<PathBuf>,
-    /// Its key; together with `cert_file`.
-    pub key_file: Option<PathBuf>,
-    /// Name in that certificate by which a standalone process calls itself; absent: `localhost`.
-    pub own_name: Option<String>,
-    /// The authority that signed the others' certificates: workers trust coordinators by it, and coordinators workers.
-    pub ca_file: Option<PathBuf>,
-}
-
-impl TlsConfig {
-    /// What is served is served over TLS.
-    #[must_use]
-    pub fn serves(&self) -> bool {
-        self.cert_file.is_some()
-    }
-
-    /// Callers' certificates are looked at.
-    #[must_use]
-    pub fn certifies(&self) -> bool {
-        self.cert_file.is_some() && self.ca_file.is_some()
     }
 }
 

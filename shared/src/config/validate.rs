@@ -87,6 +87,11 @@ impl Config {
                 "coordinator.advertise {bad:?}: write http://HOST:PORT, or https:// where it has certificates"
             ));
         }
+        if let Some(bad) = c.advertise_http.as_ref().filter(|url| !is_url(url)) {
+            return invalid(format!(
+                "coordinator.advertise_http {bad:?}: write http://HOST:PORT, or https:// where it has certificates"
+            ));
+        }
         if c.advertise.is_none() && c.grpc.ip().is_unspecified() && self.store.url != MetadataUrl::Embedded {
             return invalid(format!(
                 "coordinator.grpc is {}, which the other coordinators cannot connect to: say where they reach this one with --advertise http://HOST:{}",
@@ -343,6 +348,12 @@ impl Config {
         if tls.cert_file.is_some() != tls.key_file.is_some() {
             return invalid("tls.cert_file and tls.key_file go together: give both, or neither");
         }
+        within(
+            "tls.reload_interval",
+            tls.reload_interval,
+            Duration::from_millis(10),
+            Duration::from_secs(3_600),
+        )?;
         Ok(())
     }
 

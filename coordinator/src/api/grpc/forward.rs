@@ -8,7 +8,10 @@ use std::{
     convert::Infallible,
     error::Error as StdError,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use shared::{
+    auth::tls::Certificates,
     servers::NOT_DONE,
     shutdown::{Phase, Shutdown},
     telemetry::CoordinatorMetrics,
@@ -26,7 +30,7 @@ use tonic::{
     Status,
     body::Body,
     codegen::{BoxFuture, Service, http},
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 use tracing::{debug, warn};
 
@@ -63,8 +67,9 @@ pub(super) struct Desk {
     roles: watch::Receiver<Role>,
     shutdown: Shutdown,
     metrics: CoordinatorMetrics,
-    tls: ClientTlsConfig,
+    tls: Arc<Certificates>,
     link: Arc<Mutex<Option<Link>>>,
+    made: Arc<AtomicU64>,
 }
 
 /// The connection to a leader.
@@ -72,6 +77,8 @@ pub(super) struct Desk {
 struct Link {
     address: String,
     term: u64,
+    /// Tells it from others to the same leader.
+    made: u64,
     channel: Channel,
     /// Ends what is under way when another leads.
     over: CancellationToken,
@@ -87,7 +94,7 @@ impl Desk {
     /// Ends calls to a leader as soon as it leads no more, and all of them when this process drains.
     pub(super) fn new(
         roles: watch::Receiver<Role>,
-        tls: ClientTlsConfig,
+        tls: Arc<Certificates>,
         shutdown: Shutdown,
         metrics: CoordinatorMetrics,
     ) -> Self {
@@ -97,6 +104,7 @@ impl Desk {
             metrics,
             tls,
             link: Arc::new(Mutex::new(None)),
+            made: Arc::default(),
         };
         let watching = desk.clone();
         tokio::spawn(async move {
@@ -131,6 +139,12 @@ impl Desk {
         }
     }
 
+    /// The next call connects anew, with the certificates of its moment.
+    fn forget(&self, unreachable: &Link) {
+        let mut slot = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(slot.take_if(|link| link.made == unreachable.made));
+    }
+
     fn whose(&self, request: &Request) -> Result<Whose, Status> {
         let path = request.uri().path();
         if LOCAL.iter().any(|local| path.starts_with(local)) {
@@ -161,7 +175,7 @@ impl Desk {
         let endpoint = Endpoint::from_shared(address.to_owned()).and_then(|endpoint| {
             // What callers show goes on as they show it; where that was a certificate, this one's own stands for it.
             match endpoint.uri().scheme_str() {
-                Some("https") => endpoint.tls_config(self.tls.clone()),
+                Some("https") => endpoint.tls_config(self.tls.grpc_client()),
                 _ => Ok(endpoint),
             }
         });
@@ -179,6 +193,7 @@ impl Desk {
         let link = Link {
             address: address.to_owned(),
             term,
+            made: self.made.fetch_add(1, Ordering::Relaxed),
             channel,
             over: CancellationToken::new(),
         };
@@ -220,7 +235,16 @@ where
             Ok(Whose::Ours) => Box::pin(self.own.call(request)),
             Ok(Whose::Theirs(link)) => {
                 self.desk.metrics.forwarded.inc();
-                Box::pin(async move { Ok(pass_on(link, request).await.unwrap_or_else(|status| status.into_http())) })
+                let desk = self.desk.clone();
+                Box::pin(async move {
+                    let answered = pass_on(link.clone(), request).await;
+                    Ok(answered.unwrap_or_else(|status| {
+                        if status.metadata().contains_key(NOT_DONE) {
+                            desk.forget(&link);
+                        }
+                        status.into_http()
+                    }))
+                })
             }
             Err(status) => Box::pin(async move { Ok(status.into_http()) }),
         }

@@ -6,6 +6,7 @@ mod fleet;
 mod forward;
 mod guard;
 mod keys;
+mod listen;
 mod pulls;
 mod recordings;
 mod rules;
@@ -20,16 +21,12 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use proto::v1;
 use shared::{
-    auth::Gate,
+    auth::{Gate, tls::Certificates},
     shutdown::{Phase, Shutdown},
     store::Page,
 };
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{
-    service::Routes,
-    transport::{ClientTlsConfig, Server, ServerTlsConfig},
-};
+use tonic::{service::Routes, transport::Server};
 
 use crate::{
     actors::{coordinator::Tools, supervisor::Handle},
@@ -54,7 +51,7 @@ pub(crate) fn serve(
     listener: tokio::net::TcpListener,
     api: Api,
     gate: Arc<Gate>,
-    tls: (Option<ServerTlsConfig>, ClientTlsConfig),
+    tls: Arc<Certificates>,
     roles: watch::Receiver<Role>,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -93,25 +90,24 @@ pub(crate) fn serve(
                 v1::workers_server::WorkersServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
             .prepare();
-        let (served, spoken) = tls;
-        let desk = forward::Desk::new(roles, spoken, shutdown.clone(), api.tools.metrics.clone());
-        let mut server = Server::builder();
-        if let Some(tls) = served {
-            server = server.tls_config(tls)?;
-        }
-        server
+        let desk = forward::Desk::new(roles, Arc::clone(&tls), shutdown.clone(), api.tools.metrics.clone());
+        let server = Server::builder()
             .layer(guard::GuardLayer(gate))
             .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .tcp_nodelay(true)
-            .serve_with_incoming_shutdown(
-                forward::Forward::new(own, desk),
-                TcpListenerStream::new(listener),
-                async move {
-                    shutdown.reached(Phase::Draining).await;
-                },
-            )
-            .await
+            .http2_keepalive_timeout(Some(KEEP_ALIVE));
+        let service = forward::Forward::new(own, desk);
+        let draining = async move { shutdown.reached(Phase::Draining).await };
+        if tls.grpc_server().is_some() {
+            let connections = listen::secured(listener, tls);
+            server
+                .serve_with_incoming_shutdown(service, connections, draining)
+                .await
+        } else {
+            let connections = listen::plain(listener);
+            server
+                .serve_with_incoming_shutdown(service, connections, draining)
+                .await
+        }
     })
 }
 

@@ -40,6 +40,7 @@ use self::{
     gate::{Gate, Passed},
     signature::Received,
 };
+use super::forward;
 use crate::{
     actors::{coordinator::Tools, supervisor::Handle},
     media::link::Links,
@@ -98,6 +99,16 @@ async fn entry(request: HttpRequest, body: web::Payload, api: web::Data<Tencent>
     envelope(id, answered)
 }
 
+/// Says that the API cannot answer now.
+pub(crate) fn unavailable(request: &HttpRequest, words: &str) -> HttpResponse {
+    let Some(api) = request.app_data::<web::Data<Tencent>>() else {
+        return HttpResponse::ServiceUnavailable().body(words.to_owned());
+    };
+    let id = api.tools.ids.uuid(api.tools.clock.now());
+    warn!(%id, message = words, "HTTP API cannot answer now");
+    envelope(id, Err(ApiError::new("ServiceUnavailable", words)))
+}
+
 fn envelope(id: Uuid, answered: Result<Map<String, Value>, ApiError>) -> HttpResponse {
     let mut response = answered.unwrap_or_else(|refused| {
         let mut response = Map::new();
@@ -120,7 +131,7 @@ async fn answer(request: &HttpRequest, body: web::Payload, api: &Tencent) -> Res
             format!("{method} is not taken here: use GET or POST"),
         ));
     }
-    let peer = request.peer_addr().map(|addr| addr.ip());
+    let peer = forward::client(request);
     api.gate.admit(peer)?;
     let headers = headers(request)?;
     let body = gather(body).await?;
