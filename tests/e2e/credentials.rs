@@ -102,6 +102,88 @@ fn workers_and_clients_with_tokens_over_tls_record_and_strangers_get_nothing() -
     Ok(())
 }
 
+/// The certificate that is shown to who connects now.
+fn shown(address: std::net::SocketAddr) -> Result<String> {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &address.to_string()]);
+    let said = String::from_utf8(support::programs::output(&mut command)?.stdout)?;
+    let (_, rest) = said.split_once("-----BEGIN").context("no certificate is shown")?;
+    let (body, _) = rest.split_once("-----END").context("half a certificate")?;
+    Ok(body.split_whitespace().collect())
+}
+
+#[test]
+fn both_roles_use_renewed_certificates_and_keep_bad_ones_out() -> Result<()> {
+    let (folder, data) = data()?;
+    let certificates = Certificates::make(&folder.path().join("certificates"))?;
+    let live = folder.path().join("live");
+    std::fs::create_dir(&live)?;
+    let (cert, key) = (live.join("tls.crt"), live.join("tls.key"));
+    // One after the other, as unlucky writers do it.
+    let renew = |name: &str| -> Result<()> {
+        std::fs::copy(certificates.path(&format!("{name}.pem")), &cert)?;
+        std::fs::copy(certificates.path(&format!("{name}.key")), &key)?;
+        Ok(())
+    };
+    renew("server")?;
+    let over_tls = |setup: Setup| {
+        let setting = |name: &str, path: &std::path::Path| format!("tls.{name}={}", path.display());
+        setup
+            .args(&[
+                "--set",
+                &setting("cert_file", &cert),
+                "--set",
+                &setting("key_file", &key),
+            ])
+            .args(&["--set", &setting("ca_file", &certificates.path("ca.pem"))])
+            .args(&["--set", "tls.reload_interval=100ms"])
+            .client_env("AIRCHECK_CA_FILE", &certificates.path("ca.pem").display().to_string())
+            .over_tls()
+    };
+    let etcd = Etcd::start(1)?;
+    let coordinator = Setup::coordinator(BINARY, &data, &etcd.url("renewal"));
+    let coordinator = over_tls(coordinator).start()?;
+    let worker = Setup::worker(BINARY, &folder.path().join("worker"), &coordinator.grpc_url());
+    let worker = over_tls(worker)
+        .args(&[
+            "--objects",
+            &format!("file://{}", folder.path().join("objects").display()),
+        ])
+        .start()?;
+    let doors = [coordinator.grpc(), coordinator.http(), worker.http()];
+    let all_show = |name: &str| -> Result<bool> {
+        let pem = std::fs::read_to_string(certificates.path(&format!("{name}.pem")))?;
+        let (_, rest) = pem.split_once("-----BEGIN").context("PEM")?;
+        let (body, _) = rest.split_once("-----END").context("PEM")?;
+        let expected: String = body.split_whitespace().collect();
+        for door in doors {
+            if shown(door)? != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    ensure!(all_show("server")?, "what was there at the start");
+    renew("client")?;
+    let limit = Duration::from_secs(20);
+    until(limit, "the renewed certificate", || {
+        Ok(Seen::when(all_show("client")?, "the old one"))
+    })?;
+    std::fs::write(&cert, "no certificate")?;
+    for server in [&coordinator, &worker] {
+        until(limit, "an error in the log", || {
+            let log = server.log();
+            let said = log.contains("renewed certificates cannot be used") && log.contains("tls.cert_file");
+            Ok(Seen::when(said, log))
+        })?;
+    }
+    ensure!(all_show("client")?, "the bad file is kept out");
+    renew("server")?;
+    until(limit, "the certificate after the bad one", || {
+        Ok(Seen::when(all_show("server")?, "another"))
+    })
+}
+
 #[test]
 fn standalone_asks_for_what_it_is_told_to_and_lets_its_own_worker_in() -> Result<()> {
     let (folder, data) = data()?;

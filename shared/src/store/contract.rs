@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+use crate::{
+    ids::{IdGen as _, Seeded},
+    time::{Clock as _, System, Timestamp},
+};
+
 use super::{Change, Guard, MAX_SCAN, MAX_TXN_OPS, MAX_VALUE_BYTES, MetaStore, Revision, Scan, StoreError, Txn};
 
 /// Calls a macro with the name of every case.
@@ -14,6 +19,7 @@ macro_rules! for_each_contract_case {
         $call! {
             what_is_put_is_read
             keys_are_scanned_in_order_and_in_pages
+            the_newest_are_paged_whatever_their_times_are
             all_guards_hold_or_nothing_happens
             revisions_grow_by_one_for_each_change
             watches_tell_each_change_once_and_in_order
@@ -114,6 +120,58 @@ pub async fn keys_are_scanned_in_order_and_in_pages(store: &dyn MetaStore) {
             .len(),
         0
     );
+}
+
+/// Keys that tell their time: dense and sparse, of long ago and of the future, and one that tells none; page by page the same
+/// as all at once.
+pub async fn the_newest_are_paged_whatever_their_times_are(store: &dyn MetaStore) {
+    let now = System::new().now().as_millis();
+    let ids = Seeded::new(7);
+    let day = 86_400_000;
+    let mut times: Vec<i64> = (0..600).map(|_| now - day).collect();
+    times.extend((0..300).map(|n| now - n * 1_000));
+    times.extend((0..20).map(|n| now - n * n * day));
+    times.extend([0, 1, now + 5_000, now + 400 * day]);
+    for chunk in times.chunks(50) {
+        let mut txn = Txn::new();
+        for ms in chunk {
+            let id = ids.uuid(Timestamp::from_millis(*ms));
+            txn = txn.put(format!("u/{id}"), "").put(format!("d/{ms:013}/{id}"), "");
+        }
+        store.commit(txn).await.unwrap();
+    }
+    let odd = Txn::new().put("u/zz", "").put("d/", "").put("e", "").put("v", "");
+    store.commit(odd).await.unwrap();
+    for prefix in ["u/", "d/"] {
+        let mut expected = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.scan(Scan::prefix(prefix).after(after)).await.unwrap();
+            expected.extend(page.entries.into_iter().map(|entry| entry.key));
+            after = expected.last().cloned();
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(expected.len(), times.len() + 1);
+        expected.reverse();
+        for limit in [1, 7, 100, 1_000] {
+            let (mut paged, mut after): (Vec<String>, _) = (Vec::new(), None);
+            // Single entries take long: the newest of them will do.
+            while paged.len() < 30 || limit > 1 {
+                let scan = Scan::prefix(prefix).reverse().limit(limit).after(after);
+                let page = store.scan(scan).await.unwrap();
+                assert!(page.entries.len() == limit || !page.more, "{limit}");
+                paged.extend(page.entries.into_iter().map(|entry| entry.key));
+                after = paged.last().cloned();
+                if !page.more {
+                    assert_eq!(paged.len(), expected.len());
+                    break;
+                }
+            }
+            assert_eq!(paged, expected[..paged.len()], "{prefix} by {limit}");
+        }
+    }
 }
 
 /// Absent and at-revision guards, on success and on refusal.

@@ -18,7 +18,7 @@ const EMBEDDED_FILE: &str = "metadata.redb";
 pub fn open(config: &StoreConfig, data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetaStore>, OpenError> {
     match etcd_options(config)? {
         None => Ok(Arc::new(Embedded::open(&data_dir.join(EMBEDDED_FILE), clock)?)),
-        Some(options) => Ok(Arc::new(Etcd::new(options)?)),
+        Some(options) => Ok(Arc::new(Etcd::new(options, clock)?)),
     }
 }
 

@@ -5,7 +5,8 @@
 //! 1. [`EtcdOptions`]: members, prefix, credentials.
 //! 2. `members`: which member is asked, what is asked again, and for how long.
 //! 3. This file: the trait's calls as etcd's.
-//! 4. `watching`: watches that outlive their connection.
+//! 4. `newest`: where the newest keys lie, so that not all are read for them.
+//! 5. `watching`: watches that outlive their connection.
 //!
 //! # Invariants
 //!
@@ -15,12 +16,13 @@
 
 mod errors;
 mod members;
+mod newest;
 mod options;
 #[cfg(test)]
 mod tests;
 mod watching;
 
-use std::{fmt, ops::Bound, time::Duration};
+use std::{fmt, ops::Bound, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,16 +32,22 @@ pub use self::options::{EtcdOptions, EtcdTls};
 use self::{
     errors::Refusal,
     members::{Members, Repeat},
+    newest::{Clocked, Windows},
 };
 use super::{
     Entry, Guard, LeaseId, MIN_LEASE_TTL, MetaStore, Op, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch,
     kv::{is_empty_range, scan_bounds},
 };
+use crate::time::{Clock, Timestamp};
+
+/// Fewest entries that a window of time is read for: an answer of some kilobytes costs what a small one does.
+const WINDOW_ENTRIES: usize = 256;
 
 /// A store on an etcd cluster.
 pub struct Etcd {
     members: Members,
     prefix: Prefix,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for Etcd {
@@ -90,15 +98,17 @@ fn number(revision: Revision) -> i64 {
 }
 
 impl Etcd {
-    /// Prepares the way to the members; each is connected to when it is first needed.
+    /// Prepares the way to the members; each is connected to when it is first needed. The clock says only where the newest
+    /// keys are looked for first.
     ///
     /// # Errors
     /// [`OpenError`]: an address or a certificate cannot be used.
-    pub fn new(options: EtcdOptions) -> Result<Self, OpenError> {
+    pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let prefix = Prefix(format!("{}/", options.prefix));
         Ok(Etcd {
             members: Members::new(options)?,
             prefix,
+            clock,
         })
     }
 
@@ -190,6 +200,70 @@ impl Etcd {
     }
 }
 
+impl Etcd {
+    /// The end of a range, backwards: in windows of time where the keys tell theirs.
+    async fn newest(&self, scan: &Scan, from: &str, to: &str) -> Result<Scanned, StoreError> {
+        let behind = |key: &str| key.strip_prefix(&scan.prefix).and_then(Clocked::moment);
+        let forwards = |limit: usize| {
+            Scan {
+                reverse: false,
+                ..scan.clone()
+            }
+            .limit(limit)
+        };
+        let first = self.range(&forwards(1), from, to).await?;
+        let clocked = first
+            .entries
+            .first()
+            .and_then(|entry| behind(&self.prefix.key(&entry.key)));
+        let Some((clocked, _)) = clocked else {
+            return match first.more {
+                true => self.range(scan, from, to).await,
+                false => Ok(first),
+            };
+        };
+        let newest = match scan.after.as_deref().and_then(behind) {
+            Some((_, ms)) => Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)),
+            None => self.clock.now(),
+        };
+        let mut windows = Windows::new(clocked, &scan.prefix, to, newest);
+        let mut entries = Vec::new();
+        let more = loop {
+            let window = windows.now();
+            // One more than wanted says whether there is more.
+            let wanted = (scan.limit + 1).saturating_sub(entries.len());
+            if window.from < window.to {
+                let many = forwards((wanted * 4).max(WINDOW_ENTRIES));
+                let mut found = self.range(&many, &window.from, &window.to).await?;
+                if found.more && !window.least {
+                    windows.narrow();
+                    continue;
+                }
+                if found.more {
+                    let sorted = Scan { reverse: true, ..many };
+                    found = self.range(&sorted.limit(wanted), &window.from, &window.to).await?;
+                } else {
+                    found.entries.reverse();
+                }
+                entries.append(&mut found.entries);
+                if found.more || entries.len() > scan.limit {
+                    break true;
+                }
+            }
+            if window.last {
+                break false;
+            }
+            windows.pass(&window);
+        };
+        entries.truncate(scan.limit);
+        Ok(Scanned {
+            entries,
+            revision: first.revision,
+            more,
+        })
+    }
+}
+
 fn header(header: Option<&etcd_client::ResponseHeader>) -> Revision {
     header.map_or(Revision(0), |header| revision(header.revision()))
 }
@@ -227,6 +301,9 @@ impl MetaStore for Etcd {
                 revision: self.revision().await?,
                 more: false,
             });
+        }
+        if own.reverse {
+            return self.newest(&own, &from, &to).await;
         }
         self.range(&own, &from, &to).await
     }
