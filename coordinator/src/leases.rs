@@ -644,6 +644,7 @@ fn record_as(
         started: window.from.map_or(record.started, |from| from.max(record.started)),
         ended: None,
         gaps: Vec::new(),
+        locked: false,
     };
     let mut txn = txn
         .put_json(keys::recording(recording.id), &recording)?

@@ -15,6 +15,7 @@ use shared::{
     },
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
+    objects::{Archive, ObjectError},
     shutdown::{Phase, Shutdown},
     store::{self, ErrorClass, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
     telemetry::Metrics,
@@ -91,6 +92,9 @@ pub enum StartError {
     /// Secrets cannot be sealed and opened.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// Settings and environment do not make a client of object storage.
+    #[error("cannot use object storage")]
+    Objects(#[source] ObjectError),
     /// The descriptors for reflection are not whole.
     #[error("cannot set up gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -238,6 +242,12 @@ async fn run(
             .unwrap_or_else(|| format!("{}://{grpc_addr}", scheme(&config))),
         ttl: config.leader_ttl,
     };
+    let archive = config
+        .objects
+        .url
+        .as_ref()
+        .map(|url| Archive::open(url, &config.objects));
+    let archive = archive.transpose().map_err(StartError::Objects)?;
     let mut tools = Tools {
         config: Arc::new(config),
         repo: Repo::new(Arc::clone(&store)),
@@ -246,6 +256,7 @@ async fn run(
         metrics: deps.metrics.coordinator.clone(),
         vault,
         tasks: tasks.clone(),
+        archive,
     };
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
     let gate = Arc::new(gate);

@@ -76,6 +76,7 @@ fn recording(task: &Task, state: RecordingState, files: u32) -> TaskRecording {
             started: at(0),
             ended: None,
             gaps: vec![],
+            locked: false,
         },
         files,
         bytes: 0,

@@ -1,5 +1,6 @@
 //! The command line. What each command does is in `roles.rs` (servers) and `client/` (everything that speaks gRPC).
 
+mod library;
 mod task;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::library::{FileCommand, RecordingCommand, Recover};
 pub(crate) use self::task::{List, TaskCommand, TaskState};
 
 /// Records live streams, and loses nothing silently.
@@ -90,6 +92,16 @@ another takes over within seconds.")]
         #[command(subcommand)]
         command: FileCommand,
     },
+    /// Rebuild the library from the recording.json documents in storage, after metadata was lost.
+    #[command(after_help = "Examples:
+  aircheck recover --from-objects s3://recordings/tv --dry-run
+  aircheck recover --from-objects s3://recordings/tv
+  aircheck recover --from-objects file:///var/lib/aircheck/objects --output json
+
+Start coordinators on the new, empty metadata first; they may record meanwhile. What the library has is not changed, and
+what is restored stays for a day at least. It may be repeated. Objects that no recording.json speaks of are listed as
+strays. Ends with an error if something could not be restored.")]
+    Recover(Recover),
     /// Print a journal, one of its segments or indexes, a recorder's state, or the metadata store.
     #[command(after_help = "Examples:
   aircheck inspect ./data/journal
@@ -540,76 +552,6 @@ pub(crate) enum State {
     Finished,
     /// Ended without all it should hold.
     Failed,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RecordingCommand {
-    /// List recordings, the newest first.
-    #[command(after_help = "Examples:
-  aircheck recording list --state finished
-  aircheck recording list --stream show --output json")]
-    List {
-        #[command(flatten)]
-        of: Of,
-        /// Only in this state.
-        #[arg(long, value_enum)]
-        state: Option<State>,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Show one recording and its files.
-    Get {
-        /// The recording's id.
-        recording: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Say which rule would win for a stream and why, and what was recorded of it.
-    #[command(after_help = "Example:\n  aircheck recording explain push.example.com/live/show")]
-    Explain {
-        /// DOMAIN/APP/STREAM
-        stream: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Wait until every recording of a stream has ended.
-    #[command(after_help = "Example:\n  aircheck recording wait --stream show --timeout 1m")]
-    Wait {
-        #[command(flatten)]
-        of: Of,
-        /// Give up after this long.
-        #[arg(long, value_name = "TIME", default_value = "10m")]
-        timeout: humantime::Duration,
-        #[command(flatten)]
-        client: Client,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum FileCommand {
-    /// List finished files, the newest first.
-    #[command(after_help = "Examples:
-  aircheck file list --stream show
-  aircheck file list --recording 0198f3b2-… --format mp4 --output json")]
-    List {
-        #[command(flatten)]
-        of: Of,
-        /// Only of this recording.
-        #[arg(long, value_name = "ID")]
-        recording: Option<String>,
-        /// Only of this format.
-        #[arg(long)]
-        format: Option<String>,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Show one file.
-    Get {
-        /// The file's id.
-        file: String,
-        #[command(flatten)]
-        client: Client,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Recording { command } => client::run(client::recordings::run(command)),
         Command::Key { command } => client::run(client::keys::run(command)),
         Command::File { command } => client::run(client::files::run(command)),
+        Command::Recover(args) => client::run(client::recover::run(args)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("aircheck: {}", chain(&*error));

@@ -1,6 +1,6 @@
 //! What a recording is: its state, its files, its gaps, and [`RecordingDocument`], the `recording.json` in the bucket.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +129,9 @@ pub struct Recording {
     pub ended: Option<Timestamp>,
     /// What is known to be missing.
     pub gaps: Vec<Gap>,
+    /// Neither it nor its files are removed, by nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
 }
 
 impl Recording {
@@ -183,6 +186,22 @@ pub struct MediaFile {
     /// When it entered the library. Zero until then.
     #[serde(default)]
     pub committed: Timestamp,
+    /// When it is removed by itself; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// It is not removed, by nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
+}
+
+impl MediaFile {
+    /// When a file of `recording` that entered the library at `committed` is removed by itself; none: never.
+    #[must_use]
+    pub fn expiry(format: Format, committed: Timestamp, recording: &Recording) -> Option<Timestamp> {
+        let settings = recording.template.formats.get(&format)?;
+        let kept = Duration::from_secs(settings.storage_time_s.into());
+        (settings.storage_time_s > 0).then(|| committed + kept)
+    }
 }
 
 /// Value of [`RecordingDocument::schema`]; readers refuse another major number.
@@ -266,6 +285,7 @@ pub(crate) mod tests {
                 to_ms: 2,
                 units: 3,
             }],
+            locked: false,
         };
         let file = MediaFile {
             id: FileId::generate(ids, now),
@@ -285,6 +305,8 @@ pub(crate) mod tests {
             gaps: recording.gaps.clone(),
             epoch: Epoch::new(1),
             committed: Timestamp::default(),
+            expires: None,
+            locked: false,
         };
         (recording, file)
     }

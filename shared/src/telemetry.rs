@@ -156,6 +156,16 @@ pub struct CoordinatorMetrics {
     pub store_commits: Counter,
     /// Failed transactions of the metadata store, by cause.
     pub store_errors: Family<Reason, Counter>,
+    /// Files that were removed from storage, by cause: `expired`, `asked`.
+    pub files_removed: Family<Reason, Counter>,
+    /// Files that have left the library and are not removed from storage yet.
+    pub removals: Gauge,
+    /// Times that storage did not let files go: `unavailable`, `refused`.
+    pub removal_failures: Family<Reason, Counter>,
+    /// 1 while nothing is removed by itself because the clock has jumped ahead.
+    pub retention_held: Gauge,
+    /// Recordings with files that are due whose `recording.json` this coordinator does not see.
+    pub retention_unseen: Gauge,
 }
 
 impl Default for Metrics {
@@ -293,6 +303,26 @@ impl Metrics {
             "store_errors",
             "Failed transactions of the metadata store",
             coordinator.store_errors.clone(),
+        );
+        let removed = coordinator.files_removed.clone();
+        r.register("files_removed", "Files removed from storage", removed);
+        let removals = coordinator.removals.clone();
+        r.register(
+            "removals",
+            "Files out of the library and not removed from storage yet",
+            removals,
+        );
+        let failures = coordinator.removal_failures.clone();
+        r.register("removal_failures", "Times that storage did not let files go", failures);
+        r.register(
+            "retention_held",
+            "1 while nothing is removed by itself because the clock has jumped ahead",
+            coordinator.retention_held.clone(),
+        );
+        r.register(
+            "retention_unseen",
+            "Recordings with files that are due whose recording.json is not seen from here",
+            coordinator.retention_unseen.clone(),
         );
         Metrics {
             registry: Arc::new(registry),

@@ -14,6 +14,7 @@ use crate::{
     ids::{FileId, PublishId, StreamKey},
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
+    store::Removal,
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
     time::Timestamp,
 };
@@ -301,6 +302,7 @@ impl From<&Recording> for v1::Recording {
             gaps: recording.gaps.iter().map(Into::into).collect(),
             file_count: 0,
             bytes: 0,
+            locked: recording.locked,
         }
     }
 }
@@ -325,6 +327,25 @@ impl From<&MediaFile> for v1::MediaFile {
             gaps: file.gaps.iter().map(Into::into).collect(),
             epoch: file.epoch.get(),
             committed_ms: file.committed.as_millis(),
+            expires_ms: file.expires.map_or(0, Timestamp::as_millis),
+            locked: file.locked,
+        }
+    }
+}
+
+impl From<&Removal> for v1::Removal {
+    fn from(removal: &Removal) -> Self {
+        v1::Removal {
+            file: Some((&removal.file).into()),
+            begun_ms: removal.begun.as_millis(),
+            cause: removal.cause.as_str().to_owned(),
+            failures: removal.failures,
+            retry_ms: if removal.failures == 0 {
+                0
+            } else {
+                removal.retry_at.as_millis()
+            },
+            problem: removal.problem.clone(),
         }
     }
 }
@@ -356,6 +377,9 @@ impl TryFrom<v1::MediaFile> for MediaFile {
             gaps: gaps(file.gaps)?,
             epoch: Epoch::new(file.epoch),
             committed: Timestamp::from_millis(file.committed_ms),
+            // The library's to say.
+            expires: None,
+            locked: false,
         })
     }
 }

@@ -10,6 +10,8 @@ mod limits;
 mod names;
 mod publishers;
 mod pulls;
+mod recover;
+mod retention;
 mod rules;
 mod shutdown;
 mod stitching;

@@ -1,4 +1,6 @@
-"""Looks into a bucket as an outsider: s3.py make|keys|mirror|uploads|abort BUCKET [PREFIX [FOLDER]].
+"""Looks into a bucket as an outsider: s3.py make|keys|mirror|uploads|abort|put BUCKET [PREFIX [FOLDER]].
+
+`put BUCKET KEY TEXT` stores an object.
 
 Endpoint, region and keys come from the usual AWS_* variables.
 """
@@ -34,6 +36,8 @@ elif command == "mirror":
         s3.download_file(bucket, key, str(path))
 elif command == "uploads":
     print(json.dumps(uploads()))
+elif command == "put":
+    s3.put_object(Bucket=bucket, Key=prefix, Body=folder.encode())
 elif command == "abort":
     for key, upload in uploads():
         s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)

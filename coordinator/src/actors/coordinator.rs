@@ -10,6 +10,7 @@ use shared::{
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, WorkerId},
     lease::{Epoch, LeaseOutcome, RefusalKind},
+    objects::Archive,
     secret::Vault,
     store::{Repo, StoreError, Txn},
     supervise::ExitGuard,
@@ -24,6 +25,7 @@ use crate::{
     catalog::{Catalog, CatalogError},
     fleet::{About, SessionId},
     leases::{Known, Request},
+    media::sweeper::Sweeper,
     planner::{At, Beat, Decision, Down, Planner, State},
     pulls::{PullError, Pulls},
 };
@@ -43,6 +45,8 @@ pub(crate) struct Tools {
     pub(crate) metrics: CoordinatorMetrics,
     pub(crate) vault: Arc<Vault>,
     pub(crate) tasks: tokio_util::task::TaskTracker,
+    /// Where finished objects lie; none: this coordinator was not told.
+    pub(crate) archive: Option<Archive>,
 }
 
 impl Tools {
@@ -61,12 +65,17 @@ pub(crate) struct CoordinatorActor {
     pub(super) committer: Committer,
     pub(super) marker: Marker,
     sessions: BTreeMap<WorkerId, (SessionId, mpsc::Sender<Down>)>,
+    _sweeper: Option<Sweeper>,
     _guard: ExitGuard,
 }
 
 impl CoordinatorActor {
     pub(crate) fn new(state: State, tools: Tools, committer: Committer, guard: ExitGuard) -> Self {
         let marker = Marker::start(tools.repo.clone(), &tools.tasks);
+        let every = tools.config.retention_interval;
+        let sweeper = tools
+            .remover()
+            .map(|remover| Sweeper::start(remover, every, &tools.tasks));
         let planner = Planner::new(
             state,
             Arc::clone(&tools.config),
@@ -80,6 +89,7 @@ impl CoordinatorActor {
             committer,
             marker,
             sessions: BTreeMap::new(),
+            _sweeper: sweeper,
             _guard: guard,
         }
     }

@@ -11,12 +11,7 @@ use shared::{
 use tracing::{debug, warn};
 
 use super::coordinator::CoordinatorActor;
-use crate::{
-    leases::Changed,
-    media::{place::Place, removal},
-    planner::Output,
-    stitches::Finish,
-};
+use crate::{leases::Changed, planner::Output, stitches::Finish};
 
 /// Recordings of one task that are looked at to tell whether it has ended.
 const LOOK_AT: usize = 10_000;
@@ -102,9 +97,7 @@ impl CoordinatorActor {
 
     fn forget(&self, publishes: Timestamp, tasks: Timestamp) {
         let repo = self.tools.repo.clone();
-        let place = Place::new(self.tools.config.objects.clone());
         self.tools.tasks.spawn(async move {
-            removal::finish_all(&repo, &place).await;
             match repo.forget_tasks(tasks).await {
                 Ok(count) => debug!(count, "tasks forgotten"),
                 Err(error) => warn!(error = &error as &dyn StdError, "tasks not forgotten"),

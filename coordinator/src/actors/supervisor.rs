@@ -211,6 +211,7 @@ mod tests {
             metrics: Metrics::new().coordinator,
             vault: Arc::new(Vault::new(&[0; 32]).unwrap()),
             tasks: TaskTracker::new(),
+            archive: None,
         };
         let election = crate::election::Election::sole(&tools.metrics);
         let (handle, supervisor) = start(None, tools, election.roles());

@@ -31,7 +31,7 @@ impl Media {
     pub(crate) fn new(tools: &Tools) -> Arc<Self> {
         Arc::new(Media {
             links: Links::new(tools.vault.media_key()),
-            place: Place::new(tools.config.objects.clone()),
+            place: Place::new(tools.config.objects.url.clone()),
             tools: tools.clone(),
         })
     }

@@ -50,6 +50,7 @@ impl Leases {
                 started: request.started,
                 ended: None,
                 gaps: Vec::new(),
+                locked: false,
             };
             txn = txn
                 .put_json(keys::recording(recording.id), &recording)?

@@ -1,4 +1,4 @@
-//! [`Note`]: what people add to a file of the library. The file's own record is written once and never changed.
+//! [`Note`]: what people add to a file of the library. The file's own record says what it is, when it goes and whether it is locked.
 
 use serde::{Deserialize, Serialize};
 use shared::{recording::MediaFile, time::Timestamp};
@@ -11,8 +11,6 @@ pub(crate) struct Note {
     pub(crate) description: String,
     /// In the order in which they were added.
     pub(crate) tags: Vec<String>,
-    /// Until when it is wanted; none: for ever.
-    pub(crate) expires: Option<Timestamp>,
     pub(crate) updated: Option<Timestamp>,
 }
 

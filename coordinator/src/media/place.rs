@@ -1,4 +1,4 @@
-//! [`Place`]: where finished objects lie, as far as the coordinator touches them: to serve them, and to remove them.
+//! [`Place`]: where finished objects lie, as far as the coordinator serves them.
 //!
 //! No path comes from a stranger: a key stands in the library, and what a stranger may add below it, the name of an HLS
 //! segment, is checked letter by letter. What is found must lie below the root even after symbolic links.
@@ -45,14 +45,14 @@ fn is_plain(part: &str) -> bool {
 }
 
 /// The folder of an epoch, such as `e000012`.
-fn is_epoch(part: &str) -> bool {
+pub(crate) fn is_epoch(part: &str) -> bool {
     let digits = part.strip_prefix('e').unwrap_or_default();
     (6..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Of a playlist's key: its recording's folder, and the folder below that where it lies. A playlist of several pushes names
 /// segments in the folders of earlier epochs, as `../../e000001/hls/000000.ts`.
-fn recording_folder(key: &str) -> Option<(&str, &str)> {
+pub(crate) fn recording_folder(key: &str) -> Option<(&str, &str)> {
     let (folder, _) = key.rsplit_once('/')?;
     let (above, hls) = folder.rsplit_once('/')?;
     let (recording, epoch) = above.rsplit_once('/')?;
@@ -129,41 +129,6 @@ impl Place {
             false => Err(PlaceError::NotFound),
         }
     }
-
-    /// Removes a file's objects; of an HLS recording the playlist with what lies beside it, and the segments of its earlier
-    /// epochs. Without effect when they are gone. Writes to the disk.
-    ///
-    /// # Errors
-    /// [`PlaceError`].
-    pub(crate) fn remove(&self, file: &MediaFile) -> Result<(), PlaceError> {
-        let root = self.root()?;
-        let path = below(root, &file.object_key).ok_or(PlaceError::NotFound)?;
-        let removed = match (file.format, path.parent()) {
-            (Format::Hls, Some(folder)) => match recording_folder(&file.object_key) {
-                Some((recording, _)) => remove_epochs(&root.join(recording)),
-                None => std::fs::remove_dir_all(folder),
-            },
-            _ => std::fs::remove_file(path),
-        };
-        match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(PlaceError::Io),
-        }
-    }
-}
-
-/// Removes what every epoch of a recording has of HLS.
-fn remove_epochs(recording: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(recording)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_epoch) {
-            match std::fs::remove_dir_all(entry.path().join(HLS)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -197,6 +162,8 @@ mod tests {
             gaps: vec![],
             epoch: Epoch::new(1),
             committed: at,
+            expires: None,
+            locked: false,
         }
     }
 
@@ -252,16 +219,11 @@ mod tests {
         for key in ["../outside", "r/../../outside", "/etc/passwd", "", "r", "r//a.flv"] {
             assert_eq!(found(&file(Format::Flv, key), "x"), None, "{key}");
         }
-        place.remove(&flv).unwrap();
-        place.remove(&flv).unwrap();
-        assert_eq!(found(&flv, "x"), None);
-        place.remove(&hls).unwrap();
-        assert!(!root.join("r/hls").exists() && root.join("r/secret.txt").exists());
         assert!(dir.path().join("outside").exists());
     }
 
     #[test]
-    fn a_recording_of_several_pushes_is_served_and_removed_with_all_its_epochs() {
+    fn a_recording_of_several_pushes_is_served_with_all_its_epochs() {
         let dir = tempfile::tempdir().unwrap();
         let keys = [
             "d/r/e000001/hls/000000.ts",
@@ -290,10 +252,6 @@ mod tests {
         ] {
             assert!(!found(tail), "{tail}");
         }
-        place.remove(&hls).unwrap();
-        place.remove(&hls).unwrap();
-        let left: Vec<bool> = keys.iter().map(|key| dir.path().join(key).exists()).collect();
-        assert_eq!(left, [false, true, false, false, true]);
     }
 
     proptest! {

@@ -1,7 +1,10 @@
 //! `aircheck file …`
 
 use proto::v1::files_client::FilesClient;
-use proto::v1::{GetFileRequest, ListFilesRequest, MediaFile};
+use proto::v1::{
+    DeleteFileRequest, GetFileRequest, ListFilesRequest, ListRemovalsRequest, LockFileRequest, MediaFile, Removal,
+    UnlockFileRequest,
+};
 use serde_json::{Value, json};
 use shared::template::Format;
 
@@ -42,6 +45,7 @@ pub(crate) async fn run(command: FileCommand) -> Done {
                 let mut text = listing(std::slice::from_ref(&found));
                 text += &format!("\nobject key  {}\nchecksum    {}\n", found.object_key, found.checksum);
                 text += &format!("units       {} video, {} audio\n", found.video_units, found.audio_units);
+                text += &format!("kept        {}\n", kept(&found));
                 for gap in &found.gaps {
                     text += &format!(
                         "gap         {} units, {} to {} ms: {}\n",
@@ -51,7 +55,81 @@ pub(crate) async fn run(command: FileCommand) -> Done {
                 text
             })
         }
+        FileCommand::Lock { file, client } => {
+            let mut service = FilesClient::new(connect(&client)?);
+            let answer = service.lock_file(LockFileRequest { file_id: file }).await;
+            shown(&client, answer.map_err(said)?.into_inner().file)
+        }
+        FileCommand::Unlock { file, client } => {
+            let mut service = FilesClient::new(connect(&client)?);
+            let answer = service.unlock_file(UnlockFileRequest { file_id: file }).await;
+            shown(&client, answer.map_err(said)?.into_inner().file)
+        }
+        FileCommand::Delete { file, client } => {
+            let mut service = FilesClient::new(connect(&client)?);
+            let request = DeleteFileRequest { file_id: file.clone() };
+            service.delete_file(request).await.map_err(said)?;
+            print(&client, &json!({ "deleted": file }), || format!("deleted {file}\n"))
+        }
+        FileCommand::Removals { client } => {
+            let mut service = FilesClient::new(connect(&client)?);
+            let answer = service.list_removals(ListRemovalsRequest {}).await.map_err(said)?;
+            let all = answer.into_inner().removals;
+            let document = json!({ "removals": all.iter().map(removal_document).collect::<Vec<_>>() });
+            print(&client, &document, || removals_listing(&all))
+        }
     }
+}
+
+/// One file.
+fn shown(client: &crate::cli::Client, found: Option<MediaFile>) -> Done {
+    let found = found.ok_or("the coordinator sent no file")?;
+    print(client, &document(&found), || {
+        format!("{}\nkept  {}\n", listing(std::slice::from_ref(&found)), kept(&found))
+    })
+}
+
+/// How long a file stays.
+fn kept(file: &MediaFile) -> String {
+    let until = match file.expires_ms {
+        0 => "for ever".to_owned(),
+        at => format!("until {}", when(at)),
+    };
+    match file.locked {
+        true => format!("locked, else {until}"),
+        false => until,
+    }
+}
+
+/// Removals as a table.
+fn removals_listing(removals: &[Removal]) -> String {
+    let rows: Vec<Vec<String>> = removals
+        .iter()
+        .map(|r| {
+            let file = r.file.clone().unwrap_or_default();
+            vec![
+                file.file_id,
+                r.cause.clone(),
+                when(r.begun_ms),
+                r.failures.to_string(),
+                when(r.retry_ms),
+                r.problem.clone(),
+            ]
+        })
+        .collect();
+    table(&["id", "cause", "begun", "failures", "next try", "problem"], &rows)
+}
+
+/// One removal, for programs.
+fn removal_document(removal: &Removal) -> Value {
+    json!({
+        "file": removal.file.as_ref().map(document),
+        "begun": instant(removal.begun_ms),
+        "cause": removal.cause,
+        "failures": removal.failures,
+        "retry": instant(removal.retry_ms),
+        "problem": removal.problem,
+    })
 }
 
 /// Reads every page.
@@ -121,5 +199,7 @@ pub(crate) fn document(file: &MediaFile) -> Value {
         "gaps": gaps_json(&file.gaps),
         "epoch": file.epoch,
         "committed": instant(file.committed_ms),
+        "expires": instant(file.expires_ms),
+        "locked": file.locked,
     })
 }

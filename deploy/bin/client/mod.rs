@@ -4,6 +4,7 @@ pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod pulls;
 pub(crate) mod recordings;
+pub(crate) mod recover;
 pub(crate) mod rules;
 pub(crate) mod streams;
 pub(crate) mod tasks;

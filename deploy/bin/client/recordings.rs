@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use proto::v1::recordings_client::RecordingsClient;
-use proto::v1::{ExplainRecordingRequest, GetRecordingRequest, ListRecordingsRequest, Recording, RecordingState};
+use proto::v1::{
+    ExplainRecordingRequest, GetRecordingRequest, ListRecordingsRequest, LockRecordingRequest, Recording,
+    RecordingState, UnlockRecordingRequest,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -14,6 +17,12 @@ use crate::cli::{Of, RecordingCommand, State};
 
 /// How often `recording wait` asks.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// One recording.
+fn shown(client: &crate::cli::Client, found: Option<Recording>) -> Done {
+    let found = found.ok_or("the coordinator sent no recording")?;
+    print(client, &document(&found), || listing(std::slice::from_ref(&found)))
+}
 
 pub(crate) async fn run(command: RecordingCommand) -> Done {
     match command {
@@ -60,6 +69,22 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
                 }
                 text + "\n" + &super::files::listing(&files)
             })
+        }
+        RecordingCommand::Lock { recording, client } => {
+            let request = LockRecordingRequest {
+                recording_id: recording,
+            };
+            let mut service = RecordingsClient::new(connect(&client)?);
+            let answer = service.lock_recording(request).await.map_err(said)?;
+            shown(&client, answer.into_inner().recording)
+        }
+        RecordingCommand::Unlock { recording, client } => {
+            let request = UnlockRecordingRequest {
+                recording_id: recording,
+            };
+            let mut service = RecordingsClient::new(connect(&client)?);
+            let answer = service.unlock_recording(request).await.map_err(said)?;
+            shown(&client, answer.into_inner().recording)
         }
         RecordingCommand::Explain { stream, client } => {
             let request = ExplainRecordingRequest {
@@ -184,6 +209,7 @@ pub(crate) fn document(recording: &Recording) -> Value {
         "gaps": gaps_json(&recording.gaps),
         "file_count": recording.file_count,
         "bytes": recording.bytes,
+        "locked": recording.locked,
     })
 }
 

@@ -214,9 +214,12 @@ pub struct CoordinatorConfig {
     /// News from origins, from `[hooks]`. Not a setting of its own.
     #[serde(skip)]
     pub hooks: HooksConfig,
-    /// Where media lies, from `[objects]`. Not a setting of its own.
+    /// Time between two looks for files whose storage time is over, 100 ms to 1 h.
+    #[serde(with = "humantime_serde")]
+    pub retention_interval: Duration,
+    /// Where media lies, from `[objects]`, its URL filled in. Not a setting of its own.
     #[serde(skip)]
-    pub objects: Option<ObjectsUrl>,
+    pub objects: ObjectsConfig,
     /// Who may call, from `[auth]`. Not a setting of its own.
     #[serde(skip)]
     pub auth: AuthConfig,
@@ -249,7 +252,8 @@ impl Default for CoordinatorConfig {
             media_link_ttl: Duration::from_secs(86_400),
             tasks: TasksConfig::default(),
             data_dir: PathBuf::new(),
-            objects: None,
+            retention_interval: Duration::from_secs(60),
+            objects: ObjectsConfig::default(),
             hooks: HooksConfig::default(),
             auth: AuthConfig::default(),
             tls: TlsConfig::default(),
@@ -647,12 +651,9 @@ impl Config {
         self.worker.tls.clone_from(&self.tls);
         self.worker.data_dir.clone_from(&self.node.data_dir);
         self.worker.objects = self.objects.clone();
-        let url = self
-            .worker
-            .objects
-            .url
-            .get_or_insert_with(|| ObjectsUrl::File(self.node.data_dir.join("objects")));
-        self.coordinator.objects = Some(url.clone());
+        let own = || ObjectsUrl::File(self.node.data_dir.join("objects"));
+        self.worker.objects.url.get_or_insert_with(own);
+        self.coordinator.objects = self.worker.objects.clone();
     }
 
     /// The settings in force as a TOML file.

@@ -126,6 +126,12 @@ impl Config {
             Duration::from_secs(60),
             Duration::from_secs(30 * 86_400),
         )?;
+        within(
+            "coordinator.retention_interval",
+            c.retention_interval,
+            Duration::from_millis(100),
+            Duration::from_secs(3_600),
+        )?;
         let web = |url: &&String| !url.starts_with("http://") && !url.starts_with("https://");
         if let Some(bad) = c.public_url.as_ref().filter(web) {
             return invalid(format!(

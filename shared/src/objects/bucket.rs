@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload};
 use thiserror::Error;
 
 use super::uploads::Lister;
+use crate::time::Timestamp;
 
 /// A request that carries media has a second more for each so many bytes: slower links are taken for broken.
 const BYTES_PER_SECOND: u64 = 512 << 10;
@@ -39,6 +40,17 @@ pub struct Pending {
     pub key: String,
     /// What the service calls it.
     pub upload_id: String,
+}
+
+/// An object as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Key below the place's prefix.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was stored, by the service's clock.
+    pub modified: Timestamp,
 }
 
 /// Objects below one prefix. Clones share connections.
@@ -99,10 +111,10 @@ impl Bucket {
     }
 
     fn path(&self, key: &str) -> Result<Path, ObjectError> {
-        let full = if self.prefix.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}/{key}", self.prefix)
+        let full = match (self.prefix.as_str(), key) {
+            ("", key) => key.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, key) => format!("{prefix}/{key}"),
         };
         Path::parse(&full).map_err(|e| ObjectError::Refused(format!("{key}: {e}")))
     }
@@ -181,6 +193,35 @@ impl Bucket {
             .collect();
         keys.sort();
         Ok(keys)
+    }
+
+    /// Objects below `prefix`, a folder without its slash or empty, in the order of their keys: at most `limit` behind the key `after`.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, ObjectError> {
+        let full = self.path(prefix)?;
+        let below = (!full.as_ref().is_empty()).then_some(full);
+        let base = if self.prefix.is_empty() {
+            0
+        } else {
+            self.prefix.len() + 1
+        };
+        let found = match after {
+            Some(key) => self.store.list_with_offset(below.as_ref(), &self.path(key)?),
+            None => self.store.list(below.as_ref()),
+        };
+        let found = self
+            .within("listing", prefix, 0, found.take(limit).try_collect::<Vec<_>>())
+            .await?;
+        let listed = found.into_iter().filter_map(|meta| {
+            Some(Listed {
+                key: meta.location.as_ref().get(base..)?.to_owned(),
+                size: meta.size,
+                modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()),
+            })
+        });
+        Ok(listed.collect())
     }
 
     /// Removes an object. One that is not there is removed already.

@@ -1,10 +1,12 @@
 //! Where media goes: [`ObjectsUrl`] names it, [`Bucket`] reaches it when it is object storage.
 //!
-//! `bucket` is what the rest of the product calls, `s3` makes one from settings and the environment, `uploads` lists the
-//! multipart uploads that nobody completed.
+//! `bucket` is what uploads call, `s3` makes one from settings and the environment, `uploads` lists the multipart uploads that nobody
+//! completed. [`Archive`] is either kind of place for whoever looks after what lies there: reads, lists and removes.
 
+mod archive;
 mod bucket;
 mod s3;
+
 mod uploads;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -12,7 +14,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use bucket::{Bucket, ObjectError, Pending};
+pub use archive::Archive;
+pub use bucket::{Bucket, Listed, ObjectError, Pending};
 pub use s3::install_tls;
 
 /// Where media goes: a local folder or a bucket.

@@ -29,7 +29,9 @@
 //! | `v1/domain/NAME` | a push domain and its sealed push keys |
 //! | `v1/ban/PATH` | until when a stream must not be pushed |
 //! | `v1/vault` | fingerprint of the key that secrets are sealed with |
-//! | `v1/removal/ID` | a file whose record is gone and whose objects are being removed |
+//! | `v1/removal/ID` | [`Removal`](super::Removal): a file that has left the library and whose objects are being removed |
+//! | `v1/expiry/MILLISECONDS/ID` | the file's recording: an index of files by the time at which they are removed by themselves; not of locked ones |
+//! | `v1/retention` | [`Looked`](super::Looked): when files to be removed were looked for last |
 //! | `v1/media-note/ID` | name, description and tags that people gave a file |
 //! | `v1/recording-file/ID/FORMAT/EPOCH-SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
@@ -231,6 +233,23 @@ pub fn interrupted(id: RecordingId) -> String {
 #[must_use]
 pub fn file(id: FileId) -> String {
     format!("{FILES}{id}")
+}
+
+/// Files by the time at which they are removed by themselves.
+pub const EXPIRIES: &str = "v1/expiry/";
+/// When files to be removed were looked for last.
+pub const RETENTION: &str = "v1/retention";
+
+/// The index entry of a file by the time at which it is removed by itself. Thirteen digits last until the year 2286.
+#[must_use]
+pub fn expiry(at: Timestamp, id: FileId) -> String {
+    format!("{}/{id}", expiring_at(at))
+}
+
+/// Index entries of files that are removed at this moment begin so; those of earlier ones sort before.
+#[must_use]
+pub fn expiring_at(at: Timestamp) -> String {
+    format!("{EXPIRIES}{:013}", at.as_millis().max(0))
 }
 
 /// Files whose records are gone and whose objects are being removed.

@@ -17,10 +17,12 @@ mod embedded;
 mod etcd;
 pub mod keys;
 mod kv;
+mod library;
 #[cfg(any(test, feature = "test-support"))]
 mod model;
 mod open;
 mod repo;
+mod restore;
 mod stitch;
 mod tasks;
 #[cfg(any(test, feature = "test-support"))]
@@ -41,11 +43,13 @@ pub use self::{
     embedded::Embedded,
     etcd::{Etcd, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
+    library::{Due, Looked, Removal, RemovalCause, RemovalError},
     open::{LAYOUT, ensure_layout, open},
     repo::{
         CommitError, FileFilter, Interruption, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo,
         StreamRecord,
     },
+    restore::Restored,
     tasks::{TaskFilter, TaskRecording},
     url::{Login, MetadataUrl, MetadataUrlError, Password},
     watch::Watch,

@@ -221,7 +221,7 @@ pub struct Repo {
 }
 
 /// Removes a recording that has no files.
-fn forget_recording(recording: &Recording) -> Txn {
+pub(super) fn forget_recording(recording: &Recording) -> Txn {
     let txn = Txn::new()
         .delete(keys::recording(recording.id))
         .delete(keys::stream_recording(&recording.stream, recording.id));
@@ -441,15 +441,14 @@ impl Repo {
                 });
             }
             file.recording = recording.id;
-            file.stream = recording.stream;
+            file.stream = recording.stream.clone();
             file.epoch = token.epoch;
             file.committed = now;
-            let txn = Txn::new()
+            file.expires = MediaFile::expiry(file.format, now, &recording);
+            file.locked = false;
+            let txn = super::library::enter(&file)?
                 .guard(Guard::AtRevision(key, revision))
-                .guard(Guard::Absent(keys::file(file.id)))
-                .put_json(keys::file(file.id), &file)?
-                .put_json(keys::recording_file(&file), &file.size)?
-                .put(keys::file_by_time(&file), "");
+                .guard(Guard::Absent(keys::file(file.id)));
             match self.store.commit(txn).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Stale { .. }) => {}

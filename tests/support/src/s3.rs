@@ -171,6 +171,14 @@ impl S3 {
         Ok(serde_json::from_str(&self.ask(&["keys", BUCKET, prefix])?)?)
     }
 
+    /// Stores an object.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn put(&self, key: &str, text: &str) -> Result<()> {
+        self.ask(&["put", BUCKET, key, text]).map(drop)
+    }
+
     /// Copies what lies below a prefix to a folder.
     ///
     /// # Errors

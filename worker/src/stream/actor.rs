@@ -91,6 +91,8 @@ pub(crate) struct StreamActor {
     remove_journal: bool,
     /// The lease is being asked for.
     asks: bool,
+    /// When the event happened that is being acted upon: documents and the library say the same.
+    now: Timestamp,
 }
 
 impl StreamActor {
@@ -138,12 +140,14 @@ impl StreamActor {
             writing: Writing::default(),
             remove_journal: false,
             asks: false,
+            now: Timestamp::default(),
         }
     }
 
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
+        self.now = self.common.clock.now();
         let at = Moment {
-            now_ms: self.common.clock.now().as_millis(),
+            now_ms: self.now.as_millis(),
             arrived_ms: self.ground.journaled().wall_ms,
         };
         for effect in self.core.on(event, at) {
@@ -342,7 +346,7 @@ impl StreamActor {
         ctx: &mut Context<Self>,
     ) {
         let Some(granted) = self.granted(recording) else { return };
-        let ended = state.is_terminal().then(|| self.common.clock.now());
+        let ended = state.is_terminal().then_some(self.now);
         match self.ground.noted(recording) {
             Ok(files) => {
                 let document = self.about.document(&granted, &files, (state, reason, ended), left_out);
@@ -386,11 +390,7 @@ impl StreamActor {
         let (agent, epoch, ended) = (
             self.common.agent.clone(),
             self.about.epoch,
-            if state.is_terminal() {
-                self.common.clock.now().as_millis()
-            } else {
-                0
-            },
+            if state.is_terminal() { self.now.as_millis() } else { 0 },
         );
         let commit = async move {
             let files = files.unwrap_or(0);

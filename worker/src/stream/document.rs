@@ -57,6 +57,8 @@ impl About {
             gaps: file.gaps.clone(),
             epoch: self.epoch,
             committed: Timestamp::default(),
+            expires: None,
+            locked: false,
         }
     }
 
@@ -92,6 +94,7 @@ impl About {
                 .max(Timestamp::from_millis(self.publish.started_ms)),
             ended,
             gaps,
+            locked: false,
         };
         let files = files.iter().map(|f| self.media_file(granted, f)).collect();
         RecordingDocument::new(recording, files)

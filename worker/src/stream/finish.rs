@@ -141,6 +141,8 @@ impl Finisher {
             gaps: totals.gaps.clone(),
             epoch: job.epoch,
             committed: Timestamp::default(),
+            expires: None,
+            locked: false,
         }
     }
 }

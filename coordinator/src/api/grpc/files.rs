@@ -10,6 +10,17 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, recordings::wanted, status::Failure};
 
+/// Most removals that are listed: no more are begun while so many wait.
+const MAX_REMOVALS: usize = 1_000;
+
+impl Api {
+    async fn locked(&self, id: &str, locked: bool) -> Result<v1::MediaFile, Failure> {
+        let id: FileId = wire::id("file_id", id)?;
+        let file = self.tools.repo.change_file(id, |file| file.locked = locked).await?;
+        Ok((&file).into())
+    }
+}
+
 #[tonic::async_trait]
 impl v1::files_server::Files for Api {
     async fn list_files(
@@ -50,6 +61,43 @@ impl v1::files_server::Files for Api {
             .ok_or_else(|| Failure::not_found(format!("no file {id}: `aircheck file list` shows what there is")))?;
         Ok(Response::new(v1::GetFileResponse {
             file: Some((&file).into()),
+        }))
+    }
+
+    async fn lock_file(&self, request: Request<v1::LockFileRequest>) -> Result<Response<v1::LockFileResponse>, Status> {
+        let file = Some(self.locked(&request.into_inner().file_id, true).await?);
+        Ok(Response::new(v1::LockFileResponse { file }))
+    }
+
+    async fn unlock_file(
+        &self,
+        request: Request<v1::UnlockFileRequest>,
+    ) -> Result<Response<v1::UnlockFileResponse>, Status> {
+        let file = Some(self.locked(&request.into_inner().file_id, false).await?);
+        Ok(Response::new(v1::UnlockFileResponse { file }))
+    }
+
+    async fn delete_file(
+        &self,
+        request: Request<v1::DeleteFileRequest>,
+    ) -> Result<Response<v1::DeleteFileResponse>, Status> {
+        let id: FileId = wire::id("file_id", &request.into_inner().file_id).map_err(Failure::from)?;
+        self.tools.remove(id).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::DeleteFileResponse {}))
+    }
+
+    async fn list_removals(
+        &self,
+        _: Request<v1::ListRemovalsRequest>,
+    ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
+        let removals = self
+            .tools
+            .repo
+            .removals(None, MAX_REMOVALS)
+            .await
+            .map_err(Failure::from)?;
+        Ok(Response::new(v1::ListRemovalsResponse {
+            removals: removals.iter().map(Into::into).collect(),
         }))
     }
 }

@@ -1,10 +1,14 @@
 //! Service `Recordings`.
 
+use std::collections::BTreeMap;
+
 use proto::v1;
 use shared::{
-    ids::{RecordingId, StreamKey},
+    ids::{FileId, RecordingId, StreamKey},
+    recording::RecordingDocument,
     store::{Page, RecordingFilter},
-    wire,
+    time::Timestamp,
+    wire::{self, WireError},
 };
 use tonic::{Request, Response, Status};
 
@@ -27,6 +31,18 @@ impl Api {
         }
         Ok((recordings, next))
     }
+
+    async fn locked_recording(&self, id: &str, locked: bool) -> Result<v1::Recording, Failure> {
+        let id: RecordingId = wire::id("recording_id", id)?;
+        let found = self.tools.repo.lock_recording(id, locked).await?;
+        self.written_recording(&found.ok_or_else(|| no_recording(id))?).await
+    }
+}
+
+fn no_recording(id: RecordingId) -> Failure {
+    Failure::not_found(format!(
+        "no recording {id}: `aircheck recording list` shows what there is"
+    ))
 }
 
 #[tonic::async_trait]
@@ -59,11 +75,7 @@ impl v1::recordings_server::Recordings for Api {
     ) -> Result<Response<v1::GetRecordingResponse>, Status> {
         let id: RecordingId = wire::id("recording_id", &request.into_inner().recording_id).map_err(Failure::from)?;
         let found = self.tools.repo.recording(id).await.map_err(Failure::from)?;
-        let recording = found.ok_or_else(|| {
-            Failure::not_found(format!(
-                "no recording {id}: `aircheck recording list` shows what there is"
-            ))
-        })?;
+        let recording = found.ok_or_else(|| no_recording(id))?;
         let recording = Some(self.written_recording(&recording).await?);
         Ok(Response::new(v1::GetRecordingResponse { recording }))
     }
@@ -93,6 +105,53 @@ impl v1::recordings_server::Recordings for Api {
         Ok(Response::new(v1::ExplainRecordingResponse {
             explanation,
             recordings,
+        }))
+    }
+
+    async fn lock_recording(
+        &self,
+        request: Request<v1::LockRecordingRequest>,
+    ) -> Result<Response<v1::LockRecordingResponse>, Status> {
+        let recording = Some(self.locked_recording(&request.into_inner().recording_id, true).await?);
+        Ok(Response::new(v1::LockRecordingResponse { recording }))
+    }
+
+    async fn unlock_recording(
+        &self,
+        request: Request<v1::UnlockRecordingRequest>,
+    ) -> Result<Response<v1::UnlockRecordingResponse>, Status> {
+        let recording = Some(self.locked_recording(&request.into_inner().recording_id, false).await?);
+        Ok(Response::new(v1::UnlockRecordingResponse { recording }))
+    }
+
+    async fn restore_recording(
+        &self,
+        request: Request<v1::RestoreRecordingRequest>,
+    ) -> Result<Response<v1::RestoreRecordingResponse>, Status> {
+        let v1::RestoreRecordingRequest {
+            document,
+            seen,
+            dry_run,
+        } = request.into_inner();
+        let document =
+            RecordingDocument::from_json(&document).map_err(|error| Failure::invalid(format!("document: {error}")))?;
+        let seen = seen.iter().map(|file| {
+            let id: FileId = wire::id("seen.file_id", &file.file_id)?;
+            Ok((id, Timestamp::from_millis(file.stored_ms)))
+        });
+        let seen: BTreeMap<FileId, Timestamp> = seen.collect::<Result<_, WireError>>().map_err(Failure::from)?;
+        let now = self.tools.clock.now();
+        let restored = self
+            .tools
+            .repo
+            .restore(&document, &seen, now, dry_run)
+            .await
+            .map_err(Failure::from)?;
+        Ok(Response::new(v1::RestoreRecordingResponse {
+            recording_restored: restored.made,
+            files_restored: restored.files,
+            files_known: restored.known,
+            files_leaving: restored.leaving,
         }))
     }
 }

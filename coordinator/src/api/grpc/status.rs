@@ -2,7 +2,7 @@
 
 use shared::{
     lease::Fenced,
-    store::{CommitError, ErrorClass, StoreError},
+    store::{CommitError, ErrorClass, RemovalError, StoreError},
     template::TemplateError,
     wire::{self, WireError},
 };
@@ -128,6 +128,18 @@ impl From<TaskError> for Failure {
             TaskError::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))
+    }
+}
+
+impl From<RemovalError> for Failure {
+    fn from(error: RemovalError) -> Self {
+        match error {
+            RemovalError::NoFile(_) => Failure::not_found(error),
+            RemovalError::Store(error) => error.into(),
+            RemovalError::FileLocked(_) | RemovalError::RecordingLocked(_) | RemovalError::Running(_) => {
+                Failure(status(Code::FailedPrecondition, error))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use shared::{
     ids::FileId,
     recording::MediaFile,
-    store::{Txn, keys},
+    store::{RemovalError, Txn, keys},
     time::Timestamp,
 };
 
@@ -20,13 +20,8 @@ use super::{
     params::Fields,
     text::{read_iso, utc},
 };
-use tracing::warn;
 
-use crate::media::{
-    note::Note,
-    place::{Place, depth},
-    removal,
-};
+use crate::media::{note::Note, place::depth};
 
 pub(super) use search::search;
 
@@ -135,7 +130,6 @@ pub(super) async fn modify(cx: &Context<'_>, mut fields: Fields) -> Answer {
     };
     note.name = name.or(note.name);
     note.description = description.unwrap_or(note.description);
-    note.expires = expires.unwrap_or(note.expires);
     note.updated = Some(cx.tools.clock.now());
     note.tags.retain(|tag| !clear && !delete.contains(tag));
     for tag in add {
@@ -151,6 +145,15 @@ pub(super) async fn modify(cx: &Context<'_>, mut fields: Fields) -> Answer {
                 note.tags.len()
             ),
         ));
+    }
+    if let Some(expires) = expires {
+        // Not below zero: the index by time counts from there.
+        let expires = expires.map(|at: Timestamp| at.max(Timestamp::default()));
+        let changed = cx.tools.repo.change_file(file.id, |file| file.expires = expires).await;
+        changed.map_err(|error| match error {
+            RemovalError::Store(error) => error.into(),
+            other => ApiError::new("ResourceNotFound.FileNotExist", other.to_string()),
+        })?;
     }
     let key = keys::media_note(file.id);
     cx.decide(move |_, _| -> Result<_, ApiError> { Ok(((), Txn::new().put_json(key, &note)?)) })
@@ -183,26 +186,12 @@ pub(super) async fn delete(cx: &Context<'_>, mut fields: Fields) -> Answer {
     let Some((file, _)) = known else {
         return Err(ApiError::new("ResourceNotFound", format!("there is no file {text}")));
     };
-    let recording = cx.tools.repo.recording(file.recording).await?;
-    if recording.is_some_and(|recording| !recording.state.is_terminal()) {
-        return Err(ApiError::new(
-            "FailedOperation",
-            format!("the recording of file {text} is still running: delete it when it has ended"),
-        ));
+    match cx.tools.remove(file.id).await {
+        Ok(()) => done(),
+        Err(RemovalError::NoFile(_)) => Err(ApiError::new("ResourceNotFound", format!("there is no file {text}"))),
+        Err(RemovalError::Store(error)) => Err(error.into()),
+        Err(error) => Err(ApiError::new("FailedOperation", error.to_string())),
     }
-    let txn = removal::begin(&file)?;
-    cx.decide(move |_, _| -> Result<_, ApiError> { Ok(((), txn)) }).await?;
-    let place = Place::new(cx.tools.config.objects.clone());
-    match removal::carry_out(&place, file).await {
-        Ok(txn) => cx.decide(move |_, _| -> Result<_, ApiError> { Ok(((), txn)) }).await?,
-        // It is out of the library, and its objects go when the coordinator sweeps.
-        Err(error) => warn!(
-            file = text,
-            error = &error as &dyn std::error::Error,
-            "file not removed yet"
-        ),
-    }
-    done()
 }
 
 fn limited(fields: &mut Fields, name: &'static str, most: usize) -> Result<Option<String>, ApiError> {
@@ -232,7 +221,7 @@ fn basic(cx: &Context<'_>, file: &MediaFile, note: &Note) -> Value {
         "Description": note.description,
         "CreateTime": utc(file.committed),
         "UpdateTime": utc(note.updated.unwrap_or(file.committed)),
-        "ExpireTime": note.expires.map_or_else(|| NEVER.to_owned(), utc),
+        "ExpireTime": file.expires.map_or_else(|| NEVER.to_owned(), utc),
         "ClassId": 0,
         "ClassName": "",
         "ClassPath": "",

@@ -224,6 +224,8 @@ mod tests {
             gaps: vec![],
             epoch: Epoch::new(1),
             committed: at,
+            expires: None,
+            locked: false,
         }
     }
 
