@@ -304,16 +304,21 @@ impl Metrics {
             "Failed transactions of the metadata store",
             coordinator.store_errors.clone(),
         );
-        let removed = coordinator.files_removed.clone();
-        r.register("files_removed", "Files removed from storage", removed);
-        let removals = coordinator.removals.clone();
+        r.register(
+            "files_removed",
+            "Files removed from storage",
+            coordinator.files_removed.clone(),
+        );
         r.register(
             "removals",
             "Files out of the library and not removed from storage yet",
-            removals,
+            coordinator.removals.clone(),
         );
-        let failures = coordinator.removal_failures.clone();
-        r.register("removal_failures", "Times that storage did not let files go", failures);
+        r.register(
+            "removal_failures",
+            "Times that storage did not let files go",
+            coordinator.removal_failures.clone(),
+        );
         r.register(
             "retention_held",
             "1 while nothing is removed by itself because the clock has jumped ahead",

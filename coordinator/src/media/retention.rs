@@ -60,7 +60,7 @@ impl Belief {
     }
 
     /// What is to be noted in the store, now and then.
-    pub(crate) fn to_note(&mut self, now: Timestamp) -> Option<Looked> {
+    pub(crate) fn news(&mut self, now: Timestamp) -> Option<Looked> {
         let is_due = self.noted.is_none_or(|noted| now >= noted + NOTE_EVERY || now < noted);
         is_due.then(|| {
             self.noted = Some(now);
@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn how_far_the_clock_has_come_is_noted_once_an_hour() {
         let mut belief = Belief::new(None, mono(0));
-        let noted = (0..240).filter(|n| belief.to_note(at(n * HOUR / 60)).is_some()).count();
+        let noted = (0..240).filter(|n| belief.news(at(n * HOUR / 60)).is_some()).count();
         assert_eq!(noted, 4);
-        assert!(belief.to_note(at(-HOUR)).is_some(), "also when it has gone back");
+        assert!(belief.news(at(-HOUR)).is_some(), "also when it has gone back");
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Remover {
         if !believed {
             return Ok(());
         }
-        if let Some(looked) = belief.to_note(now) {
+        if let Some(looked) = belief.news(now) {
             let noted = Txn::new().put_json(keys::RETENTION.to_owned(), &looked)?;
             self.repo.store().commit(noted).await?;
         }

@@ -271,7 +271,7 @@ impl Recovery {
                 summary.added += u64::from(restored.files_restored);
                 summary.known += u64::from(restored.files_known);
                 summary.leaving += u64::from(restored.files_leaving);
-                if summary.recordings % SAY_EVERY == 0 {
+                if summary.recordings.is_multiple_of(SAY_EVERY) {
                     eprintln!("{} recordings looked at", summary.recordings);
                 }
             }
