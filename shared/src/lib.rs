@@ -34,4 +34,5 @@ pub mod task;
 pub mod telemetry;
 pub mod template;
 pub mod time;
+pub mod trace;
 pub mod wire;

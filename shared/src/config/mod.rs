@@ -6,6 +6,7 @@
 mod layers;
 mod size;
 mod tasks;
+mod telemetry;
 mod tls;
 mod validate;
 
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::layers::{env_path, lay};
-pub use self::{size::ByteSize, tasks::TasksConfig, tls::TlsConfig, validate::Role};
+pub use self::{size::ByteSize, tasks::TasksConfig, telemetry::{LogFormat, OtlpProtocol, TelemetryConfig}, tls::TlsConfig, validate::Role};
 use crate::{
     auth::Secret,
     objects::ObjectsUrl,
@@ -47,7 +48,7 @@ pub struct Config {
     pub tls: TlsConfig,
     /// The worker role.
     pub worker: WorkerConfig,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
 
@@ -506,36 +507,6 @@ impl Default for RenderConfig {
     fn default() -> Self {
         RenderConfig { threads: 1 }
     }
-}
-
-/// `[telemetry]`: logs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TelemetryConfig {
-    /// Filter in the syntax of `tracing`, such as `info` or `warn,worker=debug`.
-    pub log: String,
-    /// Shape of a line.
-    pub format: LogFormat,
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        TelemetryConfig {
-            // The HTTP server tells of each socket and thread; what matters of it is said by the coordinator.
-            log: "info,actix_server=warn".to_owned(),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-/// Shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 const fn loopback(port: u16) -> SocketAddr {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, OtlpProtocol};
 use crate::store::MetadataUrl;
 
 /// What a process does.
@@ -59,8 +59,27 @@ impl Config {
         if role.works() {
             self.validate_worker()?;
         }
+        self.validate_telemetry()?;
         self.validate_credentials()?;
         self.validate_doors(role)
+    }
+
+    fn validate_telemetry(&self) -> Result<(), ConfigError> {
+        let t = &self.telemetry;
+        if !(0.0..=1.0).contains(&t.trace_share) {
+            return invalid(format!("telemetry.trace_share is {}: it must be within 0 and 1", t.trace_share));
+        }
+        let Some(address) = &t.otlp else { return Ok(()) };
+        let secure = address.starts_with("https://");
+        if !secure && !address.starts_with("http://") {
+            return invalid(format!("telemetry.otlp {address:?}: write http://HOST:PORT or https://HOST:PORT"));
+        }
+        if secure && t.otlp_protocol == OtlpProtocol::Grpc && t.otlp_ca_file.is_none() {
+            return invalid(
+                "telemetry.otlp is an https:// address, which over gRPC needs telemetry.otlp_ca_file: the authority that signed the receiver's certificate",
+            );
+        }
+        Ok(())
     }
 
     fn validate_coordinator(&self, role: Role) -> Result<(), ConfigError> {
