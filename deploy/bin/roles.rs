@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use shared::config::{Config, Overrides, Role};
 use shared::ids::{IdGen, Random};
+use shared::telemetry::Process;
 use shared::time::{Clock, System};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -95,13 +96,31 @@ fn load(node: &Node, mut flags: Overrides, role: Role) -> Result<Config, Box<dyn
 
 /// The runtime has several threads, so that actors, gRPC and HTTP share it, and telemetry can be flushed at the end.
 fn run(config: Config, role: Role) -> Done {
-    shared::telemetry::init(&config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.node.runtime_threads)
         .enable_all()
         .build()?;
+    let handle = runtime.handle().clone();
     let system = actix::System::with_tokio_rt(|| runtime);
-    system.block_on(serve(config, role))
+    let exporter = {
+        let _runtime = handle.enter();
+        shared::telemetry::init(&config.telemetry, process(&config, role))?
+    };
+    let done = system.block_on(serve(config, role));
+    if let Some(exporter) = exporter {
+        exporter.stop();
+    }
+    done
+}
+
+fn process(config: &Config, role: Role) -> Process<'_> {
+    let (role, name) = match role {
+        Role::Standalone => ("standalone", &config.worker.name),
+        Role::Coordinator => ("coordinator", &config.coordinator.name),
+        Role::Worker => ("worker", &config.worker.name),
+    };
+    let name = name.as_deref();
+    Process { role, name }
 }
 
 async fn serve(mut config: Config, role: Role) -> Done {

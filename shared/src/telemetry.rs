@@ -49,8 +49,8 @@ pub enum TelemetryError {
 pub struct Process<'a> {
     /// `standalone`, `coordinator` or `worker`.
     pub role: &'static str,
-    /// Its name.
-    pub name: &'a str,
+    /// Its name; none: it is called by its role.
+    pub name: Option<&'a str>,
 }
 
 /// Sends this process's logs to standard error, and its traces to where the settings say. Must be called within a tokio runtime; what is given
@@ -77,6 +77,7 @@ pub fn init(config: &TelemetryConfig, process: Process<'_>) -> Result<Option<Exp
         tracing_opentelemetry::layer()
             .with_tracer(exporter.tracer())
             .with_location(false)
+            .with_target(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_filter(Targets::new().with_target(trace::TARGET, tracing::Level::TRACE))

@@ -17,6 +17,7 @@ use crate::{
     store::Removal,
     template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
     time::Timestamp,
+    trace,
 };
 
 pub use self::task::{new_task, task_filter, task_state};
@@ -303,6 +304,7 @@ impl From<&Recording> for v1::Recording {
             file_count: 0,
             bytes: 0,
             locked: recording.locked,
+            trace_id: trace::id(recording.id),
         }
     }
 }
@@ -329,6 +331,7 @@ impl From<&MediaFile> for v1::MediaFile {
             committed_ms: file.committed.as_millis(),
             expires_ms: file.expires.map_or(0, Timestamp::as_millis),
             locked: file.locked,
+            trace_id: trace::id(file.recording),
         }
     }
 }

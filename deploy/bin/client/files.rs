@@ -201,5 +201,6 @@ pub(crate) fn document(file: &MediaFile) -> Value {
         "committed": instant(file.committed_ms),
         "expires": instant(file.expires_ms),
         "locked": file.locked,
+        "trace_id": file.trace_id,
     })
 }

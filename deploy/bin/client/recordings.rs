@@ -204,6 +204,7 @@ pub(crate) fn document(recording: &Recording) -> Value {
         "publish_ids": recording.publish_ids,
         "worker_id": recording.worker_id,
         "params": recording.params,
+        "trace_id": recording.trace_id,
         "started": instant(recording.started_ms),
         "ended": instant(recording.ended_ms),
         "gaps": gaps_json(&recording.gaps),

@@ -10,15 +10,16 @@ pub mod tls;
 use std::sync::Arc;
 
 pub use self::secret::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret, SecretError};
+use opentelemetry::propagation::Injector;
 use tonic::{
     Request, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
     service::Interceptor,
     transport::Endpoint,
 };
 
 use self::tls::Certificates;
-use crate::config::AuthConfig;
+use crate::{config::AuthConfig, trace};
 
 /// The tokens of a process, read.
 #[derive(Debug, Clone, Default)]
@@ -132,7 +133,19 @@ impl Interceptor for Caller {
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
+        trace::inject(&mut Metadata(request.metadata_mut()));
         Ok(request)
+    }
+}
+
+/// Where a call says to which trace it belongs.
+struct Metadata<'a>(&'a mut MetadataMap);
+
+impl Injector for Metadata<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
+            self.0.insert(key, value);
+        }
     }
 }
 

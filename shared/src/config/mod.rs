@@ -20,7 +20,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::layers::{env_path, lay};
-pub use self::{size::ByteSize, tasks::TasksConfig, telemetry::{LogFormat, OtlpProtocol, TelemetryConfig}, tls::TlsConfig, validate::Role};
+pub use self::{
+    size::ByteSize,
+    tasks::TasksConfig,
+    telemetry::{LogFormat, OtlpProtocol, TelemetryConfig},
+    tls::TlsConfig,
+    validate::Role,
+};
 use crate::{
     auth::Secret,
     objects::ObjectsUrl,

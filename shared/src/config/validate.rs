@@ -67,12 +67,17 @@ impl Config {
     fn validate_telemetry(&self) -> Result<(), ConfigError> {
         let t = &self.telemetry;
         if !(0.0..=1.0).contains(&t.trace_share) {
-            return invalid(format!("telemetry.trace_share is {}: it must be within 0 and 1", t.trace_share));
+            return invalid(format!(
+                "telemetry.trace_share is {}: it must be within 0 and 1",
+                t.trace_share
+            ));
         }
         let Some(address) = &t.otlp else { return Ok(()) };
         let secure = address.starts_with("https://");
         if !secure && !address.starts_with("http://") {
-            return invalid(format!("telemetry.otlp {address:?}: write http://HOST:PORT or https://HOST:PORT"));
+            return invalid(format!(
+                "telemetry.otlp {address:?}: write http://HOST:PORT or https://HOST:PORT"
+            ));
         }
         if secure && t.otlp_protocol == OtlpProtocol::Grpc && t.otlp_ca_file.is_none() {
             return invalid(

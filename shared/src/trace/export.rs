@@ -108,12 +108,14 @@ impl Exporter {
         let batch = BatchSpanProcessor::builder(Telling {
             exporter,
             down: AtomicBool::new(false),
-        }).with_batch_config(batch).build();
+        })
+        .with_batch_config(batch)
+        .build();
         let resource = Resource::builder()
             .with_service_name("aircheck")
             .with_attributes([
                 KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                KeyValue::new("service.instance.id", process.name.to_owned()),
+                KeyValue::new("service.instance.id", process.name.unwrap_or(process.role).to_owned()),
                 KeyValue::new("aircheck.role", process.role),
             ])
             .build();

@@ -19,7 +19,8 @@ use opentelemetry::{
     Context, KeyValue, TraceFlags, global,
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::{
-        Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, TraceState, Tracer,
+        Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, TraceState,
+        Tracer,
     },
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;

@@ -41,7 +41,10 @@ impl Kept {
     fn named(&self, name: &str) -> SpanData {
         let all = self.all();
         let mut found = all.iter().filter(|span| span.name == name);
-        let one = found.next().unwrap_or_else(|| panic!("no span {name} in {all:#?}")).clone();
+        let one = found
+            .next()
+            .unwrap_or_else(|| panic!("no span {name} in {all:#?}"))
+            .clone();
         assert!(found.next().is_none(), "more than one span {name}");
         one
     }
@@ -81,7 +84,10 @@ fn everything_of_a_recording_is_one_trace_without_anything_handed_on() {
     assert_eq!(root.parent_span_id, SpanId::INVALID);
     assert_eq!(publish.parent_span_id, root.span_context.span_id());
     assert_eq!(render.parent_span_id, publish.span_context.span_id());
-    assert_eq!(publish.end_time.duration_since(publish.start_time).unwrap().as_millis(), 500);
+    assert_eq!(
+        publish.end_time.duration_since(publish.start_time).unwrap().as_millis(),
+        500
+    );
     assert!(publish.attributes.contains(&KeyValue::new("n", 3)));
     assert!(
         publish
@@ -118,7 +124,10 @@ async fn a_call_carries_its_span_to_the_one_who_answers() {
 
     let (client, server) = (kept.named("commit"), kept.named("CommitFile"));
     assert_eq!(server.parent_span_id, client.span_context.span_id());
-    assert_eq!((client.span_kind, server.span_kind), (SpanKind::Client, SpanKind::Server));
+    assert_eq!(
+        (client.span_kind, server.span_kind),
+        (SpanKind::Client, SpanKind::Server)
+    );
     assert_eq!(server.status, Status::error("fenced"));
 
     let mut none = HashMap::new();

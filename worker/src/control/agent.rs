@@ -19,11 +19,12 @@ use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet};
 use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
+use shared::trace::{self, Place};
 use shared::wire::{FINAL, fenced_from_details};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 
 /// Time for one call; then it counts as failed and is made again.
 const CALL: Duration = Duration::from_secs(10);
@@ -220,7 +221,11 @@ impl Agent {
             epoch: epoch.get(),
             file: Some(file.into()),
         };
-        insist("commit of a file", || self.line.commit_file(request.clone())).await
+        let span = Place::publish(recording, epoch).call("commit file");
+        trace::say(&span, "aircheck.file.id", file.id.to_string());
+        insist("commit of a file", || self.line.commit_file(request.clone()))
+            .instrument(span)
+            .await
     }
 
     /// Closes a recording, until that is known or another owner has it.
@@ -242,7 +247,11 @@ impl Agent {
             gaps: gaps.iter().map(Into::into).collect(),
             files,
         };
-        insist("commit of a recording", || self.line.commit_recording(request.clone())).await
+        let span = Place::publish(recording, epoch).call("commit recording");
+        trace::say(&span, "aircheck.recording.state", state.as_str());
+        insist("commit of a recording", || self.line.commit_recording(request.clone()))
+            .instrument(span)
+            .await
     }
 
     /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.
@@ -408,6 +417,7 @@ async fn insist<F: Future<Output = Result<(), Status>>>(what: &str, mut call: im
             Err(status) if status.code() == Code::NotFound => return Verdict::Unknown,
             Err(status) if is_final(&status) => {
                 tracing::error!(code = ?status.code(), error = status.message(), "{what} refused by the coordinator");
+                trace::fail(&Span::current(), status.message());
                 return Verdict::Lost(status.message().to_owned());
             }
             Err(status) => {

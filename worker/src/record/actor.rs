@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use journal::Progress;
-use tracing::{debug, error, warn};
+use shared::trace::{self, Chapters};
+use tracing::{Instrument, Span, debug, error, warn};
 
 use super::pool::{Pool, Scratch};
 use super::{FinishedFile, Reach, RecordError, Recorder, Setting, Stepped};
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) progress: Arc<Progress>,
     /// The first end; see [`Word::MoveEnd`].
     pub(crate) until_ms: Option<i64>,
+    /// Where its work shows in the recording's trace.
+    pub(crate) chapters: Chapters,
     pub(crate) parent: Recipient<Report>,
 }
 
@@ -131,6 +134,7 @@ impl RecorderActor {
         let setting = Setting::clone(&self.parts.setting);
         let (objects, sync) = (self.parts.objects.clone(), Arc::clone(&self.parts.sync));
         let upload_lost = std::mem::take(&mut self.upload_lost);
+        let span = self.parts.chapters.place().span("render");
         let job = move |scratch: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
             let mut recorder = match recorder {
                 Some(recorder) => recorder,
@@ -140,7 +144,15 @@ impl RecorderActor {
                 recorder.lose_upload()?;
             }
             let stepped = recorder.step(scratch, reach)?;
+            trace::say(
+                &Span::current(),
+                "aircheck.files",
+                i64::try_from(stepped.files.len()).unwrap_or(i64::MAX),
+            );
             Ok((recorder, stepped))
+        };
+        let job = move |scratch: &mut Scratch| {
+            span.in_scope(|| job(scratch).inspect_err(|error| trace::fail(&Span::current(), error)))
         };
         let result = self.parts.pool.run(job).into_actor(self);
         ctx.spawn(result.map(move |result, actor, ctx| actor.stepped(result.ok(), turn, ctx)));
@@ -180,7 +192,12 @@ impl RecorderActor {
             return;
         };
         let remote = remote.clone();
-        let stored = async move { remote.perform(store, turn).await }.into_actor(self);
+        let span = self.parts.chapters.place().call("upload");
+        let stored = async move {
+            let stored = remote.perform(store, turn).await;
+            stored.inspect_err(|error| trace::fail(&Span::current(), error))
+        };
+        let stored = stored.instrument(span).into_actor(self);
         ctx.spawn(stored.map(move |stored, actor, ctx| match stored {
             Ok(stored) => actor.stored(recorder, stepped.files, stored, ctx),
             Err(error) => actor.refused(&error, ctx),

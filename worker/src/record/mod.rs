@@ -58,6 +58,8 @@ pub(crate) struct Setting {
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) recording: RecordingId,
+    /// Of its publish.
+    pub(crate) epoch: Epoch,
     pub(crate) format: Format,
     pub(crate) interval_ms: i64,
     pub(crate) prefix: String,

@@ -18,6 +18,7 @@ use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{self, About};
 use super::fenced;
 use super::ground::Ground;
+use super::traced::Shown;
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask, Verdict};
 use crate::record::actor::{Report, Word};
@@ -93,6 +94,7 @@ pub(crate) struct StreamActor {
     asks: bool,
     /// When the event happened that is being acted upon: documents and the library say the same.
     now: Timestamp,
+    shown: Shown,
 }
 
 impl StreamActor {
@@ -132,6 +134,7 @@ impl StreamActor {
             about,
             ground,
             parent,
+            shown: Shown::before(adopted.as_ref().and_then(|(grant, _)| grant.as_ref())),
             adopted,
             recorders: BTreeMap::new(),
             revision: Arc::default(),
@@ -159,6 +162,7 @@ impl StreamActor {
         match effect {
             Effect::KeepGrant(grant) => {
                 self.about.epoch = grant.epoch;
+                self.shown.granted(&grant, &self.about, self.common.clock.now());
                 self.keep(&grant);
                 self.revision.store(grant.revision, Ordering::Relaxed);
             }
@@ -266,6 +270,7 @@ impl StreamActor {
         let root = recording_path(&self.about, recording.id);
         let order = Order {
             recording: recording.id,
+            epoch: self.about.epoch,
             format,
             interval_ms,
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
@@ -585,6 +590,7 @@ impl Handler<Closed> for StreamActor {
                 .get_or_create(&TrackLabel { track })
                 .inc_by(count);
         }
+        self.shown.closed(self.about.epoch, &reason, &all);
         self.on(Event::Closed(reason), ctx);
     }
 }

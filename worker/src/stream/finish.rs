@@ -10,6 +10,7 @@ use shared::lease::FinishJob;
 use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
 use shared::template::{FileNameFields, Format};
 use shared::time::{Clock, Timestamp};
+use shared::trace::{Past, Place};
 use tracing::{error, info, warn};
 
 use super::core::RECORDER_FAILED;
@@ -35,7 +36,14 @@ impl Finisher {
     /// Finishes one recording. A failure is logged; the coordinator says it again.
     pub(crate) async fn run(&self, job: FinishJob) {
         let recording = job.recording;
-        match self.finish(&job).await {
+        let begin = self.clock.now();
+        let finished = self.finish(&job).await;
+        let shown = Past::between("finish", begin, self.clock.now()).with("aircheck.stream", job.stream.to_string());
+        Place::publish(recording, job.epoch).show(match &finished {
+            Ok(_) => shown,
+            Err(error) => shown.failed(error.to_string()),
+        });
+        match finished {
             Ok(files) => {
                 info!(%recording, stream = %job.stream, files, "recording finished, its stream did not come back")
             }

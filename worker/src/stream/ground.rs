@@ -8,6 +8,7 @@ use actix::{Actor as _, Recipient};
 use journal::{Position, Progress, Snapshot};
 use shared::ids::RecordingId;
 use shared::lease::Grant;
+use shared::trace::{Chapters, Place};
 use tracing::warn;
 
 use super::adopt::{GRANT, NOTES};
@@ -100,6 +101,8 @@ impl Ground for Disk {
     }
 
     fn start_recorder(&self, order: Order, until_ms: Option<i64>, parent: Recipient<Report>) -> Recipient<Word> {
+        let publish = Place::publish(order.recording, order.epoch);
+        let chapters = Chapters::new(publish, "record", ("aircheck.format", order.format.as_str()));
         let recorder = RecorderActor::new(Parts {
             setting: Arc::new(order.on(
                 self.dir.clone(),
@@ -111,6 +114,7 @@ impl Ground for Disk {
             pool: Arc::clone(&self.machine.pool),
             progress: Arc::clone(&self.progress),
             until_ms,
+            chapters,
             parent,
         });
         recorder.start().recipient()

@@ -1,5 +1,6 @@
 //! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
-//! [`ground`] is where its journal lies and its recorders run, `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage.
+//! [`ground`] is where its journal lies and its recorders run, `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage,
+//! `traced` shows the publish in the traces of its recordings.
 
 pub(crate) mod actor;
 pub(crate) mod adopt;
@@ -8,4 +9,5 @@ pub(crate) mod document;
 mod fenced;
 pub(crate) mod finish;
 pub(crate) mod ground;
+mod traced;
 mod writing;

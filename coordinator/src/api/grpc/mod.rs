@@ -15,6 +15,7 @@ mod status;
 mod streams;
 mod tasks;
 mod templates;
+mod traced;
 mod workers;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
@@ -93,6 +94,7 @@ pub(crate) fn serve(
         let desk = forward::Desk::new(roles, Arc::clone(&tls), shutdown.clone(), api.tools.metrics.clone());
         let server = Server::builder()
             .layer(guard::GuardLayer(gate))
+            .layer(traced::TraceLayer)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE));
         let service = forward::Forward::new(own, desk);

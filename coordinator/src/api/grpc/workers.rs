@@ -6,12 +6,13 @@ use futures_util::{Stream, StreamExt as _, stream};
 use proto::v1;
 use shared::{
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, FencingToken},
+    lease::{Epoch, FencingToken, LeaseOutcome},
     pull::PullStatus,
     recording::{Cause, MediaFile, RecordingState},
     shutdown::Phase,
     store::{CommitError, RecordingUpdate},
     time::Timestamp,
+    trace::{Past, Place},
     wire::{self, WireError},
 };
 use tokio::sync::mpsc;
@@ -246,6 +247,7 @@ impl v1::workers_server::Workers for Api {
         &self,
         request: Request<v1::AcquireLeaseRequest>,
     ) -> Result<Response<v1::AcquireLeaseResponse>, Status> {
+        let begin = self.tools.clock.now();
         let request = lease_request(request.into_inner()).map_err(Failure::from)?;
         let known = load_known(&self.tools.repo, request.publish)
             .await
@@ -255,7 +257,14 @@ impl v1::workers_server::Workers for Api {
             .ask(Acquire { request, known })
             .await
             .map_err(Failure::from)?;
-        Ok(Response::new(asked.map_err(Failure::from)?.into()))
+        let outcome = asked.map_err(Failure::from)?;
+        if let LeaseOutcome::Granted(grant) = &outcome {
+            for recording in &grant.recordings {
+                let lease = Past::between("lease", begin, self.tools.clock.now());
+                Place::publish(recording.id, grant.epoch).past(lease);
+            }
+        }
+        Ok(Response::new(outcome.into()))
     }
 
     async fn release_lease(
