@@ -19,6 +19,7 @@ mod storage;
 mod takeover;
 mod tasks;
 mod tencent;
+mod traces;
 
 use std::path::{Path, PathBuf};
 

@@ -56,6 +56,9 @@ pub enum ExportError {
         #[source]
         source: io::Error,
     },
+    /// There is no HTTP client.
+    #[error("no HTTP client")]
+    Client(#[from] reqwest::Error),
     /// The address or the authority is none.
     #[error("{0}")]
     Build(#[from] ExporterBuildError),
@@ -90,15 +93,20 @@ impl Exporter {
                 };
                 builder.build()?
             }
-            OtlpProtocol::Http => SpanExporter::builder()
-                .with_http()
-                .with_http_client(OnRuntime {
-                    runtime: Handle::current(),
-                    client: reqwest::Client::new(),
-                })
-                .with_endpoint(format!("{}/v1/traces", address.trim_end_matches('/')))
-                .with_timeout(TIMEOUT)
-                .build()?,
+            OtlpProtocol::Http => {
+                // The HTTP client takes the process's provider; a second attempt to set it changes nothing.
+                crate::objects::install_tls();
+                let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+                SpanExporter::builder()
+                    .with_http()
+                    .with_http_client(OnRuntime {
+                        runtime: Handle::current(),
+                        client,
+                    })
+                    .with_endpoint(format!("{}/v1/traces", address.trim_end_matches('/')))
+                    .with_timeout(TIMEOUT)
+                    .build()?
+            }
         };
         let batch = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)

@@ -196,6 +196,19 @@ impl Past {
     }
 }
 
+/// A span of one request that the work of the current span makes; none where that is not traced.
+#[must_use]
+pub fn request(name: &'static str) -> Span {
+    let traced = Span::current()
+        .metadata()
+        .is_some_and(|metadata| metadata.target() == TARGET);
+    if traced {
+        tracing::trace_span!(target: "aircheck::trace", "span", otel.name = name, otel.kind = "client")
+    } else {
+        Span::none()
+    }
+}
+
 /// Marks a span of work as failed; it is exported then, also of a recording that is not traced.
 pub fn fail(span: &Span, reason: impl fmt::Display) {
     span.set_status(Status::error(reason.to_string()));

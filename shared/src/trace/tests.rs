@@ -181,6 +181,19 @@ async fn long_work_is_cut_into_chapters_that_are_linked() {
 }
 
 #[test]
+fn requests_hang_below_the_work_that_makes_them() {
+    let (kept, _guard) = traced(1.0);
+    request("storage").in_scope(|| {});
+    assert!(kept.all().is_empty(), "nothing is traced here");
+    Place::recording(recording(1))
+        .span("upload")
+        .in_scope(|| fail(&request("storage"), "503"));
+    let (work, request) = (kept.named("upload"), kept.named("storage"));
+    assert_eq!(request.parent_span_id, work.span_context.span_id());
+    assert_eq!((work.status, request.status), (Status::Unset, Status::error("503")));
+}
+
+#[test]
 fn without_a_receiver_nothing_comes_of_it() {
     let place = Place::recording(recording(1));
     place.show(Past::now("recording"));

@@ -18,6 +18,7 @@ pub mod flv;
 pub mod frames;
 pub mod ledger;
 pub mod origin;
+pub mod otlp;
 pub mod pacer;
 pub mod programs;
 pub mod proxy;

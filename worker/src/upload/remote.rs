@@ -15,9 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::objects::{Bucket, ObjectError};
 use shared::telemetry::{Reason, WorkerMetrics};
+use shared::trace;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::health::{Health, Probe};
 use super::pace::Pace;
@@ -224,11 +225,12 @@ impl Remote {
         let (done, result) = oneshot::channel();
         let inner = Arc::clone(&self.0);
         if let Some(runtime) = &self.0.runtime.0 {
-            runtime.spawn(async move {
+            let work = async move {
                 let result = inner.perform(store, turn).await;
                 // Whoever asked may be gone; then the next start asks again.
                 let _ = done.send(result);
-            });
+            };
+            runtime.spawn(work.in_current_span());
         }
         result
             .await
@@ -365,7 +367,9 @@ impl Inner {
         let mut wait = FIRST_WAIT;
         let mut tries = 1;
         loop {
-            match request().await {
+            let span = trace::request("storage request");
+            let answer = request().instrument(span.clone()).await;
+            match answer.inspect_err(|error| trace::fail(&span, error)) {
                 Err(ObjectError::Unavailable(error)) => {
                     let reason = "unavailable";
                     self.metrics.upload_errors.get_or_create(&Reason { reason }).inc();
