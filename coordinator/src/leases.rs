@@ -17,7 +17,7 @@ use shared::{
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, TemplateRef},
     doors::Doors,
     fleet::Fleet,
     stitches::Stitches,
@@ -627,8 +627,10 @@ fn record_as(
     (cause, template, window): (Cause, TemplateSpec, Window),
     txn: Txn,
 ) -> Result<Txn, StoreError> {
+    let named = matches!(cause, Cause::Rule(_)).then(|| TemplateRef::Name(template.name.clone()));
     let recording = Recording {
         id: RecordingId::generate(cx.ids, cx.now),
+        template_id: named.and_then(|name| Some(cx.catalog.template(&name).ok()?.id)),
         stream: record.stream.clone(),
         state: match cause {
             Cause::Task(_) => RecordingState::Scheduled,

@@ -30,6 +30,7 @@ mod api;
 mod catalog;
 mod doors;
 mod election;
+mod events;
 mod fleet;
 mod leases;
 mod media;

@@ -32,6 +32,7 @@ use crate::{
     },
     api::{forward::ToLeader, grpc, hooks, media::Media, ops, tencent::Tencent},
     election::{Candidate, Election, Led},
+    events::Teller,
     planner::State,
     secrets::{self, SecretsError},
 };
@@ -191,6 +192,14 @@ pub async fn start_among_others(
     run(config, store, deps, false).await
 }
 
+/// Where clients reach HTTP: as the settings say, or where it is served.
+fn public_url(config: &CoordinatorConfig, served: SocketAddr) -> Arc<str> {
+    match &config.public_url {
+        Some(url) => url.trim_end_matches('/').into(),
+        None => format!("{}://{served}", scheme(config)).into(),
+    }
+}
+
 /// Name for people.
 fn name(config: &CoordinatorConfig) -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|host| host.trim().to_owned());
@@ -248,7 +257,15 @@ async fn run(
         .as_ref()
         .map(|url| Archive::open(url, &config.objects));
     let archive = archive.transpose().map_err(StartError::Objects)?;
+    // Whoever changes something tells of it.
+    let store: Arc<dyn MetaStore> = Arc::new(Teller::new(
+        store,
+        Arc::clone(&deps.clock),
+        config.events.clone(),
+        deps.metrics.coordinator.clone(),
+    ));
     let mut tools = Tools {
+        public_url: public_url(&config, http_addr),
         config: Arc::new(config),
         repo: Repo::new(Arc::clone(&store)),
         clock: deps.clock,
@@ -284,7 +301,7 @@ async fn run(
         Arc::clone(&tools.clock),
         tools.metrics.clone(),
     );
-    let tencent = Tencent::new(handle.clone(), tools.clone(), http_addr, http_tls.is_some());
+    let tencent = Tencent::new(handle.clone(), tools.clone());
     let shutdown = Shutdown::new();
     let server = grpc::serve(
         grpc_listener,

@@ -70,6 +70,7 @@ fn recording(task: &Task, state: RecordingState, files: u32) -> TaskRecording {
             reason: "disk_full".to_owned(),
             epoch: shared::lease::Epoch::new(1),
             template: task.template.clone(),
+            template_id: None,
             publishes: vec![],
             worker: shared::ids::WorkerId::generate(&ids, at(0)),
             params: String::new(),

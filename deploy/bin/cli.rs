@@ -1,5 +1,6 @@
 //! The command line. What each command does is in `roles.rs` (servers) and `client/` (everything that speaks gRPC).
 
+mod callback;
 mod library;
 mod task;
 
@@ -8,6 +9,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::callback::{
+    CallbackCommand, CallbackRuleCommand, CallbackTemplate, CallbackTemplateCommand, EventCommand, EventState,
+};
 pub(crate) use self::library::{FileCommand, RecordingCommand, Recover};
 pub(crate) use self::task::{List, TaskCommand, TaskState};
 
@@ -81,6 +85,16 @@ another takes over within seconds.")]
     Recording {
         #[command(subcommand)]
         command: RecordingCommand,
+    },
+    /// Who is told of pushes, recordings and files.
+    Callback {
+        #[command(subcommand)]
+        command: CallbackCommand,
+    },
+    /// Events: what was told, or is on its way.
+    Event {
+        #[command(subcommand)]
+        command: EventCommand,
     },
     /// Keys of the HTTP API that speaks Tencent's protocol.
     Key {

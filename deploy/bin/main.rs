@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         Command::Task { command } => client::run(client::tasks::run(command)),
         Command::Stream { command } => client::run(client::streams::run(command)),
         Command::Recording { command } => client::run(client::recordings::run(command)),
+        Command::Callback { command } => client::run(client::callbacks::run(command)),
+        Command::Event { command } => client::run(client::events::run(command)),
         Command::Key { command } => client::run(client::keys::run(command)),
         Command::File { command } => client::run(client::files::run(command)),
         Command::Recover(args) => client::run(client::recover::run(args)),

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{FileId, PublishId, RecordingId, StreamKey, TaskId, WorkerId},
+    ids::{FileId, PublishId, RecordingId, StreamKey, TaskId, TemplateId, WorkerId},
     lease::Epoch,
     template::{Format, TemplateSpec},
     time::Timestamp,
@@ -117,6 +117,9 @@ pub struct Recording {
     pub epoch: Epoch,
     /// Settings as frozen when the publish started.
     pub template: TemplateSpec,
+    /// The template that a rule named; none for other causes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<TemplateId>,
     /// The publishes it holds, in order.
     pub publishes: Vec<PublishId>,
     /// The worker that has it.
@@ -274,6 +277,7 @@ pub(crate) mod tests {
             reason: "unpublish".to_owned(),
             epoch: Epoch::new(1),
             template: TemplateSpec::plain("day", &[Format::Flv, Format::Hls]),
+            template_id: None,
             publishes: vec![PublishId::generate(ids, now)],
             worker: WorkerId::generate(ids, now),
             params: "a=1".to_owned(),

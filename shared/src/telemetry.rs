@@ -191,6 +191,14 @@ pub struct CoordinatorMetrics {
     pub tasks: Gauge,
     /// Commits of workers that were fenced.
     pub fenced: Counter,
+    /// Events on their way to receivers.
+    pub events_pending: Gauge,
+    /// Seconds since the oldest of them came to be; 0: there is none.
+    pub events_age: Gauge,
+    /// Attempts to deliver an event, by outcome: `delivered`, `failed`, `given_up`.
+    pub callbacks: Family<Reason, Counter>,
+    /// Events that were not written down because too many were waiting.
+    pub events_dropped: Counter,
     /// Durable transactions of the metadata store.
     pub store_commits: Counter,
     /// Failed transactions of the metadata store, by cause.
@@ -332,6 +340,27 @@ impl Metrics {
             "fenced",
             "Commits refused for a stale epoch",
             coordinator.fenced.clone(),
+        );
+        r.register(
+            "events_pending",
+            "Events on their way to receivers",
+            coordinator.events_pending.clone(),
+        );
+        r.register_with_unit(
+            "events_age",
+            "Age of the oldest event on its way",
+            Unit::Seconds,
+            coordinator.events_age.clone(),
+        );
+        r.register(
+            "callbacks",
+            "Attempts to deliver events, by outcome",
+            coordinator.callbacks.clone(),
+        );
+        r.register(
+            "events_dropped",
+            "Events not written down because too many were waiting",
+            coordinator.events_dropped.clone(),
         );
         r.register(
             "store_commits",

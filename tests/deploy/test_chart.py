@@ -235,7 +235,7 @@ class Production(unittest.TestCase):
             for volume in spec["volumes"]
             if "secret" in volume
         }
-        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token", "recorder-tokens"})
+        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token", "recorder-tokens", "secrets-key"})
 
     def test_a_worker_holds_nothing_but_its_tokens(self):
         worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))

@@ -11,10 +11,11 @@ use shared::{
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Most operations of one transaction: those who lay their own guard over it need room.
-const MAX_OPS: usize = MAX_TXN_OPS - 8;
+/// Most operations of one transaction: those who lay their own guard over it need room, and so do the events of what it changes, which
+/// are at most one for each two operations.
+const MAX_OPS: usize = (MAX_TXN_OPS - 8) * 2 / 3;
 /// Most bytes of one transaction, with room for the same.
-const MAX_BYTES: usize = MAX_TXN_BYTES - 4_096;
+const MAX_BYTES: usize = MAX_TXN_BYTES - (256 << 10);
 /// Decisions that wait; more are refused as unavailable.
 const QUEUE: usize = 8_192;
 

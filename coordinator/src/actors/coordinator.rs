@@ -44,6 +44,8 @@ pub(crate) struct Tools {
     pub(crate) ids: Arc<dyn IdGen>,
     pub(crate) metrics: CoordinatorMetrics,
     pub(crate) vault: Arc<Vault>,
+    /// Where clients reach HTTP, without a slash at its end.
+    pub(crate) public_url: Arc<str>,
     pub(crate) tasks: tokio_util::task::TaskTracker,
     /// Where finished objects lie; none: this coordinator was not told.
     pub(crate) archive: Option<Archive>,

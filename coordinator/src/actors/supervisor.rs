@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     election::{Role, Term, TermStore},
+    events::Courier,
     planner::State,
 };
 
@@ -117,6 +118,8 @@ async fn follow_terms(
             ))),
             ..tools.clone()
         };
+        // Events go out for as long as the term lasts, whatever becomes of the actor.
+        let _courier = Courier::start(&within);
         tokio::select! {
             biased;
             () = term.ended() => {}
@@ -210,6 +213,7 @@ mod tests {
             ids: Arc::new(Random),
             metrics: Metrics::new().coordinator,
             vault: Arc::new(Vault::new(&[0; 32]).unwrap()),
+            public_url: "http://127.0.0.1:1".into(),
             tasks: TaskTracker::new(),
             archive: None,
         };

@@ -44,6 +44,7 @@ impl Leases {
                 reason: String::new(),
                 epoch: held.epoch,
                 template: granted.template.clone(),
+                template_id: None,
                 publishes: vec![request.publish],
                 worker: request.worker,
                 params: request.params.clone(),

@@ -76,6 +76,7 @@ async fn world() -> World {
         reason: String::new(),
         epoch: Epoch::new(2),
         template,
+        template_id: None,
         publishes: vec![],
         worker: WorkerId::generate(&ids, now),
         params: String::new(),

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod credentials;
+mod events;
 mod forwarding;
 mod http;
 mod leases;

@@ -3,6 +3,7 @@
 //! An environment variable names a setting by its section and key, joined by two underscores: `AIRCHECK_WORKER__JOURNAL__SYNC_INTERVAL=2s`. Unknown keys are refused
 //! wherever they come from. Durations and sizes carry units.
 
+mod events;
 mod layers;
 mod size;
 mod tasks;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use self::layers::{env_path, lay};
 pub use self::{
+    events::{EventsConfig, Network},
     size::ByteSize,
     tasks::TasksConfig,
     telemetry::{LogFormat, OtlpProtocol, TelemetryConfig},
@@ -215,6 +217,8 @@ pub struct CoordinatorConfig {
     pub media_link_ttl: Duration,
     /// Tasks.
     pub tasks: TasksConfig,
+    /// News to customers' receivers.
+    pub events: EventsConfig,
     /// The data folder, from `[node]`. Not a setting of its own.
     #[serde(skip)]
     pub data_dir: PathBuf,
@@ -258,6 +262,7 @@ impl Default for CoordinatorConfig {
             public_url: None,
             media_link_ttl: Duration::from_secs(86_400),
             tasks: TasksConfig::default(),
+            events: EventsConfig::default(),
             data_dir: PathBuf::new(),
             retention_interval: Duration::from_secs(60),
             objects: ObjectsConfig::default(),

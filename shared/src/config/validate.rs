@@ -163,6 +163,7 @@ impl Config {
             ));
         }
         self.validate_tasks()?;
+        self.validate_events()?;
         match (&self.store.url, role) {
             (MetadataUrl::Embedded, Role::Standalone) => Ok(()),
             (MetadataUrl::Embedded, _) => invalid(
@@ -244,6 +245,31 @@ impl Config {
         within("coordinator.tasks.retention", t.retention, SECOND * 3_600, DAY * 3_653)?;
         count_within("coordinator.tasks.max_open", t.max_open as u64, 1, 100_000)?;
         count_within("coordinator.tasks.max_per_stream", t.max_per_stream as u64, 1, 1_000)
+    }
+
+    fn validate_events(&self) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        const SECOND: Duration = Duration::from_secs(1);
+        let e = &self.coordinator.events;
+        count_within("coordinator.events.retries", u64::from(e.retries), 0, 1_000)?;
+        within("coordinator.events.retry_after", e.retry_after, SECOND / 10, DAY)?;
+        count_within("coordinator.events.retry_factor", u64::from(e.retry_factor), 1, 10)?;
+        within(
+            "coordinator.events.max_retry_after",
+            e.max_retry_after,
+            e.retry_after,
+            DAY * 7,
+        )?;
+        within(
+            "coordinator.events.reply_timeout",
+            e.reply_timeout,
+            SECOND / 10,
+            SECOND * 300,
+        )?;
+        count_within("coordinator.events.per_receiver", e.per_receiver as u64, 1, 1_000)?;
+        count_within("coordinator.events.max_pending", e.max_pending as u64, 1, 1_000_000)?;
+        within("coordinator.events.keep", e.keep, SECOND * 60, DAY * 366)?;
+        count_within("coordinator.events.keep_max", e.keep_max as u64, 1, 1_000_000)
     }
 
     fn validate_worker(&self) -> Result<(), ConfigError> {

@@ -33,6 +33,9 @@
 //! | `v1/expiry/MILLISECONDS/ID` | the file's recording: an index of files by the time at which they are removed by themselves; not of locked ones |
 //! | `v1/retention` | [`Looked`](super::Looked): when files to be removed were looked for last |
 //! | `v1/media-note/ID` | name, description and tags that people gave a file |
+//! | `v1/callbacks` | callback templates and rules, all of them |
+//! | `v1/outbox/SEQUENCE` | events of one thing that happened, on their way to a receiver |
+//! | `v1/event/SEQUENCE` | the same, delivered or given up, for a while |
 //! | `v1/recording-file/ID/FORMAT/EPOCH-SEQUENCE/ID` | the file's size, bytes, as a number: an index |
 
 use crate::{
@@ -84,6 +87,25 @@ pub const DOMAINS: &str = "v1/domain/";
 pub const BANS: &str = "v1/ban/";
 /// The fingerprint of the key that secrets are sealed with.
 pub const VAULT: &str = "v1/vault";
+
+/// Callback templates and rules, all in one value: who decides upon them sees all of them at once.
+pub const CALLBACKS: &str = "v1/callbacks";
+/// Events on their way to their receivers, in the order in which they came to be.
+pub const OUTBOX: &str = "v1/outbox/";
+/// Events that were delivered or given up, in the same order.
+pub const EVENTS: &str = "v1/event/";
+
+/// Events on their way.
+#[must_use]
+pub fn outbox(sequence: u64) -> String {
+    format!("{OUTBOX}{sequence:016x}")
+}
+
+/// Events that were delivered or given up.
+#[must_use]
+pub fn event(sequence: u64) -> String {
+    format!("{EVENTS}{sequence:016x}")
+}
 
 /// A push domain, in lower case.
 #[must_use]

@@ -2,6 +2,7 @@
 
 mod actions;
 mod by_hand;
+mod events;
 mod media;
 mod pushes;
 mod tasks;

@@ -23,6 +23,7 @@ pub mod pacer;
 pub mod programs;
 pub mod proxy;
 pub mod publisher;
+pub mod receiver;
 pub mod rtmp;
 pub mod s3;
 pub mod server;

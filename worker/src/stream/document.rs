@@ -84,6 +84,7 @@ impl About {
             reason,
             epoch: self.epoch,
             template: granted.template.clone(),
+            template_id: None,
             publishes: vec![self.publish_id],
             worker: self.worker,
             params: self.publish.params.clone(),

@@ -1,6 +1,7 @@
 //! gRPC: thin services that read a request into domain types, ask, and write the answer. What is decided is decided in
 //! the actor or the library.
 
+mod callbacks;
 mod files;
 mod fleet;
 mod forward;
@@ -77,6 +78,10 @@ pub(crate) fn serve(
             )
             .add_service(v1::tasks_server::TasksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::keys_server::KeysServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(
+                v1::callbacks_server::CallbacksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(v1::events_server::EventsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::fleet_server::FleetServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(

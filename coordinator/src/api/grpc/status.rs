@@ -38,6 +38,14 @@ impl Failure {
         Failure(status(Code::NotFound, message))
     }
 
+    pub(super) fn exists(message: impl ToString) -> Self {
+        Failure(status(Code::AlreadyExists, message))
+    }
+
+    pub(super) fn not_now(message: impl ToString) -> Self {
+        Failure(status(Code::FailedPrecondition, message))
+    }
+
     pub(super) fn full(message: impl ToString) -> Self {
         Failure(status(Code::ResourceExhausted, message))
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use serde_json::{Map, Value};
 use shared::store::Txn;
 
-use super::{domains, error::ApiError, gate::Caller, params::Fields, rules, streams, tasks, templates, vod};
+use super::{callbacks, domains, error::ApiError, gate::Caller, params::Fields, rules, streams, tasks, templates, vod};
 use crate::{
     actors::{
         coordinator::{Change, Decide, Look, Moment, Tools},
@@ -78,6 +78,14 @@ actions! {
     LIVE changes 200 CreateLiveRecordRule => rules::create,
     LIVE changes 200 DeleteLiveRecordRule => rules::delete,
     LIVE reads 100 DescribeLiveRecordRules => rules::list,
+    LIVE changes 100 CreateLiveCallbackTemplate => callbacks::create,
+    LIVE changes 100 ModifyLiveCallbackTemplate => callbacks::modify,
+    LIVE changes 100 DeleteLiveCallbackTemplate => callbacks::delete,
+    LIVE reads 100 DescribeLiveCallbackTemplate => callbacks::describe,
+    LIVE reads 100 DescribeLiveCallbackTemplates => callbacks::list,
+    LIVE changes 100 CreateLiveCallbackRule => callbacks::create_rule,
+    LIVE changes 100 DeleteLiveCallbackRule => callbacks::delete_rule,
+    LIVE reads 100 DescribeLiveCallbackRules => callbacks::list_rules,
     LIVE changes 20 CreateRecordTask => tasks::create,
     LIVE changes 20 StopRecordTask => tasks::stop,
     LIVE changes 20 DeleteRecordTask => tasks::delete,

@@ -11,6 +11,7 @@
 //!    read errors from the body, and some read them only then.
 
 mod actions;
+mod callbacks;
 mod domains;
 mod error;
 mod gate;
@@ -26,7 +27,7 @@ mod templates;
 mod text;
 mod vod;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use futures_util::StreamExt as _;
@@ -57,21 +58,13 @@ pub(crate) struct Tencent {
     tools: Tools,
     gate: Gate,
     links: Links,
-    public_url: String,
 }
 
 impl Tencent {
-    /// `served` is where HTTP is served, for links where the settings name no public URL.
-    pub(crate) fn new(handle: Handle, tools: Tools, served: SocketAddr, tls: bool) -> Arc<Self> {
-        let public_url = tools.config.public_url.clone();
-        let scheme = if tls { "https" } else { "http" };
+    pub(crate) fn new(handle: Handle, tools: Tools) -> Arc<Self> {
         Arc::new(Tencent {
             gate: Gate::new(&tools),
             links: Links::new(tools.vault.media_key()),
-            public_url: public_url.map_or_else(
-                || format!("{scheme}://{served}"),
-                |url| url.trim_end_matches('/').to_owned(),
-            ),
             handle,
             tools,
         })
@@ -147,7 +140,7 @@ async fn answer(request: &HttpRequest, body: web::Payload, api: &Tencent) -> Res
         handle: &api.handle,
         tools: &api.tools,
         links: &api.links,
-        public_url: &api.public_url,
+        public_url: &api.tools.public_url,
         caller,
     };
     (action.run)(&context, fields).await
