@@ -150,6 +150,25 @@ pub const OTHER_SIZE: Clip = Clip {
     new: false,
 };
 
+/// As [`B_FRAMES`], with pictures of another size alone.
+pub const LARGER: Clip = Clip {
+    name: "larger",
+    seconds: 8,
+    video: Some((
+        "testsrc2=size=480x270:rate=25",
+        "-c:v libx264 -preset veryfast -g 50 -keyint_min 50 -sc_threshold 0 -bf 3 -b_strategy 0",
+    )),
+    audio: Some(AAC),
+    new: false,
+};
+/// As [`B_FRAMES`], with sound of another rate alone.
+pub const OTHER_RATE: Clip = Clip {
+    name: "other-rate",
+    seconds: 8,
+    audio: Some("-c:a aac -b:a 64k -ar 44100"),
+    ..B_FRAMES
+};
+
 impl Clip {
     /// The ffmpeg that made it and pushes it.
     #[must_use]

@@ -22,6 +22,8 @@ use crate::upload::Shelf;
 
 /// The name of a gap: what a worker had not stored when it was given up.
 const LOST: &str = "worker_lost";
+/// The name of a gap: no index is where the recording's should be.
+const MISSING: &str = "index_missing";
 
 /// What finishing needs.
 #[derive(Clone)]
@@ -55,7 +57,13 @@ impl Finisher {
         let root = format!("{}/{}", job.stream.path(), job.recording);
         let keys: Vec<String> = job.before.iter().map(|epoch| index::key(&root, *epoch)).collect();
         let found = self.shelf.first(&keys).await?;
-        let found = found.and_then(|(which, bytes)| Some((*job.before.get(which)?, Index::parse(&bytes)?)));
+        let found = found
+            .map(|(which, bytes)| {
+                let read = job.before.get(which).copied().zip(Index::parse(&bytes));
+                // Another program's, perhaps a newer one's: what it names must not be dropped for that.
+                read.ok_or_else(|| std::io::Error::other("the index that was found cannot be read by this version"))
+            })
+            .transpose()?;
         let document_key = format!("{root}/recording.json");
         let stored = self.shelf.first(std::slice::from_ref(&document_key)).await?;
         let stored = stored.and_then(|(_, bytes)| {
@@ -82,9 +90,10 @@ impl Finisher {
                 files.retain(|known| known.id != file.id);
                 files.push(file);
             }
-        } else if job.lost {
+        } else {
+            // The end of a publish stores an index, also one without segments.
             let (from_ms, to_ms, units) = (0, 0, 0);
-            let reason = LOST.to_owned();
+            let reason = if job.lost { LOST } else { MISSING }.to_owned();
             join_gaps(
                 &mut gaps,
                 &[Gap {

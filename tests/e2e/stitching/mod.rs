@@ -1,5 +1,9 @@
 //! A push that breaks up is one HLS recording, if its stream comes back in time: whatever happened to the process meanwhile.
 
+mod bench;
+mod checks;
+mod matrix;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -250,6 +254,52 @@ fn killed_in_a_push_it_goes_on_with_the_next() -> Result<()> {
     ensure!(each_once(&numbers[..cut]) && each_once(&numbers[cut..]), "{numbers:?}");
     ensure_sound(&list, usize::from(cut > 0))?;
     ensure!(journals(&data)? == 0, "a journal is left");
+    Ok(())
+}
+
+/// Where the index of a recording's first push lies.
+fn first_index(server: &Server, stream: &str, id: &str) -> std::path::PathBuf {
+    let folder = server.data().join("objects").join(DOMAIN).join("live").join(stream);
+    folder.join(id).join("e000001/hls/index.m3u8")
+}
+
+#[test]
+fn an_index_that_cannot_be_read_is_waited_for_and_not_dropped() -> Result<()> {
+    let (_folder, data) = data()?;
+    let server = setup(&data).start()?;
+    wait_for_streams(&server, "4s")?;
+    let first = push(&server, "one")?;
+    let id = interrupted(&server, "one")?;
+    let index = first_index(&server, "one", &id);
+    let text = std::fs::read_to_string(&index)?;
+    let newer = text.replace("\"version\":1", "\"version\":2");
+    ensure!(newer != text, "{text}");
+    std::fs::write(&index, newer)?;
+    until(Duration::from_secs(20), "a word on the index", || {
+        let said = server.log().contains("cannot be read by this version");
+        Ok(Seen::when(said, "nothing in the log"))
+    })?;
+    ensure!(interrupted(&server, "one")? == id, "it has ended without its list");
+    std::fs::write(&index, text)?;
+    ensure_one(&server, "one", &[first])
+}
+
+#[test]
+fn an_index_that_is_gone_is_a_named_gap() -> Result<()> {
+    let (_folder, data) = data()?;
+    let server = setup(&data).start()?;
+    wait_for_streams(&server, "4s")?;
+    push(&server, "one")?;
+    let id = interrupted(&server, "one")?;
+    std::fs::remove_file(first_index(&server, "one", &id))?;
+    let recordings = server.finished("one", 1)?;
+    let gaps = recordings[0]["gaps"].as_array().context("no gaps")?;
+    ensure!(
+        gaps.iter().any(|gap| gap["reason"] == "index_missing"),
+        "{:#}",
+        recordings[0]
+    );
+    ensure!(server.file("one", "flv").is_ok(), "what else was recorded is there");
     Ok(())
 }
 

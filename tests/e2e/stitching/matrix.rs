@@ -1,0 +1,362 @@
+//! The interruption matrix: how often × for how long × what changes × which worker goes on.
+//!
+//! Every value of a column meets every value of each other at least once. `AIRCHECK_STITCH_MATRIX=all` runs the full product, in about an hour,
+//! and `AIRCHECK_STITCH_MATRIX=WORD` those cases whose name holds the word.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use support::publisher::Publisher;
+use support::server::Server;
+
+use super::bench::{Bench, Change, keep, send, units};
+use super::checks;
+
+/// So many cases at a time: they mostly wait.
+const AT_ONCE: usize = 12;
+
+/// Time from the end of a push to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Blink,
+    FiveSeconds,
+    JustInTime,
+    TooLate,
+}
+
+impl Away {
+    const ALL: [Self; 4] = [Self::Blink, Self::FiveSeconds, Self::JustInTime, Self::TooLate];
+
+    /// The time that the template waits; also the name of the application.
+    fn window(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::FiveSeconds => 12,
+            Self::Blink | Self::JustInTime => 4,
+            Self::TooLate => 1,
+        })
+    }
+
+    fn pause(self) -> Duration {
+        match self {
+            Self::Blink => Duration::from_millis(200),
+            Self::FiveSeconds => Duration::from_secs(5),
+            Self::JustInTime => self.window() - Duration::from_secs(1),
+            Self::TooLate => self.window() + Duration::from_secs(1),
+        }
+    }
+
+    fn app(self) -> String {
+        format!("w{}", self.window().as_secs())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// On with the same worker.
+    Same,
+    /// To another worker with each push.
+    Other,
+    /// On with the same worker, which was killed in each push and started again.
+    Killed,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    interruptions: usize,
+    away: Away,
+    change: Change,
+    goes: Goes,
+}
+
+const INTERRUPTIONS: [usize; 3] = [1, 2, 20];
+const GOES: [Goes; 3] = [Goes::Same, Goes::Other, Goes::Killed];
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for interruptions in INTERRUPTIONS {
+            for away in Away::ALL {
+                for change in Change::ALL {
+                    for goes in GOES {
+                        all.push(Self {
+                            interruptions,
+                            away,
+                            change,
+                            goes,
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn name(&self) -> String {
+        let Self {
+            interruptions,
+            away,
+            change,
+            goes,
+        } = self;
+        format!("{interruptions}x-{away:?}-{}-{goes:?}", change.name()).to_lowercase()
+    }
+
+    /// The pairs of values that it covers.
+    fn pairs(&self) -> Vec<String> {
+        let values = [
+            self.interruptions.to_string(),
+            format!("{:?}", self.away),
+            self.change.name().to_owned(),
+            format!("{:?}", self.goes),
+        ];
+        let pair = |(at, one): (usize, &String)| {
+            let others = values[at + 1..].iter();
+            others.map(|other| format!("{one} {other}")).collect::<Vec<_>>()
+        };
+        values.iter().enumerate().flat_map(pair).collect()
+    }
+
+    /// The longest of all wait longest.
+    fn weight(&self) -> Duration {
+        let each = match self.goes {
+            Goes::Killed => Duration::from_secs(4),
+            _ => Duration::from_secs(1),
+        };
+        (self.away.pause() + each) * u32::try_from(self.interruptions).unwrap_or(1)
+    }
+
+    /// Media of each push, milliseconds: more than a segment, where there are few.
+    fn len_ms(&self) -> u32 {
+        if self.interruptions > 2 { 1_500 } else { 7_000 }
+    }
+}
+
+/// Few cases that cover all pairs: each time the one that covers most of what is left.
+fn covering(all: &[Case]) -> Vec<Case> {
+    let mut left: BTreeSet<String> = all.iter().flat_map(Case::pairs).collect();
+    let mut chosen = Vec::new();
+    while !left.is_empty() {
+        let worth = |case: &&Case| {
+            let pairs = case.pairs().into_iter().filter(|pair| left.contains(pair)).count();
+            (pairs, std::cmp::Reverse(case.weight()))
+        };
+        let Some(best) = all.iter().max_by_key(worth) else {
+            break;
+        };
+        best.pairs().iter().for_each(|pair| {
+            left.remove(pair);
+        });
+        chosen.push(*best);
+    }
+    chosen
+}
+
+fn selection() -> Vec<Case> {
+    let all = Case::all();
+    let mut cases = match std::env::var("AIRCHECK_STITCH_MATRIX") {
+        Ok(word) if word == "all" => all,
+        Ok(word) if !word.is_empty() => all.into_iter().filter(|case| case.name().contains(&word)).collect(),
+        _ => covering(&all),
+    };
+    cases.sort_by_key(|case| std::cmp::Reverse(case.weight()));
+    cases
+}
+
+/// The workers that a case pushes into.
+enum Workers<'a> {
+    Shared(&'a [Server]),
+    Own(Option<Server>),
+}
+
+struct Run<'a> {
+    case: Case,
+    bench: &'a Bench,
+    workers: Workers<'a>,
+    app: String,
+    stream: String,
+    folder: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: Case, bench: &'a Bench, shared: &'a [Server]) -> Result<Self> {
+        let workers = match case.goes {
+            Goes::Killed => Workers::Own(Some(bench.worker().start()?)),
+            _ => Workers::Shared(shared),
+        };
+        Ok(Self {
+            case,
+            bench,
+            workers,
+            app: case.away.app(),
+            stream: case.name(),
+            folder: bench.path(&format!("pushes/{}", case.name()))?,
+        })
+    }
+
+    /// Pushes, interrupted as the case says; gives each push's media.
+    fn push(&mut self) -> Result<Vec<PathBuf>> {
+        let Case {
+            interruptions,
+            away,
+            change,
+            goes,
+        } = self.case;
+        let len_ms = self.case.len_ms();
+        let mut files = Vec::new();
+        for push in 0..=interruptions {
+            let media = change.media(push, len_ms)?;
+            files.push(keep(&self.folder, push, &media)?);
+            let rtmp = match &self.workers {
+                Workers::Shared(workers) if goes == Goes::Other => workers[push % workers.len()].rtmp(),
+                Workers::Shared(workers) => workers[0].rtmp(),
+                Workers::Own(worker) => worker.as_ref().context("the worker is down")?.rtmp(),
+            };
+            let publisher = send(rtmp, &self.app, &self.stream, &media, change.begin_ms(push, len_ms))?;
+            self.end(publisher, units(&media), push)?;
+            if push == interruptions {
+                break;
+            }
+            // A window begins when the coordinator hears of the push's end.
+            if away == Away::TooLate {
+                self.bench.interrupted(&self.stream, push + 1)?;
+            }
+            std::thread::sleep(away.pause());
+        }
+        Ok(files)
+    }
+
+    /// Ends a push.
+    fn end(&mut self, publisher: Publisher, units: usize, push: usize) -> Result<()> {
+        let Workers::Own(worker) = &mut self.workers else {
+            return publisher.finish();
+        };
+        self.bench.arrived(&self.stream, units)?;
+        let setup = worker.take().context("the worker is down")?.kill()?;
+        drop(publisher);
+        *worker = Some(setup.start()?);
+        if self.case.away != Away::Blink {
+            let recordings = if self.case.away == Away::TooLate { push + 1 } else { 1 };
+            self.bench.interrupted(&self.stream, recordings)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of all, and checks all of it.
+    fn check(&self, pushes: &[PathBuf]) -> Result<()> {
+        let expected = if self.case.away == Away::TooLate {
+            pushes.len()
+        } else {
+            1
+        };
+        self.bench.coordinator.finished(&self.stream, expected)?;
+        let recordings = self.bench.recordings(&self.stream)?;
+        ensure!(
+            recordings.len() == expected,
+            "{} recordings of {expected}: {recordings:#?}",
+            recordings.len()
+        );
+        let folder = self.bench.fetch(&self.app, &self.stream)?;
+        for (recording, fed) in recordings.iter().zip(pushes.chunks(pushes.len() / expected)) {
+            let id = recording["recording_id"].as_str().context("no id")?;
+            let gaps = recording["gaps"].as_array().cloned().unwrap_or_default();
+            let named = gaps.iter().filter(|gap| gap["reason"] == "interrupted").count();
+            // Times that begin anew are said as well.
+            let others = gaps.iter().filter(|gap| {
+                let reason = gap["reason"].as_str().unwrap_or("");
+                !["interrupted", "worker_killed", "timestamp_jump"].contains(&reason)
+            });
+            ensure!(named + 1 == fed.len() && others.count() == 0, "gaps: {gaps:#?}");
+            let list = self.finished_list(id)?;
+            let list = folder.join(&list);
+            checks::ensure_holds(&list, fed)?;
+            checks::ensure_strict(&list)?;
+            for epoch in std::fs::read_dir(folder.join(id))? {
+                let running = epoch?.path().join("hls/index.m3u8");
+                if running.is_file() && running != list {
+                    checks::ensure_sound(&running, true)?;
+                }
+            }
+            // Chromium has no decoder for HEVC.
+            if self.case.change != Change::Codec {
+                let said = checks::ensure_plays(&folder, &list)?;
+                ensure!(
+                    self.case.change == Change::AudioOnly || said["frames"].as_u64() > Some(0),
+                    "{said:#}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the final playlist lies, below the stream's folder.
+    fn finished_list(&self, id: &str) -> Result<String> {
+        let files = self.bench.coordinator.ask(&["file", "list", "--recording", id])?;
+        let files = files["files"].as_array().cloned().unwrap_or_default();
+        let [file] = files.as_slice() else {
+            bail!("{} files: {files:#?}", files.len());
+        };
+        let key = file["object_key"].as_str().context("no key")?;
+        let (_, below) = key
+            .split_once(&format!("/{}/", self.stream))
+            .context("a key without the stream")?;
+        Ok(below.to_owned())
+    }
+}
+
+fn run(case: Case, bench: &Bench, shared: &[Server]) -> Result<()> {
+    let mut run = Run::new(case, bench, shared)?;
+    let pushes = run.push()?;
+    run.check(&pushes)
+}
+
+#[test]
+fn every_interruption_is_one_recording_that_plays() -> Result<()> {
+    let bench = Bench::start(&["coordinator.heartbeat=500ms", "coordinator.worker_timeout=3s"])?;
+    for away in Away::ALL.into_iter().filter(|away| *away != Away::Blink) {
+        bench.wait_for(&away.app(), away.window(), &[])?;
+    }
+    let shared: Vec<Server> = (0..2).map(|_| bench.worker().start()).collect::<Result<_>>()?;
+    let cases = selection();
+    ensure!(!cases.is_empty(), "AIRCHECK_STITCH_MATRIX names no case");
+    let (next, begin) = (AtomicUsize::new(0), Instant::now());
+    let faults = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let done = run(*case, &bench, &shared);
+                    eprintln!(
+                        "{:>5.1} s  {}  {}",
+                        begin.elapsed().as_secs_f32(),
+                        case.name(),
+                        if done.is_ok() { "ok" } else { "FAULT" }
+                    );
+                    if let (Err(fault), Ok(mut faults)) = (done, faults.lock()) {
+                        faults.push(format!("{}: {fault:#}", case.name()));
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().map_err(|_| anyhow::anyhow!("a case panicked"))?;
+    ensure!(
+        faults.is_empty(),
+        "{} of {} cases:\n{}",
+        faults.len(),
+        cases.len(),
+        faults.join("\n\n")
+    );
+    Ok(())
+}
+
+#[test]
+fn the_selection_covers_every_pair() {
+    let all = Case::all();
+    let chosen = covering(&all);
+    let pairs = |cases: &[Case]| cases.iter().flat_map(Case::pairs).collect::<BTreeSet<_>>();
+    assert_eq!(pairs(&chosen), pairs(&all));
+    assert!(chosen.len() < 50, "{} cases", chosen.len());
+}
