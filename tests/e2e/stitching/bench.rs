@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use support::clips::{B_FRAMES, Clip, HEVC, LARGER, OTHER_RATE};
+use support::etcd::Etcd;
 use support::flv::{Tag, read_tags};
 use support::publisher::Publisher;
 use support::rtmp::{AUDIO, DATA, VIDEO, amf_string};
@@ -26,8 +27,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Bench {
     pub(super) s3: S3,
     pub(super) coordinator: Server,
+    _etcd: Etcd,
     folder: TempDir,
     workers: AtomicUsize,
+    /// One command at a time: dozens of cases that look would be all the machine does.
+    asking: Mutex<()>,
 }
 
 impl Bench {
@@ -35,8 +39,10 @@ impl Bench {
     pub(super) fn start(settings: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("aircheck-stitch-").tempdir()?;
         let s3 = S3::start(Kind::JuiceFs)?;
+        let etcd = Etcd::start(1)?;
+        let metadata = format!("etcd://{}/aircheck", etcd.endpoint(0));
         let data = folder.path().join("coordinator");
-        let mut setup = Setup::coordinator(env!("CARGO_BIN_EXE_aircheck"), &data, "embedded:");
+        let mut setup = Setup::coordinator(env!("CARGO_BIN_EXE_aircheck"), &data, &metadata);
         for pair in settings {
             setup = setup.args(&["--set", pair]);
         }
@@ -44,8 +50,10 @@ impl Bench {
         Ok(Self {
             s3,
             coordinator,
+            _etcd: etcd,
             folder,
             workers: AtomicUsize::new(0),
+            asking: Mutex::new(()),
         })
     }
 
@@ -89,8 +97,12 @@ impl Bench {
         Ok(folder)
     }
 
-    /// Recordings of a stream, the oldest first; `None` while the coordinator is not to be asked.
+    /// Recordings of a stream, the oldest first.
     pub(super) fn recordings(&self, stream: &str) -> Result<Vec<Value>> {
+        let _one = self
+            .asking
+            .lock()
+            .map_err(|_| anyhow::anyhow!("another case's panic"))?;
         let mut recordings = self.coordinator.recordings(stream)?;
         recordings.reverse();
         Ok(recordings)
@@ -110,9 +122,23 @@ impl Bench {
         })
     }
 
+    /// Waits until all of a stream's recordings have ended, each well; gives them, the oldest first.
+    pub(super) fn finished(&self, stream: &str, count: usize) -> Result<Vec<Value>> {
+        until(LIMIT, "the end of all recordings", || {
+            let recordings = self.recordings(stream)?;
+            let states: Vec<&str> = recordings.iter().filter_map(|r| r["state"].as_str()).collect();
+            let done = recordings.len() >= count && states.iter().all(|state| *state == "finished");
+            Ok(Seen::some(done.then(|| recordings.clone()), format!("{states:?}")))
+        })
+    }
+
     /// Waits until the coordinator has heard that so many units of a live stream are journaled.
     pub(super) fn arrived(&self, stream: &str, units: usize) -> Result<()> {
         until(LIMIT, "all units of a live stream", || {
+            let _one = self
+                .asking
+                .lock()
+                .map_err(|_| anyhow::anyhow!("another case's panic"))?;
             let streams = self.coordinator.streams()?;
             let found = streams.iter().find(|live| live["stream"]["stream"] == stream);
             let of = |live: &Value, kind: &str| live[kind].as_u64().unwrap_or(0);
