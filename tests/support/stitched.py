@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Says whether an HLS recording holds the units of the pushes that fed it: each once, in order, with the same distances in time.
 
-    stitched.py PLAYLIST PUSH.flv [PUSH.flv...]
+    stitched.py [--prefix] PLAYLIST PUSH.flv [PUSH.flv...]
 
 The n-th stretch between discontinuities is compared with the n-th push, as compare.py does: same payloads one by one, one constant between
-the times of a stretch and of its push for all tracks. Ends with 0 and a line of totals, or with 1 and the first difference.
+the times of a stretch and of its push for all tracks. With --prefix a stretch may end before its push does. Ends with 0 and a line of totals, or with 1 and the first difference.
 """
 
 import sys
@@ -14,9 +14,11 @@ import units
 
 
 def main():
-    if len(sys.argv) < 3:
+    words = sys.argv[1:]
+    flags = [word for word in words if word == "--prefix"]
+    playlist, *pushes = [word for word in words if word not in flags] or [None]
+    if not pushes:
         sys.exit(__doc__)
-    playlist, pushes = sys.argv[1], sys.argv[2:]
     parts = {}
     try:
         for unit in units.read(playlist):
@@ -26,7 +28,7 @@ def main():
         count = 0
         for (part, found), push in zip(sorted(parts.items()), pushes):
             try:
-                compare.compare(list(units.read(push)), found, compare.options_of(["A", "B"]))
+                compare.compare(list(units.read(push)), found, compare.options_of([*flags, "A", "B"]))
             except compare.Different as different:
                 sys.exit(f"{playlist}: stretch {part} is not {push}: {different}")
             count += len(found)

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use support::clips::{B_FRAMES, Clip, HEVC, LARGER, OTHER_RATE};
 use support::etcd::Etcd;
@@ -59,6 +59,11 @@ impl Bench {
 
     /// How to start another worker, with a data directory of its own.
     pub(super) fn worker(&self) -> Setup {
+        self.worker_through(self.s3.endpoint())
+    }
+
+    /// As [`Bench::worker`], with its storage reached at `endpoint`.
+    pub(super) fn worker_through(&self, endpoint: &str) -> Setup {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let data = self.folder.path().join(format!("w{number}"));
         let mut setup = Setup::worker(env!("CARGO_BIN_EXE_aircheck"), &data, &self.coordinator.grpc_url());
@@ -68,7 +73,7 @@ impl Bench {
         for (name, value) in self.s3.env() {
             setup = setup.env(name, &value);
         }
-        setup
+        setup.env("AWS_ENDPOINT_URL", endpoint)
     }
 
     /// Records streams of `app` as HLS, and waits for them; `more` are further words of the template.
@@ -108,17 +113,20 @@ impl Bench {
         Ok(recordings)
     }
 
-    /// Waits until the stream has so many recordings, and the newest waits for its stream.
-    pub(super) fn interrupted(&self, stream: &str, count: usize) -> Result<()> {
+    /// Waits until the stream has so many recordings, and the newest waits for its stream; gives the last moment at which it did not.
+    pub(super) fn interrupted(&self, stream: &str, count: usize) -> Result<Instant> {
+        let mut not_yet = Instant::now();
         until(LIMIT, "a recording that waits", || {
+            let looked = Instant::now();
             let recordings = self.recordings(stream)?;
             let newest = recordings.last().and_then(|r| r["state"].as_str()).unwrap_or("none");
             // A short window may be over before it is looked at.
-            let over = ["interrupted", "finished"].contains(&newest);
-            Ok(Seen::when(
-                recordings.len() == count && over,
-                format!("{} recordings, the newest {newest}", recordings.len()),
-            ))
+            let over = recordings.len() == count && ["interrupted", "finished"].contains(&newest);
+            if !over {
+                not_yet = looked;
+            }
+            let state = format!("{} recordings, the newest {newest}", recordings.len());
+            Ok(Seen::some(over.then_some(not_yet), state))
         })
     }
 
@@ -130,6 +138,19 @@ impl Bench {
             let done = recordings.len() >= count && states.iter().all(|state| *state == "finished");
             Ok(Seen::some(done.then(|| recordings.clone()), format!("{states:?}")))
         })
+    }
+
+    /// Where a recording's final playlist lies, below its stream's folder; it is the only file, if there is one.
+    pub(super) fn list(&self, stream: &str, recording: &str) -> Result<Option<String>> {
+        let files = self.coordinator.ask(&["file", "list", "--recording", recording])?;
+        let files = files["files"].as_array().cloned().unwrap_or_default();
+        ensure!(files.len() <= 1, "{} files: {files:#?}", files.len());
+        let Some(file) = files.first() else { return Ok(None) };
+        let key = file["object_key"].as_str().context("no key")?;
+        let below = key
+            .split_once(&format!("/{stream}/"))
+            .map(|(_, below)| below.to_owned());
+        Ok(Some(below.context("a key without the stream")?))
     }
 
     /// Waits until the coordinator has heard that so many units of a live stream are journaled.

@@ -3,6 +3,7 @@
 mod bench;
 mod checks;
 mod matrix;
+mod workers;
 
 use std::path::Path;
 use std::time::Duration;
