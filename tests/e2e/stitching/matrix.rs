@@ -274,7 +274,12 @@ impl<'a> Run<'a> {
                 let reason = gap["reason"].as_str().unwrap_or("");
                 !["interrupted", "worker_killed", "timestamp_jump"].contains(&reason)
             });
-            ensure!(named + 1 == fed.len() && others.count() == 0, "gaps: {gaps:#?}");
+            ensure!(
+                named + 1 == fed.len() && others.count() == 0,
+                "{named} interruptions of {} pushes: {}",
+                fed.len(),
+                recording["gaps"]
+            );
             let list = folder.join(self.bench.list(&self.stream, id)?.context("no list")?);
             checks::ensure_holds(&list, fed)?;
             match self.case.change {

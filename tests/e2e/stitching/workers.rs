@@ -89,6 +89,38 @@ fn another_worker_goes_on_where_the_first_was_lost() -> Result<()> {
 }
 
 #[test]
+fn what_a_worker_stores_that_came_back_late_is_in_the_final_list() -> Result<()> {
+    let bench = Bench::start(&SETTINGS)?;
+    bench.wait_for(APP, Duration::from_secs(10), &[])?;
+    let (first, second) = (bench.worker().start()?, bench.worker().start()?);
+    let folder = bench.path("pushes")?;
+    let media = Change::None.media(0, LEN_MS)?;
+    let pushes = [keep(&folder, 0, &media)?, keep(&folder, 1, &media)?];
+
+    let publisher = send(first.rtmp(), APP, "one", &media, 0)?;
+    bench.arrived("one", units(&media))?;
+    indexed(&bench, "one")?;
+    let setup = first.kill()?;
+    drop(publisher);
+    bench.interrupted("one", 1)?;
+    // The other goes on with what the first had stored, and only then that one is back.
+    let publisher = send(second.rtmp(), APP, "one", &media, 0)?;
+    until(LIMIT, "the second push's index", || {
+        let keys = bench.s3.keys(&format!("{PREFIX}{DOMAIN}/{APP}/one/"))?;
+        let there = keys.iter().any(|key| key.ends_with("e000002/hls/index.m3u8"));
+        Ok(Seen::when(there, format!("{keys:?}")))
+    })?;
+    let _back = setup.start()?;
+    publisher.finish()?;
+
+    let (recording, list) = ended(&bench, "one")?;
+    ensure!(!has_gap(&recording, "worker_lost"), "nothing is missing: {recording:#}");
+    let list = list.context("no list")?;
+    checks::ensure_holds(&list, &pushes)?;
+    checks::ensure_decodes(&list)
+}
+
+#[test]
 fn a_machine_that_has_lost_its_disk_finishes_from_the_bucket() -> Result<()> {
     let bench = Bench::start(&SETTINGS)?;
     bench.wait_for(APP, Duration::from_secs(2), &[])?;

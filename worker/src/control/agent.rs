@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::{Grpc, Line};
 use super::load::Journals;
@@ -15,7 +15,7 @@ use proto::v1::{
 };
 use shared::auth::Caller;
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
-use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet};
+use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet, RefusalKind};
 use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
@@ -31,6 +31,8 @@ const CALL: Duration = Duration::from_secs(10);
 /// First wait after a failed call; doubled with each, up to [`LONGEST_WAIT`]. There is no last try: the journal waits as long as it takes.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A stream that is live on another worker is asked for so long: its publisher may have ended there, and that worker's word of it be on its way.
+const MAY_HAVE_ENDED: Duration = Duration::from_secs(3);
 /// Streams whose epochs are remembered.
 const MAX_EPOCHS: usize = 100_000;
 
@@ -183,12 +185,19 @@ impl Agent {
                 .max(self.epoch_of(&ask.stream)),
         };
         let mut wait = FIRST_WAIT;
+        let asked = Instant::now();
         loop {
             let answer = self.line.acquire_lease(request.clone()).await;
             match answer
                 .map_err(|e| e.to_string())
                 .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
             {
+                Ok(LeaseOutcome::Refused(refusal))
+                    if refusal.kind == RefusalKind::AlreadyLive && asked.elapsed() < MAY_HAVE_ENDED =>
+                {
+                    tokio::time::sleep(FIRST_WAIT).await;
+                    continue;
+                }
                 Ok(outcome) => {
                     if let LeaseOutcome::Granted(grant) = &outcome {
                         self.note_epoch(&ask.stream, grant.epoch);

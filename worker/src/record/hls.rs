@@ -25,10 +25,6 @@ use super::state::{Config, Counts, HlsState, State, Unlisted};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
 use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
 
-/// The name of a gap: the stream was away, and what the publisher did not send nobody knows.
-const INTERRUPTED: &str = "interrupted";
-/// The name of a gap: an earlier publish's worker was not heard from, and what it had not stored by then is not in the list.
-const LOST: &str = "worker_lost";
 /// Every so many segments the playlist says the date anew.
 const DATE_EVERY: u32 = 64;
 /// Rendered bytes are written when this many are in hand.
@@ -284,7 +280,8 @@ impl HlsRecorder {
         let epoch = stitch.behind.before.get(which).copied().unwrap_or_default();
         let lines = found.as_ref().map(|index| index.rebased(epoch)).unwrap_or_default();
         let mut totals = found.map(|index| index.totals).unwrap_or_default();
-        totals.gap_at_end(if paused { INTERRUPTED } else { LOST });
+        let latest = stitch.behind.before.first().copied().unwrap_or_default();
+        totals.taken_over(latest, paused);
         self.lines(|file| {
             file.set_len(0)?;
             file.write_all(lines.as_bytes())

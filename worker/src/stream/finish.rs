@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use shared::ids::FileId;
-use shared::lease::FinishJob;
+use shared::lease::{Epoch, FinishJob};
 use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
 use shared::template::{FileNameFields, Format};
 use shared::time::{Clock, Timestamp};
@@ -17,11 +17,9 @@ use super::core::RECORDER_FAILED;
 use super::document;
 use crate::control::agent::Agent;
 use crate::record::crc;
-use crate::record::index::{self, Index};
-use crate::upload::Shelf;
+use crate::record::index::{self, Index, LOST};
+use crate::upload::Objects;
 
-/// The name of a gap: what a worker had not stored when it was given up.
-const LOST: &str = "worker_lost";
 /// The name of a gap: no index is where the recording's should be.
 const MISSING: &str = "index_missing";
 
@@ -79,6 +77,7 @@ impl Finisher {
             .unwrap_or_default();
         let mut gaps = stored.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
         if let Some((epoch, mut index)) = found {
+            self.take_in_late(&root, epoch, &mut index).await?;
             if job.lost {
                 index.totals.gap_at_end(LOST);
             }
@@ -123,6 +122,17 @@ impl Finisher {
             .commit_recording(job.recording, job.epoch, end, &gaps, 0)
             .await;
         Ok(files.len())
+    }
+
+    /// Owners that were given up may have come back, and stored what was not waited for.
+    async fn take_in_late(&self, root: &str, epoch: Epoch, index: &mut Index) -> std::io::Result<()> {
+        for trusted in index.totals.trusted.clone().iter().rev() {
+            let found = self.shelf.first(&[index::key(root, trusted.epoch)]).await?;
+            if let Some(late) = found.and_then(|(_, bytes)| Index::parse(&bytes)) {
+                index.take_in(epoch, trusted, &late);
+            }
+        }
+        Ok(())
     }
 
     /// The library's record of the final playlist.
