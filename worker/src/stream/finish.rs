@@ -18,7 +18,7 @@ use super::document;
 use crate::control::agent::Agent;
 use crate::record::crc;
 use crate::record::index::{self, Index, LOST};
-use crate::upload::Objects;
+use crate::upload::Shelf;
 
 /// The name of a gap: no index is where the recording's should be.
 const MISSING: &str = "index_missing";
