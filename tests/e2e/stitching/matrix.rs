@@ -35,7 +35,7 @@ impl Away {
     fn window(self) -> Duration {
         Duration::from_secs(match self {
             Self::FiveSeconds => 12,
-            Self::Blink | Self::JustInTime => 3,
+            Self::Blink | Self::JustInTime => 4,
             Self::TooLate => 1,
         })
     }
@@ -155,11 +155,19 @@ fn covering(all: &[Case]) -> Vec<Case> {
     chosen
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a test runs is no setting of the product"
+)]
+fn wanted() -> Option<String> {
+    std::env::var("AIRCHECK_STITCH_MATRIX").ok()
+}
+
 fn selection() -> Vec<Case> {
     let all = Case::all();
-    let mut cases = match std::env::var("AIRCHECK_STITCH_MATRIX") {
-        Ok(word) if word == "all" => all,
-        Ok(words) if !words.is_empty() => {
+    let mut cases = match wanted() {
+        Some(word) if word == "all" => all,
+        Some(words) if !words.is_empty() => {
             let named = |case: &Case| words.split(',').any(|word| case.name().contains(word));
             all.into_iter().filter(named).collect()
         }
@@ -172,7 +180,7 @@ fn selection() -> Vec<Case> {
 /// The workers that a case pushes into.
 enum Workers<'a> {
     Shared(&'a [Server]),
-    Own(Option<Server>),
+    Own(Box<Option<Server>>),
 }
 
 struct Run<'a> {
@@ -185,9 +193,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(case: Case, bench: &'a Bench, shared: &'a [Server]) -> Result<Self> {
+    fn new(case: Case, attempt: usize, bench: &'a Bench, shared: &'a [Server]) -> Result<Self> {
         let workers = match case.goes {
-            Goes::Killed => Workers::Own(Some(bench.worker().start()?)),
+            Goes::Killed => Workers::Own(Box::new(Some(bench.worker().start()?))),
             _ => Workers::Shared(shared),
         };
         Ok(Self {
@@ -195,7 +203,7 @@ impl<'a> Run<'a> {
             bench,
             workers,
             app: case.away.app(),
-            stream: case.name(),
+            stream: format!("{}-{attempt}", case.name()),
             folder: bench.path(&format!("pushes/{}", case.name()))?,
         })
     }
@@ -210,19 +218,24 @@ impl<'a> Run<'a> {
         } = self.case;
         let len_ms = self.case.len_ms();
         let mut files = Vec::new();
+        let mut ended: Option<Instant> = None;
         for push in 0..=interruptions {
             let media = change.media(push, len_ms)?;
             files.push(keep(&self.folder, push, &media)?);
             let rtmp = match &self.workers {
                 Workers::Shared(workers) if goes == Goes::Other => workers[push % workers.len()].rtmp(),
                 Workers::Shared(workers) => workers[0].rtmp(),
-                Workers::Own(worker) => worker.as_ref().context("the worker is down")?.rtmp(),
+                Workers::Own(worker) => (**worker).as_ref().context("the worker is down")?.rtmp(),
             };
             let publisher = send(rtmp, &self.app, &self.stream, &media, change.begin_ms(push, len_ms))?;
-            let ended = self.end(publisher, units(&media), push)?;
+            // The coordinator decides a little after the worker has taken the push.
+            let in_time = |ended: Instant| ended.elapsed() + Duration::from_millis(400) < away.window();
+            ensure!(away != Away::JustInTime || ended.is_none_or(in_time), LATE);
+            let end = self.end(publisher, units(&media), push)?;
             if push < interruptions {
-                std::thread::sleep(away.pause().saturating_sub(ended.elapsed()));
+                std::thread::sleep(away.pause().saturating_sub(end.elapsed()));
             }
+            ended = Some(end);
         }
         Ok(files)
     }
@@ -232,6 +245,10 @@ impl<'a> Run<'a> {
         let away = self.case.away;
         let recordings = if away == Away::TooLate { push + 1 } else { 1 };
         let Workers::Own(worker) = &mut self.workers else {
+            if self.case.goes == Goes::Other {
+                // Pushes last longer than leases take: of two that wait for one, either may be the first.
+                self.bench.arrived(&self.stream, units)?;
+            }
             publisher.finish()?;
             // A window begins when the coordinator hears of the push's end.
             return match away {
@@ -242,7 +259,7 @@ impl<'a> Run<'a> {
         self.bench.arrived(&self.stream, units)?;
         let setup = worker.take().context("the worker is down")?.kill()?;
         drop(publisher);
-        *worker = Some(setup.start()?);
+        **worker = Some(setup.start()?);
         match away {
             Away::Blink => Ok(Instant::now()),
             // Between two looks the worker may have been lost and back.
@@ -306,10 +323,21 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A push that should have come in time came too late, for the machine's sake: the case is no case of its kind.
+const LATE: &str = "the machine was too slow for this case";
+/// So often such a case is tried.
+const TRIES: usize = 3;
+
 fn run(case: Case, bench: &Bench, shared: &[Server]) -> Result<()> {
-    let mut run = Run::new(case, bench, shared)?;
-    let pushes = run.push()?;
-    run.check(&pushes)
+    for attempt in 1.. {
+        let mut run = Run::new(case, attempt, bench, shared)?;
+        match run.push() {
+            Ok(pushes) => return run.check(&pushes),
+            Err(error) if attempt < TRIES && error.to_string() == LATE => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[test]
