@@ -360,9 +360,12 @@ pub(crate) struct TemplateSpec {
     /// Cut MP3 files this often.
     #[arg(long, value_name = "TIME")]
     pub(crate) mp3_interval: Option<humantime::Duration>,
-    /// Keep one HLS recording over interruptions up to this long, 0s to 30m; stored, not acted on yet [default: 0s]
+    /// Keep one HLS recording over interruptions up to this long, 0s to 30m [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) hls_continue: Option<humantime::Duration>,
+    /// Segments of HLS: MPEG-TS, or fragmented MP4 as Apple's players need it for HEVC [default: ts]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) hls_segments: Option<HlsSegments>,
     /// Keep files this long, up to 1500d; 0s: for ever; stored, nothing is deleted yet [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) storage: Option<humantime::Duration>,
@@ -552,6 +555,13 @@ pub(crate) enum StreamCommand {
         #[command(flatten)]
         client: Client,
     },
+}
+
+/// What the segments of HLS are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HlsSegments {
+    Ts,
+    Fmp4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -134,6 +134,12 @@ pub enum TemplateError {
         /// Which format.
         format: Format,
     },
+    /// Segments of a format that has none.
+    #[error("{format}: hls_segments is a setting of HLS alone")]
+    HlsSegments {
+        /// Which format.
+        format: Format,
+    },
     /// A file name pattern that cannot be.
     #[error("file name pattern {pattern:?}: {problem}")]
     Pattern {
@@ -339,6 +345,35 @@ pub struct FormatSettings {
     pub file_name: FileNamePattern,
     /// HLS only: seconds that the recording waits for its stream to come back; 0: does not wait.
     pub flow_continue_s: u32,
+    /// HLS only: what its segments are.
+    #[serde(skip_serializing_if = "HlsSegments::is_default")]
+    pub hls_segments: HlsSegments,
+}
+
+/// What the segments of an HLS recording are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HlsSegments {
+    /// MPEG-TS.
+    #[default]
+    Ts,
+    /// Fragmented MP4 with initialisation segments: what Apple's players need for HEVC.
+    Fmp4,
+}
+
+impl HlsSegments {
+    /// `ts` or `fmp4`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ts => "ts",
+            Self::Fmp4 => "fmp4",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for FormatSettings {
@@ -348,6 +383,7 @@ impl Default for FormatSettings {
             storage_time_s: 0,
             file_name: FileNamePattern::default(),
             flow_continue_s: 0,
+            hls_segments: HlsSegments::Ts,
         }
     }
 }
@@ -392,6 +428,14 @@ impl TemplateSpec {
         self.formats.get(&Format::Hls).map_or(0, |hls| hls.flow_continue_s)
     }
 
+    /// What the segments of its HLS are.
+    #[must_use]
+    pub fn hls_segments(&self) -> HlsSegments {
+        self.formats
+            .get(&Format::Hls)
+            .map_or(HlsSegments::Ts, |hls| hls.hls_segments)
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -433,6 +477,8 @@ impl TemplateSpec {
                 range("flow_continue_s", settings.flow_continue_s, 0, MAX_FLOW_CONTINUE_S)?;
             } else if settings.flow_continue_s != 0 {
                 return Err(TemplateError::FlowContinue { format });
+            } else if settings.hls_segments != HlsSegments::Ts {
+                return Err(TemplateError::HlsSegments { format });
             }
         }
         Ok(())
@@ -532,6 +578,16 @@ mod tests {
             spec.validate(),
             Err(TemplateError::FlowContinue { format: Format::Flv })
         );
+        spec = TemplateSpec::plain("x", &[Format::Hls, Format::Mp4]);
+        spec.formats.get_mut(&Format::Hls).unwrap().hls_segments = HlsSegments::Fmp4;
+        assert_eq!(spec.validate(), Ok(()));
+        assert!(
+            serde_json::to_string(&spec)
+                .unwrap()
+                .contains("\"hls_segments\":\"fmp4\"")
+        );
+        spec.formats.get_mut(&Format::Mp4).unwrap().hls_segments = HlsSegments::Fmp4;
+        assert_eq!(spec.validate(), Err(TemplateError::HlsSegments { format: Format::Mp4 }));
         for name in ["", "a b", "a/b", &"x".repeat(256)] {
             assert!(TemplateSpec::plain(name, &[]).validate().is_err(), "{name}");
         }

@@ -15,7 +15,7 @@ use crate::{
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     store::Removal,
-    template::{FileNamePattern, Format, FormatSettings, Template, TemplateSpec},
+    template::{FileNamePattern, Format, FormatSettings, HlsSegments, Template, TemplateSpec},
     time::Timestamp,
     trace,
 };
@@ -190,6 +190,11 @@ impl TryFrom<v1::TemplateSpec> for TemplateSpec {
                 storage_time_s: settings.storage_time_s,
                 file_name,
                 flow_continue_s: settings.flow_continue_s,
+                hls_segments: match v1::HlsSegments::try_from(settings.hls_segments) {
+                    Ok(v1::HlsSegments::Unspecified | v1::HlsSegments::Ts) => HlsSegments::Ts,
+                    Ok(v1::HlsSegments::Fmp4) => HlsSegments::Fmp4,
+                    Err(error) => return Err(WireError::new("formats.hls_segments", error)),
+                },
             };
             if out.formats.insert(format, filled).is_some() {
                 return Err(WireError::new(
@@ -211,6 +216,11 @@ impl From<&TemplateSpec> for v1::TemplateSpec {
             storage_time_s: settings.storage_time_s,
             file_name: settings.file_name.as_str().to_owned(),
             flow_continue_s: settings.flow_continue_s,
+            hls_segments: match settings.hls_segments {
+                HlsSegments::Ts => v1::HlsSegments::Ts,
+                HlsSegments::Fmp4 => v1::HlsSegments::Fmp4,
+            }
+            .into(),
         });
         v1::TemplateSpec {
             name: spec.name.clone(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::template::Format;
 
 use super::{Done, PAGE, connect, format_name, instant, print, said, table};
-use crate::cli::{TemplateCommand, TemplateSpec};
+use crate::cli::{HlsSegments, TemplateCommand, TemplateSpec};
 
 pub(crate) async fn run(command: TemplateCommand) -> Done {
     match command {
@@ -129,7 +129,16 @@ fn spec(args: &TemplateSpec) -> Result<proto::v1::TemplateSpec, Box<dyn Error + 
                 .clone()
                 .unwrap_or_else(|| settings.file_name.as_str().to_owned()),
             flow_continue_s: settings.flow_continue_s,
+            hls_segments: match (format, args.hls_segments) {
+                (Format::Hls, Some(HlsSegments::Fmp4)) => proto::v1::HlsSegments::Fmp4,
+                (Format::Hls, _) => proto::v1::HlsSegments::Ts,
+                _ => proto::v1::HlsSegments::Unspecified,
+            }
+            .into(),
         });
+    }
+    if args.hls_segments.is_some() && !args.hls {
+        return Err("--hls-segments is given without --hls".into());
     }
     if args.hls_continue.is_some() && !args.hls {
         return Err("--hls-continue is given without --hls".into());
@@ -149,6 +158,14 @@ fn formats(template: &Template) -> Vec<&FormatSettings> {
         .unwrap_or_default()
 }
 
+/// `ts` or `fmp4`.
+fn segments(settings: &FormatSettings) -> &'static str {
+    match settings.hls_segments() {
+        proto::v1::HlsSegments::Fmp4 => "fmp4",
+        _ => "ts",
+    }
+}
+
 fn document(template: &Template) -> Value {
     let settings = |f: &&FormatSettings| {
         json!({
@@ -157,6 +174,7 @@ fn document(template: &Template) -> Value {
             "storage_time_s": f.storage_time_s,
             "file_name": f.file_name,
             "flow_continue_s": f.flow_continue_s,
+            "hls_segments": segments(f),
         })
     };
     let spec = template.spec.clone().unwrap_or_default();
@@ -195,7 +213,11 @@ fn show(client: &crate::cli::Client, template: Option<Template>) -> Done {
                 format!("{} s", f.storage_time_s)
             };
             let cut = match f.format == i32::from(proto::v1::Format::Hls) {
-                true => format!("waits {} s for its stream to come back", f.flow_continue_s),
+                true => format!(
+                    "{} segments, waits {} s for its stream to come back",
+                    segments(f),
+                    f.flow_continue_s
+                ),
                 false => format!("cut every {} s", f.record_interval_s),
             };
             text += &format!(

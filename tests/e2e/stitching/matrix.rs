@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -340,22 +341,17 @@ fn run(case: Case, bench: &Bench, shared: &[Server]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_interruption_is_one_recording_that_plays() -> Result<()> {
-    let bench = Bench::start(&["coordinator.heartbeat=500ms", "coordinator.worker_timeout=3s"])?;
-    for away in Away::ALL.into_iter().filter(|away| *away != Away::Blink) {
-        bench.wait_for(&away.app(), away.window(), &[])?;
-    }
-    let shared: Vec<Server> = (0..2).map(|_| bench.worker().start()).collect::<Result<_>>()?;
-    let cases = selection();
+/// Runs cases, many at a time.
+fn run_all(cases: &[Case], bench: &Bench) -> Result<()> {
     ensure!(!cases.is_empty(), "AIRCHECK_STITCH_MATRIX names no case");
+    let shared: Vec<Server> = (0..2).map(|_| bench.worker().start()).collect::<Result<_>>()?;
     let (next, begin) = (AtomicUsize::new(0), Instant::now());
-    let faults = std::sync::Mutex::new(Vec::new());
+    let faults = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let done = run(*case, &bench, &shared);
+                    let done = run(*case, bench, &shared);
                     let said = done
                         .as_ref()
                         .map_or_else(|fault| format!("{fault:#}"), |()| "ok".to_owned());
@@ -375,6 +371,46 @@ fn every_interruption_is_one_recording_that_plays() -> Result<()> {
         cases.len(),
         faults.join("\n\n")
     );
+    Ok(())
+}
+
+const SETTINGS: [&str; 2] = ["coordinator.heartbeat=500ms", "coordinator.worker_timeout=3s"];
+
+#[test]
+fn every_interruption_is_one_recording_that_plays() -> Result<()> {
+    let bench = Bench::start(&SETTINGS)?;
+    for away in Away::ALL.into_iter().filter(|away| *away != Away::Blink) {
+        bench.wait_for(&away.app(), away.window(), &[])?;
+    }
+    run_all(&selection(), &bench)
+}
+
+#[test]
+fn fragments_of_mp4_are_stitched_as_well() -> Result<()> {
+    let bench = Bench::start(&SETTINGS)?;
+    let away = Away::Blink;
+    bench.wait_for(&away.app(), away.window(), &["--hls-segments", "fmp4"])?;
+    let case = |(number, change): (usize, Change)| Case {
+        interruptions: 2,
+        away,
+        change,
+        goes: GOES[number % GOES.len()],
+    };
+    let cases: Vec<Case> = Change::ALL.into_iter().enumerate().map(case).collect();
+    run_all(&cases, &bench)?;
+    let codec = cases
+        .iter()
+        .find(|case| case.change == Change::Codec)
+        .context("no such case")?;
+    let folder = bench.path(&format!("fetched/{}/{}-1", away.app(), codec.name()))?;
+    let recording = std::fs::read_dir(folder)?.next().context("no recording")??.path();
+    for (epoch, entry) in [(1, b"avc1"), (2, b"hvc1"), (3, b"avc1")] {
+        let init = std::fs::read(recording.join(format!("e{epoch:06}/hls/init-000000.mp4")))?;
+        ensure!(
+            init.windows(4).any(|word| word == entry),
+            "the initialisation segment of push {epoch} is of another codec"
+        );
+    }
     Ok(())
 }
 

@@ -1,29 +1,24 @@
-//! The recorder of HLS: transport stream segments and the playlist that names them.
+//! The recorder of HLS: segments, of MPEG-TS or fragmented MP4, and the playlist that names them.
 //!
 //! The cursor always stands at the start of the open segment. A segment is rendered in one go once the journal holds a cut
 //! behind it, so a crash at any moment costs rendering it once more, to the same bytes. A segment enters the playlist when it is stored.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{Entry, GroupSync, Position, Reader};
-use media::access_unit::{AccessUnit, Codec, Track, UnitInfo, UnitKind};
+use media::hls;
 use media::segmenter::Segmenter;
-use media::{hls, ts};
 use shared::lease::Epoch;
-use shared::recording::{Gap, join_gaps};
 
-use super::body::{body_of, data_of};
-use super::index::{self, Index, Totals};
+use super::index::{self, Index};
 use super::keeper::Keeper;
-use super::parameters::{changes_parameters, configure, reason};
+use super::parameters::changes_parameters;
 use super::pool::Scratch;
-use super::state::{Config, Counts, HlsState, State, Unlisted};
+use super::state::{Counts, HlsState, State, Unlisted};
 use super::{FinishedFile, Reach, RecordError, Setting, Stepped, crc};
-use crate::upload::{Local, Object, Objects, Staged, Store, Stored, spill};
+use crate::upload::{Object, Objects, Store, Stored};
 
 /// Every so many segments the playlist says the date anew.
 const DATE_EVERY: u32 = 64;
@@ -31,6 +26,11 @@ const DATE_EVERY: u32 = 64;
 const FLUSH_BYTES: usize = 256 * 1024;
 /// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
 const LOOKS: u32 = 300;
+
+mod list;
+mod segment;
+
+use segment::{Coder, OpenSegment, Sink};
 
 #[derive(Debug)]
 pub(crate) struct HlsRecorder {
@@ -71,27 +71,6 @@ enum End {
     Paused,
     /// Nothing.
     Whole,
-}
-
-/// Where the segment goes that is being rendered.
-enum Sink {
-    Local(Staged),
-    /// It stays in memory, or in a local file once it is longer than this.
-    Remote(u64),
-}
-
-/// The segment that is being rendered. Dropped without a trace if its end is not in the journal yet.
-struct OpenSegment {
-    sink: Sink,
-    path: PathBuf,
-    muxer: ts::Muxer,
-    segmenter: Segmenter,
-    /// The recorder's state as it will be if the segment is completed.
-    state: State,
-    len: u64,
-    counts: Counts,
-    first_ms: Option<i64>,
-    discontinuity: bool,
 }
 
 impl HlsRecorder {
@@ -293,29 +272,6 @@ impl HlsRecorder {
         Ok(true)
     }
 
-    /// Totals of everything that the index names.
-    fn totals(&self, hls: &HlsState, sequence: u32, paused: bool) -> Totals {
-        let mut totals = hls.before.clone().unwrap_or_default();
-        let shift = totals.duration_ms;
-        let own = self.state.gaps.iter().map(|gap| Gap {
-            from_ms: gap.from_ms.saturating_add(shift),
-            to_ms: gap.to_ms.saturating_add(shift),
-            ..gap.clone()
-        });
-        join_gaps(&mut totals.gaps, &own.collect::<Vec<_>>());
-        totals.paused = paused;
-        totals.segments += u64::from(sequence);
-        totals.bytes += hls.bytes;
-        totals.longest_ms = totals.longest_ms.max(hls.longest_ms);
-        totals.duration_ms += hls.duration_ms;
-        totals.video_units += hls.counts.video;
-        totals.audio_units += hls.counts.audio;
-        if hls.counts.video + hls.counts.audio > 0 {
-            totals.start_ms = totals.start_ms.or(Some(hls.counts.first_arrival_ms));
-        }
-        totals
-    }
-
     /// Bytes that a step may have in memory.
     pub(super) fn weight(&self, end: u64) -> u64 {
         match &self.objects {
@@ -339,19 +295,20 @@ impl HlsRecorder {
                 Entry::Tag { at, .. } if at.0 >= reach.end => break,
                 Entry::Tag { at, next, info, tag } => (at, next, info, tag),
             };
-            let new_parameters =
-                open.counts.video + open.counts.audio > 0 && changes_parameters(&open.state, &info, tag);
-            if open.segmenter.push(&info) || new_parameters {
+            let new_parameters = open.has_units() && changes_parameters(&open.state, &info, tag);
+            let cut = open.segmenter.push(&info) || new_parameters;
+            let refused = !cut && !open.take(&info, tag, out);
+            if cut || refused {
                 open.state.cursor = at.0;
-                open.state.hls.get_or_insert_with(HlsState::default).discontinuity = new_parameters;
+                open.state.hls.get_or_insert_with(HlsState::default).discontinuity = new_parameters || refused;
                 self.complete(open, info.dts_ms, out)?;
                 if self.store.is_some() {
                     return Ok(());
                 }
                 open = self.begin()?;
                 open.segmenter.push(&info);
+                open.take(&info, tag, out);
             }
-            open.take(&info, tag, out);
             open.state.cursor = next.0;
             if out.len() >= FLUSH_BYTES {
                 open.flush(out)?;
@@ -359,7 +316,7 @@ impl HlsRecorder {
         }
         if reach.last {
             let end = open.counts.end_ms();
-            if open.counts.video + open.counts.audio > 0 {
+            if open.has_units() {
                 self.complete(open, end, out)?;
             } else {
                 self.state = open.state;
@@ -382,19 +339,14 @@ impl HlsRecorder {
             }
             Objects::Remote(remote) => Sink::Remote(remote.plan().part_len(0)),
         };
-        let mut muxer = ts::Muxer::new(self.hls().ts.into());
-        for (config, kind) in [
-            (&self.state.video_config, UnitKind::VideoConfig),
-            (&self.state.audio_config, UnitKind::AudioConfig),
-        ] {
-            if let Some(config) = config {
-                configure(&mut muxer, config, kind);
-            }
-        }
+        let coder = match self.setting.fragments {
+            true => Coder::fragments(&self.state, self.hls()),
+            false => Coder::transport_stream(&self.state, self.hls()),
+        };
         Ok(OpenSegment {
             sink,
             path: self.setting.notes.join(what),
-            muxer,
+            coder,
             segmenter: Segmenter::new(self.setting.interval_ms),
             state: self.state.clone(),
             len: 0,
@@ -406,6 +358,7 @@ impl HlsRecorder {
 
     /// Stores the segment, then names it in the playlist; `end_ms` is where the next begins.
     fn complete(&mut self, mut open: OpenSegment, end_ms: i64, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        let init = open.coder.finish(out);
         open.flush(out)?;
         let in_memory = open.len == 0;
         let rendered = if in_memory { mem::take(out) } else { Vec::new() };
@@ -414,13 +367,18 @@ impl HlsRecorder {
         let duration_ms = (end_ms - start_ms).max(1);
         let mut state = open.state;
         let sequence = state.next_sequence;
-        let uri = format!("{sequence:06}.ts");
+        let uri = format!("{sequence:06}.{}", if init.is_some() { "m4s" } else { "ts" });
         let key = format!("{}/{uri}", self.setting.prefix);
         let hls = state.hls.get_or_insert_with(HlsState::default);
         let behind = hls.before.as_ref().is_some_and(|before| before.segments > 0);
         let wall_zero = *hls.wall_zero_ms.get_or_insert(open.counts.first_arrival_ms - start_ms);
         let mut line = String::new();
-        let discontinuity = if sequence > 0 { open.discontinuity } else { behind };
+        let init = init.and_then(|bytes| hls.fragments.new_init(bytes));
+        let discontinuity = if sequence > 0 {
+            open.discontinuity || init.is_some()
+        } else {
+            behind
+        };
         // The dates between follow from the durations (RFC 8216 §4.3.2.6).
         let dated = discontinuity || sequence.is_multiple_of(DATE_EVERY);
         let segment = hls::Segment {
@@ -428,25 +386,34 @@ impl HlsRecorder {
             duration_ms: u32::try_from(duration_ms).unwrap_or(u32::MAX),
             discontinuity,
             program_date_time_ms: dated.then_some(wall_zero + start_ms),
-            map: None,
+            map: init.as_ref().map(|(name, _)| name.clone()),
         };
         segment.append(&mut line);
         hls.unlisted.add(len);
-        hls.ts = open.muxer.state().into();
+        open.coder.note(hls);
         hls.longest_ms = hls.longest_ms.max(duration_ms);
-        hls.bytes += len;
+        hls.bytes += len + init.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         hls.duration_ms += duration_ms;
         hls.segment_ms = Some(end_ms);
         hls.counts.join(&open.counts);
         state.next_sequence += 1;
+        let init = init.map(|(name, bytes)| Object {
+            key: format!("{}/{name}", self.setting.prefix),
+            chunks: vec![bytes.into()],
+            verify: false,
+        });
         let objects = self.objects.clone();
         match (open.sink, objects) {
             (Sink::Local(staged), Objects::Local(local)) => {
+                if let Some(Object { key, chunks, .. }) = init {
+                    local.put(&key, &chunks.concat()).map_err(RecordError::store(key))?;
+                }
                 staged.publish(&local, &key).map_err(RecordError::store(key))?;
                 self.enter(state, &line)
             }
             _ => {
-                let mut playlist = Vec::new();
+                // Both are there before a list names them.
+                let mut playlist: Vec<Object> = init.into_iter().collect();
                 if hls.unlisted.are_worth(hls.index_len + line.len() as u64) {
                     hls.unlisted = Unlisted::default();
                     let text = self.playlist(state.hls.as_ref().unwrap_or(self.hls()), &line, End::Open)?;
@@ -458,7 +425,8 @@ impl HlsRecorder {
                         chunks: vec![rendered.into()],
                         verify: false,
                     };
-                    playlist.insert(0, segment);
+                    let behind_init = playlist.iter().position(|object| object.key == self.playlist_key());
+                    playlist.insert(behind_init.unwrap_or(playlist.len()), segment);
                     Store::Objects(playlist)
                 } else {
                     Store::File {
@@ -471,88 +439,6 @@ impl HlsRecorder {
                 self.store = Some((store, Pending::Segment(Box::new(state), line)));
                 Ok(())
             }
-        }
-    }
-
-    /// Takes a stored segment into the list, with the state that it leads to.
-    fn enter(&mut self, mut state: State, line: &str) -> Result<(), RecordError> {
-        let hls = state.hls.get_or_insert_with(HlsState::default);
-        let kept = hls.index_len;
-        self.lines(|file| {
-            file.set_len(kept)?;
-            io::Seek::seek(file, io::SeekFrom::End(0))?;
-            file.write_all(line.as_bytes())
-        })?;
-        hls.index_len += line.len() as u64;
-        self.state = state;
-        Ok(())
-    }
-
-    /// The playlist's segment lines so far, kept beside the state so that no step need hold them all in memory between two.
-    fn lines<T>(&self, with: impl FnOnce(&mut std::fs::File) -> io::Result<T>) -> Result<T, RecordError> {
-        let path = self.lines_path();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        file.and_then(|mut file| with(&mut file))
-            .map_err(|e| RecordError::State {
-                path,
-                reason: e.to_string(),
-            })
-    }
-
-    fn lines_path(&self) -> PathBuf {
-        self.setting.notes.join(format!("{}.m3u8", self.setting.name()))
-    }
-
-    fn playlist_key(&self) -> String {
-        format!("{}/index.m3u8", self.setting.prefix)
-    }
-
-    /// The playlist of the segments so far and of one more, whose line is `more`.
-    fn playlist(&self, state: &HlsState, more: &str, end: End) -> Result<String, RecordError> {
-        let ended = end == End::Whole;
-        let kind = if ended { hls::Kind::Vod } else { hls::Kind::Event };
-        let longest = if ended {
-            state.longest_ms
-        } else {
-            state.longest_ms.max(self.setting.interval_ms)
-        };
-        let header = hls::Header {
-            version: hls::version(false),
-            target_duration_s: hls::rounded_s(u32::try_from(longest).unwrap_or(u32::MAX)).max(1),
-            kind: Some(kind),
-            media_sequence: 0,
-            discontinuity_sequence: 0,
-        };
-        let mut text = String::new();
-        header.append(&mut text);
-        if self.setting.stitch.is_some() {
-            let sequence = self.state.next_sequence + u32::from(!more.is_empty());
-            self.totals(state, sequence, end == End::Paused).append(&mut text);
-        }
-        let kept = state.index_len;
-        self.lines(|file| file.take(kept).read_to_string(&mut text))?;
-        text.push_str(more);
-        if ended {
-            hls::append_end(&mut text);
-        }
-        Ok(text)
-    }
-
-    fn put_playlist(&self, local: &Local, text: &str) -> Result<(), RecordError> {
-        let key = self.playlist_key();
-        local.put(&key, text.as_bytes()).map_err(RecordError::store(key))
-    }
-
-    fn playlist_object(&self, text: String) -> Object {
-        Object {
-            key: self.playlist_key(),
-            chunks: vec![text.into()],
-            verify: false,
         }
     }
 
@@ -583,94 +469,5 @@ impl HlsRecorder {
             gaps,
         };
         Ok((file, playlist))
-    }
-}
-
-impl OpenSegment {
-    /// Renders one tag.
-    fn take(&mut self, info: &UnitInfo, tag: &[u8], out: &mut Vec<u8>) {
-        let track = match info.kind {
-            UnitKind::Video => Track::Video,
-            UnitKind::Audio => Track::Audio,
-            kind @ (UnitKind::VideoConfig | UnitKind::AudioConfig) => {
-                let body = body_of(info, tag).to_vec();
-                let config = Config {
-                    codec: info.codec as u8,
-                    header_len: info.header_len,
-                    body,
-                };
-                configure(&mut self.muxer, &config, kind);
-                let slot = if kind == UnitKind::VideoConfig {
-                    &mut self.state.video_config
-                } else {
-                    &mut self.state.audio_config
-                };
-                *slot = Some(config);
-                return;
-            }
-            _ => return,
-        };
-        if track == Track::Video {
-            self.state.seen_key |= info.key;
-            if !self.state.seen_key {
-                self.state.leave_out("before_first_key_frame", info.dts_ms);
-                return;
-            }
-        }
-        if self.first_ms.is_none() {
-            self.muxer.start_segment(
-                ts::Tracks {
-                    video: true,
-                    audio: true,
-                },
-                out,
-            );
-        }
-        let unit = AccessUnit {
-            track,
-            codec: info.codec,
-            dts_ms: info.dts_ms,
-            cto_ms: info.cto_ms,
-            key: info.key,
-            data: data_of(info, tag),
-        };
-        // MP3 has no configuration but its frames' headers.
-        if info.codec == Codec::Mp3
-            && self
-                .state
-                .audio_config
-                .as_ref()
-                .is_none_or(|c| c.codec != Codec::Mp3 as u8)
-        {
-            let body = unit.data.get(..64).unwrap_or(unit.data).to_vec();
-            let config = Config {
-                codec: Codec::Mp3 as u8,
-                header_len: 0,
-                body,
-            };
-            configure(&mut self.muxer, &config, UnitKind::AudioConfig);
-            self.state.audio_config = Some(config);
-        }
-        match self.muxer.push(&unit, out) {
-            Ok(()) => {
-                self.first_ms.get_or_insert(info.dts_ms);
-                self.counts.add(track == Track::Video, info.dts_ms, info.arrival_ms);
-            }
-            Err(error) => self.state.leave_out(reason(&error), info.dts_ms),
-        }
-    }
-
-    /// Writes what is rendered, unless it may stay in memory.
-    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), RecordError> {
-        let written = match &self.sink {
-            Sink::Remote(bound) if self.len == 0 && (out.len() as u64) < *bound => return Ok(()),
-            _ if out.is_empty() => return Ok(()),
-            Sink::Local(staged) => staged.write_at(self.len, out),
-            Sink::Remote(_) => spill(&self.path, self.len, out),
-        };
-        written.map_err(RecordError::store("an HLS segment"))?;
-        self.len += out.len() as u64;
-        out.clear();
-        Ok(())
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Setting {
     /// It begins at the random access point that arrived at or before this moment, milliseconds since the Unix epoch; none: at the
     /// journal's start.
     pub(crate) from_ms: Option<i64>,
+    /// HLS: segments are fragments of MP4, not MPEG-TS.
+    pub(crate) fragments: bool,
     /// Its recording goes on with the stream's next publish.
     pub(crate) stitch: Option<Stitched>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Order {
     pub(crate) interval_ms: i64,
     pub(crate) prefix: String,
     pub(crate) from_ms: Option<i64>,
+    pub(crate) fragments: bool,
     pub(crate) stitch: Option<Stitched>,
 }
 
@@ -79,6 +82,7 @@ impl Order {
             prefix: self.prefix,
             boot_id,
             from_ms: self.from_ms,
+            fragments: self.fragments,
             stitch: self.stitch,
         }
     }

@@ -8,6 +8,7 @@ use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 
+use super::crc;
 use super::index::Totals;
 use crate::upload::Upload;
 
@@ -204,6 +205,9 @@ impl Counts {
 pub(crate) struct HlsState {
     /// Continuity counters and clock of the transport stream, as the muxer gives them.
     pub(crate) ts: TsState,
+    /// As much for segments of fragments.
+    #[serde(default)]
+    pub(crate) fragments: FragmentsState,
     /// Longest segment so far, milliseconds: the playlist's target duration.
     pub(crate) longest_ms: i64,
     /// Bytes of all segments.
@@ -227,6 +231,32 @@ pub(crate) struct HlsState {
     /// What has come since the running playlist was stored.
     #[serde(default)]
     pub(crate) unlisted: Unlisted,
+}
+
+/// Where fragments of MP4 stand between two segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FragmentsState {
+    /// Fragments so far.
+    pub(crate) count: u32,
+    /// What the initialisation segment in force lists.
+    pub(crate) video: bool,
+    pub(crate) audio: bool,
+    /// Initialisation segments so far, and the checksum of the one in force.
+    inits: u32,
+    init_crc: Option<u64>,
+}
+
+impl FragmentsState {
+    /// The name of an initialisation segment, with its bytes, if it is another than the one in force.
+    pub(crate) fn new_init(&mut self, bytes: Vec<u8>) -> Option<(String, Vec<u8>)> {
+        let crc = crc::of(&bytes);
+        if self.init_crc.replace(crc) == Some(crc) {
+            return None;
+        }
+        let name = format!("init-{:06}.mp4", self.inits);
+        self.inits += 1;
+        Some((name, bytes))
+    }
 }
 
 /// Segments that are stored and not in the stored playlist yet.

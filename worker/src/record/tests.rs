@@ -196,6 +196,7 @@ impl World {
             prefix: format!("{name}/{}", format.as_str()),
             boot_id: "boot".into(),
             from_ms: None,
+            fragments: false,
             stitch: None,
         }
     }
@@ -577,6 +578,7 @@ fn stitched(world: &World, name: &str, epoch: u64, before: &[u64], lost: bool) -
                 lost,
             },
         }),
+        fragments: of_fragments(name),
         ..world.setting(name, Format::Hls, 6_000)
     }
 }
@@ -588,6 +590,11 @@ fn index_of(world: &World, name: &str, epoch: u64) -> (Index, media::hls::MediaP
         Index::parse(&bytes).expect("an index"),
         media::hls::MediaPlaylist::parse(&text).expect("a playlist"),
     )
+}
+
+/// Whether segments are fragments of MP4 is in the name.
+fn of_fragments(name: &str) -> bool {
+    name.contains("fmp4")
 }
 
 /// Three publishes one after the other are one list, and a kill at any step changes no byte of it.
@@ -621,8 +628,12 @@ fn stitches(world: &World, name: &str) {
         );
         let ended = index.ended(Epoch::new(3));
         let list = media::hls::MediaPlaylist::parse(&ended).expect("a playlist");
-        for segment in &list.segments {
-            let key = segment.uri.strip_prefix("../../").expect("another epoch's");
+        let maps = list.segments.iter().filter(|segment| segment.map.is_some()).count();
+        assert_eq!(maps, if of_fragments(&name) { 3 } else { 0 }, "one for each publish");
+        assert_eq!(list.header.version, if of_fragments(&name) { 6 } else { 3 });
+        let named = |segment: &media::hls::Segment| [segment.map.clone(), Some(segment.uri.clone())];
+        for uri in list.segments.iter().flat_map(named).flatten() {
+            let key = uri.strip_prefix("../../").expect("another epoch's");
             assert!(!world.get(&format!("{name}/{key}")).is_empty(), "{key}");
         }
         let objects = world.objects_below(&name);
@@ -639,8 +650,10 @@ fn publishes_are_stitched_to_the_same_bytes_killed_or_not() {
     let mut world = World::new();
     world.stream(30);
     stitches(&world, "local");
+    stitches(&world, "local-fmp4");
     world.use_a_bucket();
     stitches(&world, "bucket");
+    stitches(&world, "bucket-fmp4");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingDocument, RecordingState};
 use shared::telemetry::{FormatLabel, TrackLabel, WorkerMetrics};
-use shared::template::Format;
+use shared::template::{Format, HlsSegments};
 use shared::time::{Clock, Timestamp};
 use tracing::{error, info, warn};
 
@@ -275,6 +275,7 @@ impl StreamActor {
             interval_ms,
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
             from_ms: recording.window.from.map(Timestamp::as_millis),
+            fragments: recording.template.hls_segments() == HlsSegments::Fmp4,
             stitch: recording.stitch.clone().map(|behind| Stitched {
                 root,
                 epoch: self.about.epoch,
