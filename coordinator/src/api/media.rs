@@ -1,6 +1,6 @@
 //! `/media/…`: finished files over HTTP, for who holds a link. The link is the credential.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use actix_files::NamedFile;
 use actix_web::{
@@ -8,7 +8,12 @@ use actix_web::{
     http::header::{self, ContentDisposition, DispositionParam, DispositionType, ExtendedValue},
     web,
 };
-use shared::{ids::FileId, recording::MediaFile, store::keys};
+use shared::{
+    ids::FileId,
+    objects::{Archive, Bucket, LinkTo, ObjectError},
+    recording::MediaFile,
+    store::keys,
+};
 use tracing::warn;
 
 use crate::{
@@ -16,7 +21,7 @@ use crate::{
     media::{
         link::Links,
         note::Note,
-        place::{Place, PlaceError},
+        place::{Place, PlaceError, key_within},
     },
 };
 
@@ -100,6 +105,16 @@ async fn serve(
             "this link is not valid, or no longer: ask for a new one\n",
         );
     };
+    if let Some(Archive::Bucket(bucket)) = &media.tools.archive {
+        return match from_bucket(&media, bucket, (id, &link, &name), &request).await {
+            Ok(answer) => answer,
+            Err(PlaceError::NotFound) => refused(HttpResponse::NotFound(), "there is no such file\n"),
+            Err(PlaceError::Io(error)) => {
+                warn!(file = %id, error = &error as &dyn std::error::Error, "media cannot be served");
+                refused(HttpResponse::BadGateway(), "storage does not give the file now\n")
+            }
+        };
+    }
     match open(&media, id, &name).await {
         Ok((file, note, open)) => {
             let save = request.query_string().split('&').any(|word| word == "download");
@@ -113,23 +128,10 @@ async fn serve(
                 .set_content_type(kind.parse().unwrap_or(mime()))
                 .set_content_disposition(disposition(shown, save))
                 .into_response(&request);
-            // Who holds the link may play it from any page.
-            let headers = answer.headers_mut();
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_ORIGIN,
-                header::HeaderValue::from_static("*"),
-            );
-            headers.insert(
-                header::X_CONTENT_TYPE_OPTIONS,
-                header::HeaderValue::from_static("nosniff"),
-            );
+            open_to_every_page(&mut answer);
             answer
         }
         Err(PlaceError::NotFound) => refused(HttpResponse::NotFound(), "there is no such file\n"),
-        Err(PlaceError::Unsupported(_)) => refused(
-            HttpResponse::NotImplemented(),
-            "media of this store is not served here\n",
-        ),
         Err(PlaceError::Io(error)) => {
             warn!(file = %id, error = &error as &dyn std::error::Error, "media cannot be served");
             refused(HttpResponse::InternalServerError(), "the file cannot be read now\n")
@@ -137,25 +139,87 @@ async fn serve(
     }
 }
 
+/// For how long a redirect to the bucket is good, if its link is good for so long.
+const REDIRECT_FOR: Duration = Duration::from_secs(12 * 3_600);
+
+/// A playlist is passed through, so that what it names is asked for here; anything else comes from the bucket itself.
+async fn from_bucket(
+    media: &Media,
+    bucket: &Bucket,
+    (id, link, tail): (FileId, &str, &str),
+    request: &HttpRequest,
+) -> Result<HttpResponse, PlaceError> {
+    let gone = |error: ObjectError| match error {
+        ObjectError::Missing(_) => PlaceError::NotFound,
+        other => PlaceError::Io(std::io::Error::other(other)),
+    };
+    let (file, note) = known(media, id).await?;
+    let key = key_within(&file, tail).ok_or(PlaceError::NotFound)?;
+    let kind = content_type(Path::new(&key));
+    let save = request.query_string().split('&').any(|word| word == "download");
+    let is_playlist = kind == "application/vnd.apple.mpegurl";
+    let is_whole = is_playlist || file.format != shared::template::Format::Hls;
+    let shown = if is_whole { note.name(&file) } else { tail };
+    let mut answer = if is_playlist {
+        let text = bucket.get(&key).await.map_err(gone)?;
+        let mut answer = HttpResponse::Ok();
+        answer
+            .content_type(kind)
+            .insert_header(disposition(shown, save))
+            .body(text)
+    } else {
+        let disposition = disposition(shown, save).to_string();
+        let left = expires(link).map_or(0, |at| at - media.tools.clock.now().as_millis().div_euclid(1_000));
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1));
+        let to = LinkTo {
+            head: *request.method() == actix_web::http::Method::HEAD,
+            content_type: kind,
+            disposition: &disposition,
+            good_for: left.min(REDIRECT_FOR),
+        };
+        let url = bucket.link(&key, to).await.map_err(gone)?;
+        HttpResponse::Found()
+            .insert_header((header::LOCATION, url))
+            .insert_header((header::CACHE_CONTROL, "private, no-store"))
+            .finish()
+    };
+    open_to_every_page(&mut answer);
+    Ok(answer)
+}
+
+/// Until when a link is good, seconds since the Unix epoch.
+fn expires(link: &str) -> Option<i64> {
+    link.split_once('-')?.0.parse().ok()
+}
+
+/// Who holds the link may play it from any page.
+fn open_to_every_page(answer: &mut HttpResponse) {
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::HeaderValue::from_static("*"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        header::HeaderValue::from_static("nosniff"),
+    );
+}
+
 fn mime() -> actix_web::mime::Mime {
     actix_web::mime::APPLICATION_OCTET_STREAM
 }
 
-async fn open(media: &Media, id: FileId, tail: &str) -> Result<(MediaFile, Note, NamedFile), PlaceError> {
+/// A file of the library, and what people say of it.
+async fn known(media: &Media, id: FileId) -> Result<(MediaFile, Note), PlaceError> {
     let other = |error: shared::store::StoreError| PlaceError::Io(std::io::Error::other(error));
-    let file = media
-        .tools
-        .repo
-        .file(id)
-        .await
-        .map_err(other)?
-        .ok_or(PlaceError::NotFound)?;
-    let note = media
-        .tools
-        .repo
-        .get::<Note>(&keys::media_note(id))
-        .await
-        .map_err(other)?;
+    let repo = &media.tools.repo;
+    let file = repo.file(id).await.map_err(other)?.ok_or(PlaceError::NotFound)?;
+    let note = repo.get::<Note>(&keys::media_note(id)).await.map_err(other)?;
+    Ok((file, note.map(|(note, _)| note).unwrap_or_default()))
+}
+
+async fn open(media: &Media, id: FileId, tail: &str) -> Result<(MediaFile, Note, NamedFile), PlaceError> {
+    let (file, note) = known(media, id).await?;
     let (place, of, tail) = (media.place.clone(), file.clone(), tail.to_owned());
     let opened = web::block(move || {
         let path = place.find(&of, &tail)?;
@@ -164,7 +228,7 @@ async fn open(media: &Media, id: FileId, tail: &str) -> Result<(MediaFile, Note,
     let opened = opened
         .await
         .map_err(|error| PlaceError::Io(std::io::Error::other(error)))??;
-    Ok((file, note.map(|(note, _)| note).unwrap_or_default(), opened))
+    Ok((file, note, opened))
 }
 
 #[cfg(test)]

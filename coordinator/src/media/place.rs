@@ -24,9 +24,6 @@ pub(crate) enum PlaceError {
     /// There is none, or its name is not one.
     #[error("there is no such object")]
     NotFound,
-    /// This kind of place is not served by this version.
-    #[error("media in {0} is not served by this server yet")]
-    Unsupported(String),
     /// The disk.
     #[error("the object cannot be read")]
     Io(#[source] io::Error),
@@ -71,7 +68,7 @@ pub(crate) fn depth(file: &MediaFile) -> String {
 
 /// The key of what a stranger asks for within a file: of an HLS recording its playlist, under any name, a segment of any of its
 /// epochs, or something beside the playlist; of any other the file itself, under any name.
-fn key_within(file: &MediaFile, tail: &str) -> Option<String> {
+pub(crate) fn key_within(file: &MediaFile, tail: &str) -> Option<String> {
     let is_playlist = Path::new(tail).extension().is_some_and(|extension| extension == "m3u8");
     if file.format != Format::Hls || is_playlist {
         return Some(file.object_key.clone());
@@ -103,8 +100,7 @@ impl Place {
     fn root(&self) -> Result<&Path, PlaceError> {
         match &self.url {
             Some(ObjectsUrl::File(root)) => Ok(root),
-            Some(other) => Err(PlaceError::Unsupported(other.to_string())),
-            None => Err(PlaceError::NotFound),
+            Some(ObjectsUrl::S3 { .. }) | None => Err(PlaceError::NotFound),
         }
     }
 

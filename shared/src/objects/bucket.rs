@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload};
+use reqwest::Method;
 use thiserror::Error;
 
 use super::uploads::Lister;
@@ -51,6 +52,19 @@ pub struct Listed {
     pub size: u64,
     /// When it was stored, by the service's clock.
     pub modified: Timestamp,
+}
+
+/// What a link to an object is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkTo<'a> {
+    /// For looking at its head only: signatures are for one method.
+    pub head: bool,
+    /// What it is sent as.
+    pub content_type: &'a str,
+    /// What it is called when it is saved: a `Content-Disposition`.
+    pub disposition: &'a str,
+    /// At most 7 days, as services have it.
+    pub good_for: Duration,
 }
 
 /// Objects below one prefix. Clones share connections.
@@ -117,6 +131,21 @@ impl Bucket {
             (prefix, key) => format!("{prefix}/{key}"),
         };
         Path::parse(&full).map_err(|e| ObjectError::Refused(format!("{key}: {e}")))
+    }
+
+    /// A URL of the service under which whoever holds it may read an object for a while. Nothing is asked of the service.
+    ///
+    /// # Errors
+    /// [`ObjectError::Refused`] where the storage makes no links, [`ObjectError::Unavailable`] without credentials.
+    pub async fn link(&self, key: &str, to: LinkTo<'_>) -> Result<String, ObjectError> {
+        let lister = self.lister.as_ref();
+        let lister = lister.ok_or_else(|| ObjectError::Refused("this storage makes no links".to_owned()))?;
+        let query = vec![
+            ("response-content-disposition", to.disposition),
+            ("response-content-type", to.content_type),
+        ];
+        let method = if to.head { Method::HEAD } else { Method::GET };
+        lister.link(method, &self.path(key)?, query, to.good_for).await
     }
 
     /// Runs a request within its time, and says what its failure means.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use archive::Archive;
-pub use bucket::{Bucket, Listed, ObjectError, Pending};
+pub use bucket::{Bucket, LinkTo, Listed, ObjectError, Pending};
 pub use s3::install_tls;
 
 /// Where media goes: a local folder or a bucket.

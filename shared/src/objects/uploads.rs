@@ -52,6 +52,22 @@ impl Lister {
         Ok(Self { store, client })
     }
 
+    /// A URL under which whoever holds it may read or look at an object for a while; `query` is part of it.
+    pub(super) async fn link(
+        &self,
+        method: Method,
+        path: &Path,
+        query: Vec<(&str, &str)>,
+        good_for: Duration,
+    ) -> Result<String, ObjectError> {
+        let options = SignedUrlOptions::default().with_query(query);
+        let signed = self.store.signed_url_opts(method, path, good_for, &options).await;
+        match signed {
+            Ok(url) => Ok(url.to_string()),
+            Err(error) => Err(ObjectError::Unavailable(format!("signing a link to {path}: {error}"))),
+        }
+    }
+
     /// Every upload whose key begins with `prefix`.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Pending>, ObjectError> {
         let mut found = Vec::new();

@@ -371,3 +371,73 @@ fn a_file_of_a_running_recording_stays() -> Result<()> {
     sdk.ask("vod", "DeleteMedia", &json!({"FileId": file}))?;
     Ok(())
 }
+
+/// Recordings in a bucket: a link leads there for a while, with the right name and type, and players find everything by it.
+#[test]
+fn media_in_a_bucket_is_had_by_the_same_links() -> Result<()> {
+    let s3 = support::s3::S3::start(support::s3::Kind::JuiceFs)?;
+    let (_folder, data) = crate::data()?;
+    let url = format!("s3://{}/live", support::s3::BUCKET);
+    let mut setup = crate::setup(&data).args(&["--objects", &url]);
+    for (name, value) in s3.env() {
+        setup = setup.env(name, &value);
+    }
+    let server = setup.start()?;
+    let key = support::tencent::Key::create(&server, &[])?;
+    let mut sdk = Sdk::start(support::tencent::Client::Python(&[]), server.http(), &key)?;
+    rule_for_all(&mut sdk, &["FlvParam", "HlsParam", "Mp4Param"])?;
+    let pictures = record(&server, "live", "日本 cam", 1)?.to_string();
+    let found = search(&mut sdk, json!({}))?;
+    ensure!(found.len() == 3, "{found:?}");
+    for media in &found {
+        let basic = &media["BasicInfo"];
+        let url = basic["MediaUrl"].as_str().context("no MediaUrl")?;
+        let frames = text(Command::new("ffprobe").args([
+            "-v",
+            "error",
+            "-count_packets",
+            "-select_streams",
+            "v",
+            "-show_entries",
+            "stream=nb_read_packets",
+            "-of",
+            "csv=p=0",
+            url,
+        ]))?;
+        let frames = frames.lines().next().unwrap_or_default().trim_end_matches(',');
+        ensure!(frames == pictures, "{url} plays {frames} of {pictures} pictures");
+        let (status, headers, body) = fetch(url, &[])?;
+        if basic["Type"] == "m3u8" {
+            ensure!(status == 200 && body.starts_with(b"#EXTM3U"), "{status} {headers:?}");
+            ensure!(
+                header(&headers, "content-type") == "application/vnd.apple.mpegurl",
+                "{headers:?}"
+            );
+            continue;
+        }
+        let to = header(&headers, "location").to_owned();
+        ensure!(status == 302 && to.contains("X-Amz-Expires="), "{status} {headers:?}");
+        let (status, headers, part) = fetch(&to, &["Range: bytes=0-9"])?;
+        ensure!(status == 206 && part.len() == 10, "{status} {headers:?}");
+        let disposition = header(&headers, "content-disposition");
+        ensure!(
+            disposition.starts_with("inline") && disposition.contains("%E6%97%A5"),
+            "{disposition}"
+        );
+        let kind = if basic["Type"] == "flv" {
+            "video/x-flv"
+        } else {
+            "video/mp4"
+        };
+        ensure!(header(&headers, "content-type") == kind, "{headers:?}");
+        let (_, headers, _) = fetch(&format!("{url}?download"), &[])?;
+        let (_, headers, _) = fetch(header(&headers, "location"), &["Range: bytes=0-0"])?;
+        ensure!(
+            header(&headers, "content-disposition").starts_with("attachment"),
+            "{headers:?}"
+        );
+        let wrong = url.replacen("/media/", "/media/1", 1);
+        ensure!(fetch(&wrong, &[])?.0 == 403, "{wrong}");
+    }
+    Ok(())
+}
