@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-quick setup
+.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-storage bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ manifests: ## chart, manifests, rules and dashboards held to those who will read
 bench: ## CPU and memory beside nginx's RTMP module, about 25 minutes (BENCH_ARGS="--help")
 	@deploy/setup/install bench
 	python3 tests/bench/run.py $(BENCH_ARGS)
+
+bench-storage: ## object storage beside a local directory: CPU, and how soon recordings are complete, about 5 minutes
+	@deploy/setup/install test
+	python3 tests/bench/storage.py $(BENCH_ARGS)
 
 bench-quick: ## the same in one short round, about 4 minutes
 	@deploy/setup/install bench

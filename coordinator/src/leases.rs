@@ -1,5 +1,6 @@
 //! [`Leases`]: which publish holds which stream. Pure: each decision gives the transaction that makes it durable.
 
+mod finish;
 mod stale;
 mod stitched;
 
@@ -455,14 +456,6 @@ impl Leases {
         applied.iter().filter_map(behind).collect()
     }
 
-    /// A recording has ended in the library.
-    pub(crate) fn ended(&mut self, recording: RecordingId, state: RecordingState) {
-        let held = self.live.values_mut().flat_map(|live| &mut live.recordings);
-        if let Some(held) = held.into_iter().find(|held| held.id == recording) {
-            held.state = state;
-        }
-    }
-
     fn hold(
         &mut self,
         stream: StreamKey,
@@ -501,12 +494,16 @@ impl Leases {
     }
 
     fn end(&mut self, publish: PublishId, reason: String, ended: Timestamp, txn: Txn) -> Result<Txn, StoreError> {
-        let Some(Live { mut record, .. }) = self.live.remove(&publish) else {
+        let Some(Live {
+            mut record, recordings, ..
+        }) = self.live.remove(&publish)
+        else {
             return Ok(txn);
         };
         record.ended = Some(ended);
         record.reason = reason;
         let txn = self.stitches.pause(publish, &record.reason, ended, txn)?;
+        let txn = finish::noted(&recordings, record.worker, ended, txn)?;
         let mut txn = txn.put_json(keys::publish(publish), &record)?;
         if let Some(stream) = self
             .streams

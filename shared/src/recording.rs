@@ -207,6 +207,33 @@ impl MediaFile {
     }
 }
 
+/// A finished media file as its recorder knows it, which knows nothing of names and streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedFile {
+    /// The same each time this file is rendered: recording, format and sequence.
+    pub file_id: String,
+    /// Its format.
+    pub format: Format,
+    /// Place among the recording's files of this format, from 0.
+    pub sequence: u32,
+    /// Key below the objects URL.
+    pub key: String,
+    /// Bytes; for HLS of all segments together.
+    pub size: u64,
+    /// As of [`MediaFile`].
+    pub checksum: String,
+    /// Length of the media, milliseconds.
+    pub duration_ms: i64,
+    /// Wall clock of its first unit's arrival, milliseconds since the Unix epoch.
+    pub start_ms: i64,
+    /// Video access units in it.
+    pub video_units: u64,
+    /// Audio access units in it.
+    pub audio_units: u64,
+    /// What is known to be missing within it.
+    pub gaps: Vec<Gap>,
+}
+
 /// Value of [`RecordingDocument::schema`]; readers refuse another major number.
 pub const DOCUMENT_SCHEMA: &str = "aircheck.recording/1";
 

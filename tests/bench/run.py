@@ -211,13 +211,14 @@ class Nginx(Server):
 class Aircheck(Server):
     name = "aircheck"
 
-    def __init__(self, folder, formats, binary):
+    def __init__(self, folder, formats, binary, more=(), env=None):
         super().__init__(folder)
         data = folder / "data"
         self.media = data / "objects"
         self.spawn(
             [str(binary), "standalone", "--data-dir", str(data), "--record", formats.replace("+", ",")]
-            + ["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+            + ["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *more],
+            **(env or {}),
         )
         addresses = data / "addresses.json"
         self.await_true(addresses.exists, "aircheck")

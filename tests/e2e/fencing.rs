@@ -221,6 +221,16 @@ fn a_coordinator_whose_store_forgot_everything_learns_it_from_the_workers() -> R
     let pacer = Pacer::start(a.rtmp(), "show", Shape::default())?;
     let before = stream_is(&coordinator, "live", "a")?;
     ensure!(before["epoch"] == 2, "{before}");
+    // What a worker has not heard yet it cannot tell: its recording has begun when the bucket says so.
+    let id = before["recording_ids"][0].as_str().context("no recording")?;
+    let document = cluster
+        .objects()
+        .join("127.0.0.1/live/show")
+        .join(id)
+        .join("recording.json");
+    until(LIMIT, "the recording's begin", || {
+        Ok(Seen::when(document.is_file(), document.display().to_string()))
+    })?;
     coordinator.kill()?;
     cluster.etcd.ctl(&["del", "--prefix", ""])?;
     let coordinator = cluster.coordinator.start()?;

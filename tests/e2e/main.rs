@@ -13,6 +13,7 @@ mod pulls;
 mod recover;
 mod retention;
 mod rules;
+mod salvage;
 mod shutdown;
 mod stitching;
 mod storage;

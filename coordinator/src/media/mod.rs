@@ -4,4 +4,5 @@ pub(crate) mod link;
 pub(crate) mod note;
 pub(crate) mod place;
 pub(crate) mod retention;
+mod salvage;
 pub(crate) mod sweeper;

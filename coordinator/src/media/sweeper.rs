@@ -103,6 +103,7 @@ impl Remover {
     /// Everything that is due by now.
     async fn look(&self, belief: &mut Option<Belief>) -> Result<(), StoreError> {
         let (now, mono) = (self.clock.now(), self.clock.monotonic());
+        self.salvage_all(now).await?;
         let waiting = self.go_on(now).await?;
         let belief = match belief {
             Some(belief) => belief,

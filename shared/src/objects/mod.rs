@@ -5,6 +5,7 @@
 
 mod archive;
 mod bucket;
+mod rescue;
 mod s3;
 
 mod uploads;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub use archive::Archive;
 pub use bucket::{Bucket, LinkTo, Listed, ObjectError, Pending};
+pub use rescue::{HELD, RESCUE, Rescue};
 pub use s3::install_tls;
 
 /// Where media goes: a local folder or a bucket.

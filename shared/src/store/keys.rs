@@ -23,6 +23,7 @@
 //! | `v1/task-token/TOKEN` | the task's id: made with this token |
 //! | `v1/task-recording/ID/ID` | nothing: an index of a task's recordings |
 //! | `v1/interrupted/ID` | [`Interruption`](super::Interruption): since when a recording's worker is away |
+//! | `v1/finishing/ID` | [`Interruption`](super::Interruption): when the worker that finishes a recording was there last |
 //! | `v1/file/ID` | [`MediaFile`] |
 //! | `v1/file-by-time/MILLISECONDS/ID` | nothing: an index by the time of entering the library |
 //! | `v1/access-key/SECRETID` | [`AccessKey`](crate::access::AccessKey) |
@@ -31,6 +32,7 @@
 //! | `v1/vault` | fingerprint of the key that secrets are sealed with |
 //! | `v1/removal/ID` | [`Removal`](super::Removal): a file that has left the library and whose objects are being removed |
 //! | `v1/expiry/MILLISECONDS/ID` | the file's recording: an index of files by the time at which they are removed by themselves; not of locked ones |
+//! | `v1/salvage/ID` | the same id: a recording that was given up and of which what lies in storage is to be completed |
 //! | `v1/retention` | [`Looked`](super::Looked): when files to be removed were looked for last |
 //! | `v1/media-note/ID` | name, description and tags that people gave a file |
 //! | `v1/callbacks` | callback templates and rules, all of them |
@@ -251,10 +253,28 @@ pub fn interrupted(id: RecordingId) -> String {
     format!("{INTERRUPTED}{id}")
 }
 
+/// Recordings that their workers are finishing: their publish has ended.
+pub const FINISHING: &str = "v1/finishing/";
+
+/// The index entry of a recording that its worker is finishing.
+#[must_use]
+pub fn finishing(id: RecordingId) -> String {
+    format!("{FINISHING}{id}")
+}
+
 /// A file.
 #[must_use]
 pub fn file(id: FileId) -> String {
     format!("{FILES}{id}")
+}
+
+/// Recordings that were given up and of which what lies in storage is to be completed.
+pub const SALVAGES: &str = "v1/salvage/";
+
+/// A recording that was given up and of which what lies in storage is to be completed.
+#[must_use]
+pub fn salvage(id: RecordingId) -> String {
+    format!("{SALVAGES}{id}")
 }
 
 /// Files by the time at which they are removed by themselves.

@@ -18,6 +18,7 @@ mod etcd;
 pub mod keys;
 mod kv;
 mod library;
+mod lost;
 #[cfg(any(test, feature = "test-support"))]
 mod model;
 mod open;

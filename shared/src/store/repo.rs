@@ -527,9 +527,12 @@ impl Repo {
             if recording == before {
                 return Ok(());
             }
-            let txn = Txn::new()
+            let mut txn = Txn::new()
                 .guard(Guard::AtRevision(key.clone(), revision))
                 .put_json(key.clone(), &recording)?;
+            if recording.state.is_terminal() {
+                txn = txn.delete(keys::finishing(recording.id));
+            }
             match self.store.commit(txn).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Stale { .. }) => {}
@@ -570,104 +573,6 @@ impl Repo {
                 return Ok(count);
             }
         }
-    }
-
-    /// Moves a running recording between recording and interrupted, whatever its epoch: for the coordinator, when a
-    /// worker goes or comes back. A recording that is not there or has ended is left alone.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn set_interrupted(&self, id: RecordingId, interrupted: bool, now: Timestamp) -> Result<(), StoreError> {
-        let key = keys::recording(id);
-        let (from, to) = match interrupted {
-            true => (RecordingState::Recording, RecordingState::Interrupted),
-            false => (RecordingState::Interrupted, RecordingState::Recording),
-        };
-        for _ in 0..ATTEMPTS {
-            let Some((mut recording, revision)) = self.get::<Recording>(&key).await? else {
-                return Ok(());
-            };
-            // One that has not begun stays so; that its worker is away is noted all the same.
-            match recording.state {
-                state if state == from => recording.state = to,
-                RecordingState::Scheduled => {}
-                _ => return Ok(()),
-            }
-            let index = keys::interrupted(id);
-            let txn = Txn::new()
-                .guard(Guard::AtRevision(key.clone(), revision))
-                .put_json(key.clone(), &recording)?;
-            let interruption = Interruption {
-                recording: id,
-                worker: recording.worker,
-                since: now,
-            };
-            let txn = match interrupted {
-                // How long a stitched one is waited for is in its own record.
-                true if recording.is_stitched() => txn,
-                true => txn.put_json(index, &interruption)?,
-                false => txn.delete(index),
-            };
-            match self.store.commit(txn).await {
-                Err(StoreError::Stale { .. }) => {}
-                other => return other.map(drop),
-            }
-        }
-        Err(StoreError::Stale { key })
-    }
-
-    /// Ends recordings whose worker has been away since before `until`: they fail as `worker_lost`, with a gap of that name
-    /// behind what is in the library. Those of workers that `is_back` names go on instead. Gives those that failed.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn fail_lost(
-        &self,
-        until: Timestamp,
-        now: Timestamp,
-        is_back: impl Fn(WorkerId) -> bool,
-    ) -> Result<Vec<RecordingId>, StoreError> {
-        let mut failed = Vec::new();
-        for lost in self.all::<Interruption>(keys::INTERRUPTED).await? {
-            if is_back(lost.worker) {
-                // The mark was not taken away when it came back.
-                self.set_interrupted(lost.recording, false, now).await?;
-            } else if lost.since < until && self.fail_as_lost(&lost, now).await? {
-                failed.push(lost.recording);
-            }
-        }
-        Ok(failed)
-    }
-
-    async fn fail_as_lost(&self, lost: &Interruption, now: Timestamp) -> Result<bool, StoreError> {
-        let (key, index) = (keys::recording(lost.recording), keys::interrupted(lost.recording));
-        for _ in 0..ATTEMPTS {
-            let found = self.get::<Recording>(&key).await?;
-            let waiting = |state| matches!(state, RecordingState::Interrupted | RecordingState::Scheduled);
-            let Some((mut recording, revision)) = found.filter(|(recording, _)| waiting(recording.state)) else {
-                // Its worker or somebody else has ended it; only the index is left.
-                return self.store.commit(Txn::new().delete(index)).await.map(|_| false);
-            };
-            recording.state = RecordingState::Failed;
-            recording.reason = format!("worker_lost: its worker was away from {}", lost.since);
-            recording.ended = Some(now);
-            let from_ms = recording.gaps.iter().map(|gap| gap.to_ms).max().unwrap_or(0);
-            recording.gaps.push(Gap {
-                reason: "worker_lost".to_owned(),
-                from_ms,
-                to_ms: from_ms,
-                units: 0,
-            });
-            let txn = Txn::new()
-                .guard(Guard::AtRevision(key.clone(), revision))
-                .put_json(key.clone(), &recording)?
-                .delete(index.clone());
-            match self.store.commit(txn).await {
-                Err(StoreError::Stale { .. }) => {}
-                other => return other.map(|_| true),
-            }
-        }
-        Err(StoreError::Stale { key })
     }
 }
 

@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Guard, Interruption, Repo, StoreError, Txn, keys, library};
+use super::{Guard, Interruption, Repo, Scan, StoreError, Txn, keys, library, repo};
 use crate::{
-    ids::FileId,
+    ids::{FileId, RecordingId},
     recording::{Cause, MediaFile, Recording, RecordingDocument, RecordingState},
     time::Timestamp,
 };
@@ -89,6 +89,39 @@ impl Repo {
             self.restore_recording(&recording, now).await?;
         }
         Ok(restored)
+    }
+
+    /// Recordings of which what lies in storage is to be completed, the first `limit`.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn salvages(&self, limit: usize) -> Result<Vec<RecordingId>, StoreError> {
+        let scanned = self.store().scan(Scan::prefix(keys::SALVAGES).limit(limit)).await?;
+        scanned.entries.iter().map(repo::decode).collect()
+    }
+
+    /// That is done.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn salvaged(&self, id: RecordingId) -> Result<(), StoreError> {
+        self.store()
+            .commit(Txn::new().delete(keys::salvage(id)))
+            .await
+            .map(drop)
+    }
+
+    /// Enters a file of a recording that has ended, once.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn enter_salvaged(
+        &self,
+        recording: &Recording,
+        file: &MediaFile,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.restore_file(file, recording, now, now).await
     }
 
     async fn restore_file(

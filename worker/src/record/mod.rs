@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{GroupSync, JournalError};
-use serde::{Deserialize, Serialize};
 use shared::ids::RecordingId;
 use shared::lease::{Epoch, Stitch};
+pub(crate) use shared::recording::FinishedFile;
 use shared::recording::Gap;
 use shared::template::Format;
 
@@ -117,26 +117,6 @@ impl Setting {
     fn file_id(&self, sequence: u32) -> String {
         format!("{}-{sequence:06}", self.name())
     }
-}
-
-/// A finished media file, as the recorder knows it. Kept beside the recorder's state until the library has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FinishedFile {
-    /// The same each time this file is rendered: recording, format and sequence.
-    pub(crate) file_id: String,
-    pub(crate) format: Format,
-    /// Place among the recording's files of this format, from 0.
-    pub(crate) sequence: u32,
-    pub(crate) key: String,
-    /// Bytes; for HLS of all segments together.
-    pub(crate) size: u64,
-    pub(crate) checksum: String,
-    pub(crate) duration_ms: i64,
-    /// Wall clock of its first unit's arrival, milliseconds since the Unix epoch.
-    pub(crate) start_ms: i64,
-    pub(crate) video_units: u64,
-    pub(crate) audio_units: u64,
-    pub(crate) gaps: Vec<Gap>,
 }
 
 /// How far a step may go.

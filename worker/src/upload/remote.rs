@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::objects::{Bucket, ObjectError};
+use shared::objects::{Bucket, HELD, ObjectError, RESCUE};
 use shared::telemetry::{Reason, WorkerMetrics};
 use shared::trace;
 use tokio::runtime::Runtime;
@@ -341,6 +341,11 @@ impl Inner {
                 size,
             } => {
                 self.complete((&key, &upload), ids, first, last, size).await?;
+                // What would have completed it is of no use any more.
+                for end in [RESCUE, HELD] {
+                    let beside = format!("{key}{end}");
+                    self.again(&beside, || self.bucket.delete(&beside)).await?;
+                }
                 self.clear_doubt(&key, None).await;
             }
             Store::File { key, path, len, then } => {

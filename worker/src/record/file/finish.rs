@@ -6,6 +6,7 @@ use bytes::Bytes;
 use journal::{IndexReader, Position};
 use media::access_unit::{Codec, Track, UnitKind};
 use media::{flv, mp4};
+use shared::recording::Gap;
 use shared::template::Format;
 
 use super::sink::Sink;
@@ -41,8 +42,9 @@ impl FileRecorder {
             self.keeper.save(&self.state)?;
         }
         let head = self.head(&open, to)?;
-        let size = head.len() as u64 + open.body_len;
-        let key = self.setting.file_key(open.sequence);
+        let gaps = mem::take(&mut self.state.gaps);
+        let file = self.finished(&open, &head, gaps);
+        let (size, key) = (file.size, file.key.clone());
         if let Objects::Local(local) = &objects {
             self.pen = None;
             if local.size(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
@@ -53,24 +55,6 @@ impl FileRecorder {
                 staged.publish(local, &key).map_err(RecordError::store(key.clone()))?;
             }
         }
-        let whole = if head.is_empty() {
-            open.body_crc
-        } else {
-            crc::join(crc::of(&head), open.body_crc, open.body_len)
-        };
-        let file = FinishedFile {
-            file_id: open.file_id.clone(),
-            format: self.setting.format,
-            sequence: open.sequence,
-            key,
-            size,
-            checksum: crc::text(whole),
-            duration_ms: open.counts.duration_ms(),
-            start_ms: open.counts.first_arrival_ms,
-            video_units: open.counts.video,
-            audio_units: open.counts.audio,
-            gaps: mem::take(&mut self.state.gaps),
-        };
         if let Objects::Remote(_) = objects {
             self.store = Some(self.last_parts(&open, head, size)?);
             self.ending = Some(file);
@@ -79,6 +63,28 @@ impl FileRecorder {
         self.setting.note(&file)?;
         self.state.open = None;
         Ok(Some(file))
+    }
+
+    /// The open file's record, as it would end now.
+    pub(super) fn finished(&self, open: &OpenFile, head: &[u8], gaps: Vec<Gap>) -> FinishedFile {
+        let whole = if head.is_empty() {
+            open.body_crc
+        } else {
+            crc::join(crc::of(head), open.body_crc, open.body_len)
+        };
+        FinishedFile {
+            file_id: open.file_id.clone(),
+            format: self.setting.format,
+            sequence: open.sequence,
+            key: self.setting.file_key(open.sequence),
+            size: head.len() as u64 + open.body_len,
+            checksum: crc::text(whole),
+            duration_ms: open.counts.duration_ms(),
+            start_ms: open.counts.first_arrival_ms,
+            video_units: open.counts.video,
+            audio_units: open.counts.audio,
+            gaps,
+        }
     }
 
     /// What makes the open file an object, given its head: the last parts, or all of it.
@@ -118,7 +124,7 @@ impl FileRecorder {
     }
 
     /// Composes what stands before the body, from the journal's index alone.
-    fn head(&self, open: &OpenFile, to: u64) -> Result<Vec<u8>, RecordError> {
+    pub(super) fn head(&self, open: &OpenFile, to: u64) -> Result<Vec<u8>, RecordError> {
         let mut seen = open.seen_key_before;
         let mut index = IndexReader::open(&self.setting.journal, Position(open.from))?;
         match self.setting.format {

@@ -1,6 +1,7 @@
 //! The recorder of FLV, MP4, AAC and MP3 files: a body that grows while the stream runs, a head that comes last.
 
 mod finish;
+mod rescue;
 mod sink;
 
 use std::collections::VecDeque;
@@ -43,6 +44,8 @@ pub(crate) struct FileRecorder {
     cut_at: Option<u64>,
     /// The state came from the disk: what a crash left in object storage is looked for first.
     tidy: bool,
+    /// Parts of the open file that the last rescue covers; 0: there is none by this process.
+    rescued: u32,
     /// Local files that a state on disk may still need, in the order in which they will not be.
     kept: VecDeque<Kept>,
 }
@@ -76,6 +79,7 @@ impl FileRecorder {
             store: None,
             ending: None,
             cut_at: None,
+            rescued: 0,
             kept: VecDeque::new(),
         };
         if recorder
@@ -143,6 +147,13 @@ impl FileRecorder {
         }
         if let Some(to) = self.state.open.as_ref().and_then(|open| open.finishing) {
             stepped.files.extend(self.finish(to)?);
+        }
+        // What was found to be left to store goes first.
+        if !reach.last
+            && let Some(store) = self.rescue()?
+        {
+            stepped.store = Some(store);
+            return Ok(stepped);
         }
         scratch.out.clear();
         if !self.state.done {

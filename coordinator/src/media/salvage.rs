@@ -1,0 +1,278 @@
+//! Completes what a lost worker had in storage: files whose parts are there, the playlist of what it named; and clears away the rest.
+//!
+//! A recording is noted for it in the transaction that gives it up, so nobody writes to it any more; whoever leads goes on with it until it
+//! is done. Every step may be repeated.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use shared::{
+    ids::FileId,
+    objects::{Archive, Bucket, HELD, Listed, ObjectError, RESCUE, Rescue},
+    recording::{FinishedFile, MediaFile, Recording, RecordingDocument},
+    store::StoreError,
+    template::{FileNameFields, Format},
+    time::Timestamp,
+};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::{place::is_epoch, sweeper::Remover};
+
+/// Recordings that are looked at at a time.
+const PAGE: usize = 100;
+/// Objects that are listed at a time.
+const LIST: usize = 1_000;
+
+/// Why a recording is not salvaged yet.
+#[derive(Debug, Error)]
+pub(super) enum SalvageError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+/// The library's record of a file as its recorder knew it. The time zone of names is the lost worker's affair: here it is UTC.
+fn media_file(recording: &Recording, file: &FinishedFile) -> MediaFile {
+    let start = Timestamp::from_millis(file.start_ms);
+    let end = Timestamp::from_millis(file.start_ms.saturating_add(file.duration_ms));
+    let fields = FileNameFields {
+        stream: recording.stream.stream(),
+        start,
+        end,
+    };
+    let settings = recording.template.formats.get(&file.format);
+    let stem = settings.map_or_else(
+        || file.file_id.clone(),
+        |settings| settings.file_name.render(&fields, &TimeZone::UTC),
+    );
+    MediaFile {
+        id: FileId::from_uuid(uuid::Uuid::new_v5(&recording.id.as_uuid(), file.file_id.as_bytes())),
+        recording: recording.id,
+        stream: recording.stream.clone(),
+        format: file.format,
+        sequence: file.sequence,
+        name: format!("{stem}.{}", file.format.extension()),
+        object_key: file.key.clone(),
+        size: file.size,
+        duration_ms: u64::try_from(file.duration_ms).unwrap_or(0),
+        start,
+        end,
+        checksum: file.checksum.clone(),
+        video_units: file.video_units,
+        audio_units: file.audio_units,
+        gaps: file.gaps.clone(),
+        epoch: recording.epoch,
+        committed: Timestamp::default(),
+        expires: None,
+        locked: false,
+    }
+}
+
+/// A playlist that nobody goes on with, as it is to be from now on: its text and its length. None: it names nothing, or has an end.
+fn ended(playlist: &str) -> Option<(String, i64)> {
+    let length = |line: &str| {
+        let seconds: f64 = line.strip_prefix("#EXTINF:")?.split(',').next()?.parse().ok()?;
+        Some((seconds * 1_000.0).round() as i64)
+    };
+    let duration_ms: i64 = playlist.lines().filter_map(length).sum();
+    if duration_ms == 0 || playlist.contains("#EXT-X-ENDLIST") {
+        return None;
+    }
+    let text = playlist.replace("#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-PLAYLIST-TYPE:VOD");
+    Some((format!("{}\n#EXT-X-ENDLIST\n", text.trim_end()), duration_ms))
+}
+
+/// True for the playlist of a folder such as `ROOT/e000001/hls/`.
+fn is_playlist(root: &str, key: &str) -> bool {
+    let parts: Vec<&str> = key.get(root.len() + 1..).unwrap_or_default().split('/').collect();
+    matches!(parts.as_slice(), [epoch, "hls", "index.m3u8"] if is_epoch(epoch))
+}
+
+impl Remover {
+    /// Goes on with every recording that is noted for it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn salvage_all(&self, now: Timestamp) -> Result<(), StoreError> {
+        for id in self.repo.salvages(PAGE).await? {
+            let salvaged = match self.repo.recording(id).await? {
+                Some(recording) => self.salvage(&recording, now).await,
+                None => Ok(0),
+            };
+            match salvaged {
+                Ok(files) => {
+                    self.repo.salvaged(id).await?;
+                    info!(recording = %id, files, "what a lost worker had in storage is completed");
+                }
+                Err(SalvageError::Store(error)) => return Err(error),
+                Err(SalvageError::Object(ObjectError::Unavailable(error))) => {
+                    // It is the same for all others.
+                    warn!(recording = %id, error, "what a lost worker had in storage is completed later");
+                    return Ok(());
+                }
+                Err(SalvageError::Object(error)) => {
+                    warn!(recording = %id, %error, "what a lost worker had in storage cannot be completed");
+                    self.repo.salvaged(id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes what there is of one recording; gives how many files it has now that it did not have.
+    async fn salvage(&self, recording: &Recording, now: Timestamp) -> Result<usize, SalvageError> {
+        let root = format!("{}/{}", recording.stream.path(), recording.id);
+        let mut objects: BTreeMap<String, Listed> = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = self.archive.list(&root, after.as_deref(), LIST).await?;
+            let is_last = page.len() < LIST;
+            after = page.last().map(|object| object.key.clone());
+            objects.extend(page.into_iter().map(|object| (object.key.clone(), object)));
+            if is_last {
+                break;
+            }
+        }
+        let mut files = Vec::new();
+        if let Archive::Bucket(bucket) = &self.archive {
+            for key in objects.keys().filter(|key| key.ends_with(RESCUE)) {
+                files.extend(self.complete(bucket, recording, key).await?);
+            }
+        }
+        let playlist = objects.keys().rfind(|key| is_playlist(&root, key));
+        if let Some(key) = playlist.filter(|_| recording.template.formats.contains_key(&Format::Hls)) {
+            files.extend(self.end_playlist(recording, key, &objects).await?);
+        }
+        for file in &files {
+            self.repo.enter_salvaged(recording, file, now).await?;
+        }
+        self.write_document(recording, &root, &files).await?;
+        if let Archive::Bucket(bucket) = &self.archive {
+            self.clear(bucket, &root, &objects).await?;
+        }
+        Ok(files.len())
+    }
+
+    /// Completes one file by what lies beside it.
+    async fn complete(
+        &self,
+        bucket: &Bucket,
+        recording: &Recording,
+        key: &str,
+    ) -> Result<Option<MediaFile>, SalvageError> {
+        let object = bucket.get(key).await?;
+        let Some((rescue, head, tail)) = Rescue::parse(&object) else {
+            warn!(key, "what should complete a file cannot be read");
+            return Ok(None);
+        };
+        let held = match bucket.get(&format!("{}{HELD}", rescue.file.key)).await {
+            Ok(held) if held.len() as u64 == rescue.held => held,
+            Ok(_) | Err(ObjectError::Missing(_)) => {
+                warn!(key, "the first bytes of a file are not there");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let done = rescue.complete(bucket, (head, held, tail)).await?;
+        Ok(done.then(|| media_file(recording, &rescue.file)))
+    }
+
+    /// Ends the playlist that a lost worker left running.
+    async fn end_playlist(
+        &self,
+        recording: &Recording,
+        key: &str,
+        objects: &BTreeMap<String, Listed>,
+    ) -> Result<Option<MediaFile>, SalvageError> {
+        let text = String::from_utf8_lossy(&self.archive.get(key).await?).into_owned();
+        let Some((text, duration_ms)) = ended(&text) else {
+            return Ok(None);
+        };
+        let folder = key.trim_end_matches("index.m3u8");
+        let named = |line: &str| objects.get(&format!("{folder}{line}")).map_or(0, |object| object.size);
+        let segments: u64 = text.lines().filter(|line| !line.starts_with('#')).map(named).sum();
+        let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes());
+        let file = FinishedFile {
+            file_id: format!("{}-hls-000000", recording.id),
+            format: Format::Hls,
+            sequence: 0,
+            key: key.to_owned(),
+            size: segments + text.len() as u64,
+            checksum: format!("crc64nvme:{checksum:016x}"),
+            duration_ms,
+            start_ms: recording.started.as_millis(),
+            // A running playlist does not count them.
+            video_units: 0,
+            audio_units: 0,
+            gaps: Vec::new(),
+        };
+        self.archive.put(key, text.into()).await?;
+        Ok(Some(media_file(recording, &file)))
+    }
+
+    async fn write_document(&self, recording: &Recording, root: &str, files: &[MediaFile]) -> Result<(), SalvageError> {
+        let key = format!("{root}/recording.json");
+        let known = match self.archive.get(&key).await {
+            Ok(bytes) => RecordingDocument::from_json(&bytes)
+                .map(|document| document.files)
+                .unwrap_or_default(),
+            // It never came so far, or lies where this process does not look.
+            Err(ObjectError::Missing(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let is_new = |file: &MediaFile| !files.iter().any(|new| new.id == file.id);
+        let all: Vec<MediaFile> = known.into_iter().filter(is_new).chain(files.iter().cloned()).collect();
+        let json = RecordingDocument::new(recording.clone(), all).to_json();
+        let json = json.map_err(|error| ObjectError::Refused(error.to_string()))?;
+        Ok(self.archive.put(&key, json.into()).await?)
+    }
+
+    /// Nothing of what could not be completed stays.
+    async fn clear(&self, bucket: &Bucket, root: &str, objects: &BTreeMap<String, Listed>) -> Result<(), SalvageError> {
+        match bucket.pending(&format!("{root}/")).await {
+            Ok(pending) => {
+                for upload in pending {
+                    bucket.abort(&upload.key, &upload.upload_id).await?;
+                }
+            }
+            Err(ObjectError::Refused(error)) => warn!(error, "storage does not list multipart uploads"),
+            Err(error) => return Err(error.into()),
+        }
+        for key in objects
+            .keys()
+            .filter(|key| key.ends_with(RESCUE) || key.ends_with(HELD))
+        {
+            bucket.delete(key).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_playlist_is_ended_as_it_is() {
+        let running = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-TARGETDURATION:6\n#EXTINF:6.006,\n000000.ts\n#EXTINF:5.5,\n000001.ts\n";
+        let (text, duration_ms) = ended(running).unwrap();
+        assert_eq!(duration_ms, 11_506);
+        assert!(text.ends_with("000001.ts\n#EXT-X-ENDLIST\n") && text.contains("TYPE:VOD") && !text.contains("EVENT"));
+        assert_eq!(ended(&text), None, "again");
+        assert_eq!(ended("#EXTM3U\n"), None);
+    }
+
+    #[test]
+    fn only_the_playlist_of_an_epoch_is_one() {
+        assert!(is_playlist("d/a/s/r", "d/a/s/r/e000001/hls/index.m3u8"));
+        for key in [
+            "d/a/s/r/e000001/hls/x.m3u8",
+            "d/a/s/r/hls/index.m3u8",
+            "d/a/s/r/e000001/mp4/index.m3u8",
+        ] {
+            assert!(!is_playlist("d/a/s/r", key), "{key}");
+        }
+    }
+}

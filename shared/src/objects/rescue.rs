@@ -1,0 +1,163 @@
+//! [`Rescue`]: what completes a growing file as of a moment, kept as small objects beside it, so that it can be completed by whoever reads
+//! them when its worker is lost.
+//!
+//! A growing file is a multipart upload whose body parts are stored and whose head and last bytes are not. Beside it lie `NAME.held`, the
+//! body's first bytes, stored once, and `NAME.rescue`: one line of JSON, the head that fits what is stored, and the bytes behind the last
+//! whole part. Both go when the file is complete.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::bucket::{Bucket, ObjectError};
+use crate::recording::FinishedFile;
+
+/// Value of [`Rescue::schema`].
+const SCHEMA: &str = "aircheck.rescue/1";
+/// End of the key of what completes a file.
+pub const RESCUE: &str = ".rescue";
+/// End of the key of a body's first bytes.
+pub const HELD: &str = ".held";
+
+/// What completes a file as of a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rescue {
+    schema: String,
+    /// What the service calls the upload.
+    pub upload: String,
+    /// Ids of the body's stored parts: all but the first and the last of the upload.
+    pub ids: Vec<String>,
+    /// Bytes of the body that stand in the first part behind the head.
+    pub held: u64,
+    /// Bytes of the head.
+    pub head: u64,
+    /// The file as it is then.
+    pub file: FinishedFile,
+}
+
+impl Rescue {
+    /// Describes a file of which `ids` are stored.
+    #[must_use]
+    pub fn new(upload: String, ids: Vec<String>, (head, held): (u64, u64), file: FinishedFile) -> Self {
+        Rescue {
+            schema: SCHEMA.to_owned(),
+            upload,
+            ids,
+            held,
+            head,
+            file,
+        }
+    }
+
+    /// The object: this line, the head, and the bytes behind the last whole part.
+    ///
+    /// # Errors
+    /// None in practice: every field has a JSON form.
+    pub fn to_object(&self, head: Vec<u8>, tail: Vec<u8>) -> Result<Vec<Bytes>, serde_json::Error> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok([line, head, tail].into_iter().map(Bytes::from).collect())
+    }
+
+    /// Reads an object: the line, the head, the bytes behind the last whole part. None for anything else.
+    #[must_use]
+    pub fn parse(object: &Bytes) -> Option<(Self, Bytes, Bytes)> {
+        let end = object.iter().position(|byte| *byte == b'\n')?;
+        let read: Rescue = serde_json::from_slice(object.get(..end)?).ok()?;
+        let head = usize::try_from(read.head).ok()?;
+        let body = object.slice(end + 1..);
+        (read.schema == SCHEMA && body.len() >= head).then(|| (read, body.slice(..head), body.slice(head..)))
+    }
+
+    /// Completes the file. True: it is there, whole, by this call or one before; false: the upload is no more.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; it may be repeated.
+    pub async fn complete(
+        &self,
+        bucket: &Bucket,
+        (head, held, tail): (Bytes, Bytes, Bytes),
+    ) -> Result<bool, ObjectError> {
+        let key = &self.file.key;
+        if bucket.size(key).await? == Some(self.file.size) {
+            return Ok(true);
+        }
+        let completed = async {
+            let chunks = [head, held].into_iter().filter(|chunk| !chunk.is_empty());
+            let mut parts = vec![bucket.put_part(key, &self.upload, 0, chunks.collect()).await?];
+            parts.extend(self.ids.iter().cloned());
+            if !tail.is_empty() {
+                let index = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+                parts.push(bucket.put_part(key, &self.upload, index, vec![tail]).await?);
+            }
+            bucket.complete(key, &self.upload, parts).await
+        };
+        match completed.await {
+            // The answer to an earlier call was lost, or its worker was quicker, or nothing of it is left.
+            Ok(()) | Err(ObjectError::Missing(_)) => Ok(bucket.size(key).await? == Some(self.file.size)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Format;
+
+    fn rescue(head: &[u8], held: &[u8], tail: &[u8], body: u64) -> Rescue {
+        let file = FinishedFile {
+            file_id: "f".to_owned(),
+            format: Format::Mp4,
+            sequence: 0,
+            key: "r/e000001/mp4/000000.mp4".to_owned(),
+            size: (head.len() + held.len() + tail.len()) as u64 + body,
+            checksum: String::new(),
+            duration_ms: 1,
+            start_ms: 1,
+            video_units: 1,
+            audio_units: 1,
+            gaps: vec![],
+        };
+        Rescue::new("u".to_owned(), vec![], (head.len() as u64, held.len() as u64), file)
+    }
+
+    #[test]
+    fn an_object_reads_back_and_nothing_else_is_taken_for_one() {
+        let one = rescue(b"he\nad", b"held", b"tail", 0);
+        let object = Bytes::from(one.to_object(b"he\nad".to_vec(), b"tail".to_vec()).unwrap().concat());
+        let (read, head, tail) = Rescue::parse(&object).unwrap();
+        assert_eq!(
+            (read, head.as_ref(), tail.as_ref()),
+            (one, b"he\nad".as_slice(), b"tail".as_slice())
+        );
+        for end in 0..object.len() - 4 {
+            assert!(Rescue::parse(&object.slice(..end)).is_none(), "cut to {end}");
+        }
+        assert!(Rescue::parse(&Bytes::from_static(b"{}\n")).is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_it_completes_the_file_once() {
+        let bucket = Bucket::in_memory();
+        let mut one = rescue(b"head", b"held", b"tail", 4);
+        let key = one.file.key.clone();
+        one.upload = bucket.begin(&key).await.unwrap();
+        one.ids = vec![
+            bucket
+                .put_part(&key, &one.upload, 1, vec!["body".into()])
+                .await
+                .unwrap(),
+        ];
+        // Its worker had stored a longer part behind it, which nobody has noted.
+        bucket
+            .put_part(&key, &one.upload, 2, vec!["tail and more".into()])
+            .await
+            .unwrap();
+        let parts = || (Bytes::from("head"), Bytes::from("held"), Bytes::from("tail"));
+        assert!(one.complete(&bucket, parts()).await.unwrap());
+        assert_eq!(bucket.get(&key).await.unwrap(), "headheldbodytail");
+        assert!(one.complete(&bucket, parts()).await.unwrap(), "again");
+        one.file.key = "other".to_owned();
+        assert!(!one.complete(&bucket, parts()).await.unwrap_or(false), "no such upload");
+    }
+}

@@ -1,0 +1,203 @@
+//! A worker's machine is lost with its disk, and what it had in storage is completed without it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use support::faults::{Fault, Proxy};
+use support::frames::Frames;
+use support::ledger::{AtLeast, ensure_holds};
+use support::pacer::Pacer;
+use support::s3::{BUCKET, Kind, S3};
+use support::server::{MediaFile, Server, Setup};
+use support::source::Shape;
+use support::wait::{Seen, until};
+
+use crate::{data, setup};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A part every two seconds.
+const FAT: Shape = Shape {
+    frame_rate: 25,
+    gop_frames: 25,
+    bits_per_second: 24_000_000,
+    audio_bits_per_second: 64_000,
+    b_frames: true,
+};
+
+/// Gives workers up soon, and makes the shortest parts that there are.
+fn impatient(setup: Setup) -> Setup {
+    let mut setup = setup.record("flv,hls,mp4");
+    for setting in [
+        "coordinator.heartbeat=100ms",
+        "coordinator.worker_timeout=1s",
+        "coordinator.offline_timeout=1s",
+        "coordinator.lost_timeout=2s",
+        "coordinator.retention_interval=200ms",
+        "objects.part_size=5 MiB",
+        "objects.request_timeout=5s",
+        "worker.hls.target_segment=2s",
+    ] {
+        setup = setup.args(&["--set", setting]);
+    }
+    setup.args(&["--objects", &format!("s3://{BUCKET}/some/where")])
+}
+
+struct World {
+    s3: S3,
+    proxy: Proxy,
+    setup: Setup,
+    _folder: tempfile::TempDir,
+}
+
+fn world(kind: Kind) -> Result<World> {
+    let s3 = S3::start(kind)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let (folder, data) = data()?;
+    let mut setup = impatient(setup(&data));
+    for (name, value) in s3.env() {
+        setup = match name {
+            "AWS_ENDPOINT_URL" => setup.env(name, &proxy.endpoint()),
+            _ => setup.env(name, &value),
+        };
+    }
+    Ok(World {
+        s3,
+        proxy,
+        setup,
+        _folder: folder,
+    })
+}
+
+impl World {
+    /// The server again, its coordinator with its metadata, its worker on a new disk.
+    fn without_the_workers_disk(&self, server: Server) -> Result<Server> {
+        let data = server.data().to_owned();
+        let setup = server.kill()?;
+        for entry in std::fs::read_dir(&data)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if ["metadata.redb", "secrets.key", "lock"].contains(&name.as_str()) {
+                continue;
+            }
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path)?,
+                false => std::fs::remove_file(path)?,
+            }
+        }
+        self.proxy.set(|_, _| Fault::None);
+        setup.start()
+    }
+
+    /// Waits until the recording is given up and everything of it is settled; gives it and its files, fetched from the bucket.
+    fn settled(&self, server: &Server, stream: &str) -> Result<(Value, Vec<MediaFile>)> {
+        let recording = until(LIMIT, "a recording that is given up", || {
+            let known = server.recordings(stream)?.into_iter().next().context("no recording")?;
+            Ok(Seen::some(
+                (known["state"] == "failed").then(|| known.clone()),
+                known["state"].to_string(),
+            ))
+        })?;
+        until(LIMIT, "nothing half-made in the bucket", || {
+            let uploads = self.s3.uploads()?;
+            let keys = self.s3.keys("some/where/")?;
+            let open = keys
+                .iter()
+                .any(|key| key.ends_with(".rescue") || key.ends_with(".held"));
+            let log = server.log();
+            let settled = log.contains("what a lost worker had in storage is completed");
+            Ok(Seen::when(
+                settled && uploads.is_empty() && !open,
+                format!("{uploads:?} {keys:?}"),
+            ))
+        })?;
+        let folder = server.data().join("mirror");
+        self.s3.mirror("some/where/", &folder)?;
+        Ok((recording, server.files_in(stream, &folder)?))
+    }
+}
+
+/// Loses the machine so long after the push began, with these formats to be there afterwards.
+fn lost_after(kind: Kind, life: Duration, expected: &[&str]) -> Result<()> {
+    let world = world(kind)?;
+    let server = world.setup.start()?;
+    let pacer = Pacer::start(server.rtmp(), "one", FAT)?;
+    // How far the uploads have come is what this test varies.
+    std::thread::sleep(life);
+    let server = world.without_the_workers_disk(server)?;
+    let log = pacer.ended()?;
+    let (recording, files) = world.settled(&server, "one")?;
+    ensure!(
+        recording["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.starts_with("worker_lost")),
+        "{recording:#}"
+    );
+    let gaps = recording["gaps"].as_array().context("no gaps")?;
+    ensure!(gaps.iter().any(|gap| gap["reason"] == "worker_lost"), "{recording:#}");
+    let formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
+    ensure!(formats == expected, "{formats:?}, not {expected:?}");
+    for file in files {
+        let frames = Frames::of(&file)?;
+        if file.format != "hls" {
+            let len = std::fs::metadata(&file.path)?.len();
+            ensure!(
+                file.record["size"] == len,
+                "{} has {len} bytes: {}",
+                file.path.display(),
+                file.record
+            );
+            ensure!(file.record["video_units"] == frames.video.len(), "{}", file.record);
+            ensure!(file.record["audio_units"] == frames.audio.len(), "{}", file.record);
+        }
+        ensure_holds(&[file], &log, AtLeast { video: 40, audio: 40 })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_stored_of_a_lost_machine_is_whole_and_plays() -> Result<()> {
+    lost_after(Kind::JuiceFs, Duration::from_secs(9), &["flv", "hls", "mp4"])
+}
+
+#[test]
+fn what_was_stored_of_a_lost_machine_is_whole_and_plays_moto() -> Result<()> {
+    lost_after(Kind::Moto, Duration::from_secs(7), &["flv", "hls", "mp4"])
+}
+
+#[test]
+fn a_machine_that_is_lost_before_anything_was_stored_leaves_nothing_half_made() -> Result<()> {
+    lost_after(Kind::JuiceFs, Duration::from_millis(900), &[])
+}
+
+#[test]
+fn a_machine_that_is_lost_while_it_completes_its_files_loses_little() -> Result<()> {
+    let world = world(Kind::JuiceFs)?;
+    let server = world.setup.start()?;
+    let pacer = Pacer::start(server.rtmp(), "one", FAT)?;
+    until(LIMIT, "something to complete both files by", || {
+        let keys = world.s3.keys("some/where/")?;
+        let count = keys.iter().filter(|key| key.ends_with(".rescue")).count();
+        Ok(Seen::when(count == 2, format!("{keys:?}")))
+    })?;
+    // Parts are taken, and no upload is completed.
+    world
+        .proxy
+        .set(|line, _| match line.starts_with("POST") && line.contains("uploadId=") {
+            true => Fault::Busy,
+            false => Fault::None,
+        });
+    let log = pacer.finish()?;
+    until(LIMIT, "a completion that failed", || {
+        Ok(Seen::when(world.proxy.counts().1 >= 2, "none"))
+    })?;
+    let server = world.without_the_workers_disk(server)?;
+    let (_, files) = world.settled(&server, "one")?;
+    let formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
+    ensure!(formats.contains(&"flv") && formats.contains(&"mp4"), "{formats:?}");
+    for file in files {
+        ensure_holds(&[file], &log, AtLeast { video: 40, audio: 40 })?;
+    }
+    Ok(())
+}
