@@ -95,7 +95,8 @@ impl Said {
         if let Some(description) = self.description {
             spec.description = description;
         }
-        let waited = spec.formats.get(&Format::Hls).map(|hls| hls.flow_continue_s);
+        let before = spec.formats.get(&Format::Hls);
+        let (waited, segments) = (before.map(|hls| hls.flow_continue_s), spec.hls_segments());
         for (format, settings) in self.formats {
             match settings {
                 Some(settings) => drop(spec.formats.insert(format, settings)),
@@ -105,6 +106,10 @@ impl Said {
         // Stitching stands outside the block of HLS: a new block does not end it.
         if let (Some(hls), Some(wait)) = (spec.formats.get_mut(&Format::Hls), self.flow_continue_s.or(waited)) {
             hls.flow_continue_s = wait;
+        }
+        // It has no word here.
+        if let Some(hls) = spec.formats.get_mut(&Format::Hls) {
+            hls.hls_segments = segments;
         }
         spec
     }
