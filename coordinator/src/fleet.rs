@@ -183,10 +183,10 @@ impl Fleet {
         silent.map(|(id, _)| *id).collect()
     }
 
-    /// Forgets lost workers that hold nothing.
+    /// Forgets lost workers that hold nothing. One whose session stands may still be heard on it.
     pub(crate) fn forget(&mut self, holds_something: impl Fn(WorkerId) -> bool) {
         self.workers
-            .retain(|id, presence| !presence.lost || holds_something(*id));
+            .retain(|id, presence| !presence.lost || presence.session.is_some() || holds_something(*id));
     }
 
     /// True if the worker was heard from within the time-out.
@@ -301,5 +301,24 @@ mod tests {
         assert_eq!(fleet.ready().count(), 1);
         fleet.forget(|_| false);
         assert_eq!(fleet.alive(), 1);
+    }
+
+    #[test]
+    fn a_lost_worker_whose_session_stands_is_heard_on_it_again() {
+        let worker = WorkerId::generate(&Seeded::new(1), Timestamp::default());
+        let mut fleet = Fleet::new(Duration::from_secs(10));
+        fleet.opened(worker, SessionId(1), About::default(), at(0));
+        assert_eq!(fleet.tick(at(11)), [worker]);
+        fleet.forget(|_| false);
+        fleet.expect(worker, at(12));
+        assert!(
+            fleet.heartbeat(worker, SessionId(1), Report::default(), at(13)),
+            "it was away, and is back"
+        );
+        assert!(fleet.is_alive(worker) && fleet.ready().count() == 1);
+        assert_eq!(fleet.tick(at(24)), [worker]);
+        fleet.closed(worker, SessionId(1));
+        fleet.forget(|_| false);
+        assert_eq!(fleet.all().count(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! [`Leases`]: which publish holds which stream. Pure: each decision gives the transaction that makes it durable.
 
 mod finish;
+mod recent;
 mod stale;
 mod stitched;
 
@@ -24,6 +25,8 @@ use crate::{
     stitches::Stitches,
     tasks::{self, Tasks},
 };
+
+use recent::{Answer, Recent};
 
 mod restore;
 
@@ -99,6 +102,7 @@ pub(crate) struct Leases {
     stitches: Stitches,
     /// Publishes that lost their stream to another worker while theirs was away: they are told when it is back.
     evicted: BTreeMap<WorkerId, BTreeMap<PublishId, String>>,
+    recent: Recent,
 }
 
 impl Leases {
@@ -124,6 +128,7 @@ impl Leases {
                 .collect(),
             stitches,
             evicted: BTreeMap::new(),
+            recent: Recent::default(),
         }
     }
 
@@ -140,6 +145,11 @@ impl Leases {
 
     pub(crate) fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// The version of what a live publish records.
+    pub(crate) fn revision(&self, publish: PublishId) -> Option<u64> {
+        self.live.get(&publish).map(|live| live.record.revision)
     }
 
     pub(crate) fn holds_a_stream(&self, worker: WorkerId) -> bool {
@@ -160,13 +170,8 @@ impl Leases {
             .collect()
     }
 
-    /// Decides about a stream. `known` is what the store has of this publish.
-    pub(crate) fn acquire(
-        &mut self,
-        cx: &Context<'_>,
-        request: Request,
-        known: Option<Known>,
-    ) -> Result<Decided, StoreError> {
+    /// [`Leases::acquire`], of a publish that was not refused a moment ago.
+    fn decide(&mut self, cx: &Context<'_>, request: Request, known: Option<Known>) -> Result<Decided, StoreError> {
         if let Some(live) = self.live.get_mut(&request.publish) {
             if live.record.worker != request.worker {
                 return Ok(refused(RefusalKind::NotYours, not_yours(cx, live.record.worker)));
@@ -247,23 +252,21 @@ impl Leases {
         if let Err(reason) = cx.doors.not_banned(&record.stream, cx.now) {
             return Ok(refused(RefusalKind::Forbidden, reason));
         }
+        // What it fed may have gone on without it, or is being finished.
+        let stitched = |held: &&GrantedRecording| recording::is_stitched(&held.cause, &held.template);
+        let ids: Vec<RecordingId> = recordings.iter().filter(stitched).map(|held| held.id).collect();
+        if !ids.iter().all(|id| self.stitches.resumable(&record, *id)) {
+            self.evict_late(&record, "its recording has gone on without it".to_owned());
+            return Ok(granted(grant, Txn::new()));
+        }
         // Its worker was away and is back with the publisher still connected: it gets its stream again if it is free.
         let txn = match self.make_way(cx, &record.stream, record.worker, record.id, Txn::new())? {
             Ok(txn) => txn,
             Err(refusal) => {
-                // It has lost its stream, perhaps before its worker heard that it had it. What was journaled until then is
-                // finished like any other; only its publisher must go.
-                let evicted = self.evicted.entry(record.worker).or_default();
-                evicted.insert(record.id, refusal.reason);
+                self.evict_late(&record, refusal.reason);
                 return Ok(granted(grant, Txn::new()));
             }
         };
-        // What it fed may have gone on without it.
-        let stitched = |held: &&GrantedRecording| recording::is_stitched(&held.cause, &held.template);
-        let ids: Vec<RecordingId> = recordings.iter().filter(stitched).map(|held| held.id).collect();
-        if !ids.iter().all(|id| self.stitches.resumable(&record, *id)) {
-            return self.grant_new(cx, request.clone(), txn);
-        }
         record.ended = None;
         record.reason.clear();
         let epoch = self
@@ -286,6 +289,13 @@ impl Leases {
             },
         );
         Ok(granted(grant, txn))
+    }
+
+    /// A publish has lost its stream, perhaps before its worker heard that it had it. What was journaled until then is finished like any
+    /// other, under its own epoch; only its publisher must go.
+    fn evict_late(&mut self, record: &PublishRecord, reason: String) {
+        let evicted = self.evicted.entry(record.worker).or_default();
+        evicted.insert(record.id, reason);
     }
 
     /// Ends the publish that holds `stream`, if it may be: one of the same worker, or of a worker that is lost.
@@ -360,6 +370,11 @@ impl Leases {
             txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
         }
         txn = txn.put_json(keys::publish(record.id), &record)?;
+        let answer = Answer::Granted(Box::new(Known {
+            record: record.clone(),
+            recordings: recordings.clone(),
+        }));
+        self.recent.note(record.id, answer, cx.mono);
         if request.adopted {
             txn = self.stitches.pause(record.id, ADOPTED, cx.now, txn)?;
         } else {
@@ -551,27 +566,6 @@ impl Leases {
     pub(crate) fn unknown(&self, publishes: &[PublishId]) -> Vec<PublishId> {
         let unknown = publishes.iter().filter(|publish| !self.live.contains_key(publish));
         unknown.copied().collect()
-    }
-
-    /// Ends publishes that their worker has left out of its heartbeats for longer than the time-out: it has lost its
-    /// data and will never release them. Silence is another matter: who says nothing leaves nothing out.
-    pub(crate) fn end_unnamed(
-        &mut self,
-        fleet: &Fleet,
-        timeout: std::time::Duration,
-        now: Timestamp,
-    ) -> Result<Vec<(PublishId, Txn)>, StoreError> {
-        let left_out = |live: &&Live| {
-            fleet
-                .last_beat(live.record.worker)
-                .is_some_and(|beat| beat.since(live.named) > timeout)
-        };
-        let forgotten: Vec<PublishId> = self.live.values().filter(left_out).map(|live| live.record.id).collect();
-        let reason = "its worker no longer knows it";
-        forgotten
-            .into_iter()
-            .map(|id| Ok((id, self.end(id, reason.to_owned(), now, Txn::new())?)))
-            .collect()
     }
 }
 

@@ -476,3 +476,46 @@ fn what_only_an_adopted_journal_remembers_is_restored_without_the_stream() {
 
 #[path = "stitches_tests.rs"]
 mod stitches;
+
+#[test]
+fn a_question_that_comes_twice_is_answered_the_same_whatever_was_read_for_it() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let adopted = Request {
+        adopted: true,
+        ..world.request(worker)
+    };
+    let ask = |world: &mut World, request: &Request| {
+        let cx = Context {
+            catalog: &world.catalog,
+            fleet: &world.fleet,
+            tasks: &world.tasks,
+            doors: &world.doors,
+            vault: &world.vault,
+            ids: &world.ids,
+            now: world.now(),
+            mono: world.mono(),
+        };
+        // Nothing was in the store yet when it was read.
+        world.leases.acquire(&cx, request.clone(), None).unwrap().outcome
+    };
+    let first = ask(&mut world, &adopted);
+    assert_eq!(ask(&mut world, &adopted), first, "one recording, not two");
+
+    let (live, other) = (world.request(worker), world.worker());
+    assert!(matches!(ask(&mut world, &live), LeaseOutcome::Granted(_)));
+    let second = world.request(other);
+    assert!(matches!(ask(&mut world, &second), LeaseOutcome::Refused(_)));
+    let epoch = world.leases.streams[&second.stream].epoch;
+    world
+        .leases
+        .release(live.publish, epoch, String::new(), world.now())
+        .unwrap();
+    assert!(
+        matches!(ask(&mut world, &second), LeaseOutcome::Refused(_)),
+        "its worker has forgotten it"
+    );
+    world.second = 120;
+    let next = world.request(other);
+    assert!(matches!(ask(&mut world, &next), LeaseOutcome::Granted(_)));
+}

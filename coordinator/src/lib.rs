@@ -39,6 +39,8 @@ mod pulls;
 mod push_key;
 pub mod scaler;
 mod secrets;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod start;
 mod stitches;
 mod tasks;

@@ -146,9 +146,8 @@ impl Stitches {
         mut txn: Txn,
     ) -> Result<Txn, StoreError> {
         for record in self.all.values_mut().filter(|record| record.live == Some(publish)) {
-            let wait = i64::from(record.template.flow_continue_s()) * 1_000;
             record.live = None;
-            record.until = Timestamp::from_millis(ended.as_millis().saturating_add(wait));
+            record.until = waits_until(ended, &record.template);
             reason.clone_into(&mut record.reason);
             txn = put(txn, record)?;
         }
@@ -194,6 +193,8 @@ impl Stitches {
         let mut due = Vec::new();
         for record in self.all.values_mut() {
             let recording = record.recording;
+            // A clock was ahead when the publish ended, or is behind now: nothing waits longer than it should.
+            record.until = record.until.min(waits_until(now, &record.template));
             if record.live.is_some() || now <= record.until {
                 continue;
             }
@@ -263,6 +264,11 @@ impl Stitches {
         };
         fenced.filter_map(|(recording, _)| job(recording)).collect()
     }
+}
+
+/// Until when a recording waits whose stream went away at `ended`.
+fn waits_until(ended: Timestamp, template: &TemplateSpec) -> Timestamp {
+    ended + Duration::from_secs(u64::from(template.flow_continue_s()))
 }
 
 /// True if a worker can read what is stored of a recording.

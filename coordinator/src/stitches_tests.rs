@@ -224,7 +224,7 @@ fn a_lost_workers_recording_is_taken_over_with_what_it_has_stored() {
 }
 
 #[test]
-fn a_publish_that_lost_its_recording_while_it_was_away_gets_another() {
+fn a_publish_that_comes_back_goes_on_with_its_recording_unless_another_has_it() {
     let mut world = world();
     let worker = world.worker_on("");
     let (first, grant, id, _) = world.publish(worker);
@@ -240,7 +240,24 @@ fn a_publish_that_lost_its_recording_while_it_was_away_gets_another() {
     world.release(&second, grant.epoch);
     world.second = WAIT + 1;
     let back = world.grant(&first);
-    assert!(back.recordings[0].id != id && back.epoch > grant.epoch);
+    assert_eq!(back.recordings[0].id, id, "its worker finishes what it has of it");
+    assert!(back.epoch < grant.epoch, "under its own epoch");
+    let dropped = world.leases.named(worker, &[first.publish], world.mono());
+    assert_eq!(dropped.len(), 1, "its publisher comes back with a publish of its own");
+}
+
+#[test]
+fn a_clock_that_was_ahead_keeps_no_recording_waiting() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    let ahead = Timestamp::from_millis(world.now().as_millis() + 7_200_000);
+    let release = world.leases.release(first.publish, grant.epoch, "x".to_owned(), ahead);
+    world.kv.commit(release.unwrap().unwrap()).unwrap();
+    world.settle(id, grant.epoch);
+    assert_eq!(world.finishes(worker), []);
+    world.second = WAIT + 1;
+    assert_eq!(world.finishes(worker).len(), 1);
 }
 
 #[test]
@@ -257,4 +274,20 @@ fn what_a_restarted_worker_finds_continues_nothing_but_may_be_continued() {
     assert!(adopted.id != id && adopted.stitch == Some(Stitch::default()));
     let (.., next, _) = world.publish(worker);
     assert_eq!(next, adopted.id, "the latest");
+}
+
+#[test]
+fn a_publish_whose_recording_went_on_without_it_keeps_what_it_was_granted_and_is_dropped() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    // An older publish's question comes late, and takes the stream.
+    let (.., again, _) = world.publish(worker);
+    assert_eq!(again, id);
+    let asked = world.grant(&first);
+    assert_eq!(asked.epoch, grant.epoch, "its worker works under this one");
+    let named = world.leases.named(worker, &[first.publish], world.mono());
+    assert_eq!(named.len(), 1, "{named:?}");
+    let stitch = world.stitch(id).unwrap();
+    assert_eq!(stitch.epochs.len(), 2, "nobody waits for a third: {stitch:?}");
 }

@@ -22,6 +22,8 @@ mod control;
 pub mod ingest;
 mod pull;
 mod record;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod start;
 mod stream;
 pub mod upload;

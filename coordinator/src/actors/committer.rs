@@ -47,7 +47,7 @@ impl Committer {
         failed: impl FnOnce(StoreError) + Send + 'static,
     ) -> Self {
         let (queue, pending) = mpsc::channel(QUEUE);
-        tasks.spawn(async move {
+        tasks.spawn_local(async move {
             if let Err(error) = run(store.as_ref(), &metrics, pending).await {
                 failed(error);
             }
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[actix_rt::test]
     async fn decisions_are_committed_in_order_and_together() {
         let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
         let metrics = Metrics::new().coordinator;
@@ -148,7 +148,7 @@ mod tests {
         assert!(metrics.store_commits.get() < 10, "{}", metrics.store_commits.get());
     }
 
-    #[tokio::test]
+    #[actix_rt::test]
     async fn after_a_failure_nothing_more_is_committed() {
         let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
         let (tell, told) = oneshot::channel();

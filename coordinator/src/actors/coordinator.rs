@@ -298,31 +298,37 @@ const fn refusal_name(kind: RefusalKind) -> &'static str {
     }
 }
 
-/// A publish is over.
+/// A publish is over. The answer is true if its worker knows the last of what it was to record.
 #[derive(Message)]
-#[rtype(result = "Result<(), StoreError>")]
+#[rtype(result = "Result<bool, StoreError>")]
 pub(crate) struct Release {
     pub(crate) publish: PublishId,
     pub(crate) epoch: Epoch,
+    pub(crate) revision: u64,
     pub(crate) reason: String,
     pub(crate) ended: Timestamp,
 }
 
 impl Handler<Release> for CoordinatorActor {
-    type Result = ResponseFuture<Result<(), StoreError>>;
+    type Result = ResponseFuture<Result<bool, StoreError>>;
 
     fn handle(&mut self, release: Release, _: &mut Context<Self>) -> Self::Result {
         let Release {
             publish,
             epoch,
+            revision,
             reason,
             ended,
         } = release;
         info!(%publish, %epoch, reason, "publish released");
-        let txn = self.planner.release(publish, epoch, reason, ended);
+        let released = self.planner.release(publish, (epoch, revision), reason, ended);
         // Also when there is nothing to do: the answer must not come before earlier decisions are durable.
-        let durable = txn.map(|txn| self.committer.submit(txn));
-        Box::pin(async move { durable?.await })
+        let durable = released.map(|(knows, txn)| (knows, self.committer.submit(txn)));
+        Box::pin(async move {
+            let (knows, durable) = durable?;
+            durable.await?;
+            Ok(knows)
+        })
     }
 }
 

@@ -26,7 +26,7 @@ impl Marker {
     /// Starts the task; it ends when every handle is dropped.
     pub(crate) fn start(repo: Repo, tasks: &tokio_util::task::TaskTracker) -> Self {
         let (queue, mut marks) = mpsc::channel::<Mark>(QUEUE);
-        tasks.spawn(async move {
+        tasks.spawn_local(async move {
             while let Some(mark) = marks.recv().await {
                 let repo = &repo;
                 stream::iter(mark.recordings)

@@ -83,7 +83,7 @@ impl CoordinatorActor {
 
     fn fail_lost(&self, until: Timestamp, back: BTreeSet<WorkerId>) {
         let (repo, now) = (self.tools.repo.clone(), self.tools.clock.now());
-        self.tools.tasks.spawn(async move {
+        self.tools.tasks.spawn_local(async move {
             match repo.fail_lost(until, now, |worker| back.contains(&worker)).await {
                 Ok(failed) if failed.is_empty() => {}
                 Ok(failed) => warn!(
@@ -97,7 +97,7 @@ impl CoordinatorActor {
 
     fn forget(&self, publishes: Timestamp, tasks: Timestamp) {
         let repo = self.tools.repo.clone();
-        self.tools.tasks.spawn(async move {
+        self.tools.tasks.spawn_local(async move {
             match repo.forget_tasks(tasks).await {
                 Ok(count) => debug!(count, "tasks forgotten"),
                 Err(error) => warn!(error = &error as &dyn StdError, "tasks not forgotten"),

@@ -112,7 +112,7 @@ impl Election {
             tell,
             resign: resign.clone(),
         };
-        let task = tasks.spawn(standing.run());
+        let task = tasks.spawn_local(standing.run());
         Election {
             roles,
             resign,

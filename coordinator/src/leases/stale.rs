@@ -6,7 +6,8 @@ use shared::{
     time::Timestamp,
 };
 
-use super::Leases;
+use super::{Leases, Live};
+use crate::fleet::Fleet;
 
 impl Leases {
     /// Ends everything that a worker holds: it has been away for too long.
@@ -24,6 +25,27 @@ impl Leases {
             .collect();
         held.into_iter()
             .map(|id| self.end(id, reason.to_owned(), now, Txn::new()))
+            .collect()
+    }
+
+    /// Ends publishes that their worker has left out of its heartbeats for longer than the time-out: it has lost its
+    /// data and will never release them. Silence is another matter: who says nothing leaves nothing out.
+    pub(crate) fn end_unnamed(
+        &mut self,
+        fleet: &Fleet,
+        timeout: std::time::Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(PublishId, Txn)>, StoreError> {
+        let left_out = |live: &&Live| {
+            fleet
+                .last_beat(live.record.worker)
+                .is_some_and(|beat| beat.since(live.named) > timeout)
+        };
+        let forgotten: Vec<PublishId> = self.live.values().filter(left_out).map(|live| live.record.id).collect();
+        let reason = "its worker no longer knows it";
+        forgotten
+            .into_iter()
+            .map(|id| Ok((id, self.end(id, reason.to_owned(), now, Txn::new())?)))
             .collect()
     }
 

@@ -270,16 +270,18 @@ impl Planner {
         decided
     }
 
-    /// A publish is over. The transaction is empty when that is known.
+    /// A publish is over. The transaction is empty when that is known. True if its worker, which has `revision` of what it was to
+    /// record, has the last one.
     pub(crate) fn release(
         &mut self,
         publish: PublishId,
-        epoch: Epoch,
+        (epoch, revision): (Epoch, u64),
         reason: String,
         ended: Timestamp,
-    ) -> Result<Txn, StoreError> {
+    ) -> Result<(bool, Txn), StoreError> {
+        let last = self.state.leases.revision(publish);
         let txn = self.state.leases.release(publish, epoch, reason, ended)?;
-        Ok(txn.unwrap_or_default())
+        Ok((txn.is_some() && last == Some(revision), txn.unwrap_or_default()))
     }
 
     /// Everything of a publish's part of a recording is in storage and in the library.

@@ -92,6 +92,7 @@ async fn publish(world: &World, app: &str, stream: &str, files: u32) {
         epoch: granted.epoch,
         reason: "deleteStream".into(),
         ended_ms: world.now().as_millis(),
+        revision: 0,
     };
     world.workers().release_lease(release).await.unwrap();
     let end = v1::CommitRecordingRequest {

@@ -46,6 +46,7 @@ async fn leases_are_idempotent_exclusive_and_survive_a_restart() {
         epoch: 1,
         reason: "x".into(),
         ended_ms: 5,
+        revision: 0,
     };
     world.workers().release_lease(release).await.unwrap();
     assert_eq!(

@@ -473,6 +473,7 @@ async fn every_publish_within_its_time_is_a_recording_of_the_task() {
             epoch,
             reason: "peer_closed".into(),
             ended_ms: world.now().as_millis(),
+            revision: 0,
         };
         world.workers().release_lease(release).await.unwrap();
         until(TaskState::Waiting, async || state(&world, &task.task_id).await).await;

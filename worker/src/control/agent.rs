@@ -3,7 +3,7 @@
 //! Every call is idempotent, so a call whose answer was lost is simply made again. Recording does not wait for any of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use shared::pull::{Pull, PullStatus};
 use shared::recording::{Gap, MediaFile, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
 use shared::trace::{self, Place};
-use shared::wire::{FINAL, fenced_from_details};
+use shared::wire::{self, FINAL, fenced_from_details};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
@@ -108,7 +108,8 @@ pub(crate) struct Ask {
     pub(crate) params: String,
     pub(crate) client: String,
     pub(crate) started_ms: i64,
-    pub(crate) adopted: bool,
+    /// Set once the publish is over. Whoever asks for one that is over does not ask for the stream.
+    pub(crate) over: Arc<AtomicBool>,
     /// What it was granted before.
     pub(crate) held: Option<Grant>,
 }
@@ -168,14 +169,14 @@ impl Agent {
 
     /// Asks for a stream's lease until there is an answer.
     pub(crate) async fn acquire(&self, ask: Ask) -> LeaseOutcome {
-        let request = AcquireLeaseRequest {
+        let mut request = AcquireLeaseRequest {
             worker_id: self.identity.id.to_string(),
             publish_id: ask.publish.to_string(),
             stream: Some((&ask.stream).into()),
             params: ask.params,
             client_addr: ask.client,
             started_ms: ask.started_ms,
-            adopted: ask.adopted,
+            adopted: false,
             storage: self.identity.storage.clone(),
             held: ask.held.as_ref().map(Into::into),
             known_epoch: ask
@@ -187,6 +188,7 @@ impl Agent {
         let mut wait = FIRST_WAIT;
         let asked = Instant::now();
         loop {
+            request.adopted = ask.over.load(Ordering::Relaxed);
             let answer = self.line.acquire_lease(request.clone()).await;
             match answer
                 .map_err(|e| e.to_string())
@@ -212,15 +214,41 @@ impl Agent {
         }
     }
 
-    /// Says that a stream is free, until it is heard.
-    pub(crate) async fn release(&self, publish: PublishId, epoch: Epoch, reason: String, ended_ms: i64) {
+    /// Says that a stream is free, until it is heard. Gives what the publish was to record in the end, where that is not the
+    /// `revision` that is known here.
+    pub(crate) async fn release(
+        &self,
+        publish: PublishId,
+        (epoch, revision): (Epoch, u64),
+        reason: String,
+        ended_ms: i64,
+    ) -> Option<Grant> {
         let request = ReleaseLeaseRequest {
             publish_id: publish.to_string(),
             epoch: epoch.get(),
             reason,
             ended_ms,
+            revision,
         };
-        insist("release of a lease", || self.line.release_lease(request.clone())).await;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let answer = self.line.release_lease(request.clone()).await;
+            match answer.map(|answer| answer.last.map(wire::held).transpose()) {
+                Ok(Ok(last)) => return last,
+                Ok(Err(error)) => {
+                    warn!(%publish, %error, "what a publish was to record in the end cannot be read");
+                    return None;
+                }
+                Err(status) if is_final(&status) => {
+                    tracing::error!(%publish, error = status.message(), "release of a lease refused by the coordinator");
+                    return None;
+                }
+                Err(status) => {
+                    warn!(code = ?status.code(), error = status.message(), ?wait, "release of a lease failed, will try again");
+                }
+            }
+            pause(&mut wait).await;
+        }
     }
 
     /// Enters a file into the library, until it is there or another owner has the recording.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use proto::v1::workers_client::WorkersClient;
 use proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CommitFileRequest, CommitRecordingRequest, CoordinatorDown,
-    ReleaseLeaseRequest, WorkerUp,
+    ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
 };
 use shared::auth::Caller;
 use shared::servers::Servers;
@@ -34,7 +34,7 @@ pub trait Line: fmt::Debug + Send + Sync {
     async fn acquire_lease(&self, request: AcquireLeaseRequest) -> Result<AcquireLeaseResponse, Status>;
 
     /// Says that a stream is free.
-    async fn release_lease(&self, request: ReleaseLeaseRequest) -> Result<(), Status>;
+    async fn release_lease(&self, request: ReleaseLeaseRequest) -> Result<ReleaseLeaseResponse, Status>;
 
     /// Enters a file into the library.
     async fn commit_file(&self, request: CommitFileRequest) -> Result<(), Status>;
@@ -74,8 +74,9 @@ impl Line for Grpc {
         Ok(answer.into_inner())
     }
 
-    async fn release_lease(&self, request: ReleaseLeaseRequest) -> Result<(), Status> {
-        self.client().release_lease(request).await.map(drop)
+    async fn release_lease(&self, request: ReleaseLeaseRequest) -> Result<ReleaseLeaseResponse, Status> {
+        let answer = self.client().release_lease(request).await?;
+        Ok(answer.into_inner())
     }
 
     async fn commit_file(&self, request: CommitFileRequest) -> Result<(), Status> {

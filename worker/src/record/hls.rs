@@ -12,7 +12,7 @@ use media::hls;
 use media::segmenter::Segmenter;
 use shared::lease::Epoch;
 
-use super::index::{self, Index};
+use super::index;
 use super::keeper::Keeper;
 use super::parameters::changes_parameters;
 use super::pool::Scratch;
@@ -24,8 +24,6 @@ use crate::upload::{Object, Objects, Store, Stored};
 const DATE_EVERY: u32 = 64;
 /// Rendered bytes are written when this many are in hand.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
-const LOOKS: u32 = 300;
 
 mod list;
 mod segment;
@@ -249,18 +247,11 @@ impl HlsRecorder {
         let Some(stitch) = &self.setting.stitch else {
             return Ok(true);
         };
-        let which = found.as_ref().map_or(0, |(which, _)| *which);
-        let found = found.and_then(|(_, bytes)| Index::parse(&bytes));
-        let paused = which == 0 && found.as_ref().is_some_and(|index| index.totals.paused);
-        if !paused && !stitch.behind.lost && self.looks < LOOKS {
+        let found = found.as_ref().map(|(which, bytes)| (*which, bytes.as_ref()));
+        let Some((lines, totals)) = index::join(&stitch.behind, self.looks, found) else {
             self.looks += 1;
             return Ok(false);
-        }
-        let epoch = stitch.behind.before.get(which).copied().unwrap_or_default();
-        let lines = found.as_ref().map(|index| index.rebased(epoch)).unwrap_or_default();
-        let mut totals = found.map(|index| index.totals).unwrap_or_default();
-        let latest = stitch.behind.before.first().copied().unwrap_or_default();
-        totals.taken_over(latest, paused);
+        };
         self.lines(|file| {
             file.set_len(0)?;
             file.write_all(lines.as_bytes())

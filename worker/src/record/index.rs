@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use media::hls;
 use serde::{Deserialize, Serialize};
-use shared::lease::Epoch;
+use shared::lease::{Epoch, Stitch};
 use shared::recording::{Gap, join_gaps};
 
 /// The name of a gap: the stream was away, and what the publisher did not send nobody knows.
@@ -19,6 +19,8 @@ const MAX_TRUSTED: usize = 64;
 const TAG: &str = "#AIRCHECK:";
 /// The comment's version: raised when a field changes meaning.
 const VERSION: u32 = 1;
+/// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
+const LOOKS: u32 = 300;
 
 /// What an index says beside its segments: totals of everything in it, whichever publish it came with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +230,23 @@ fn behind_segment(lines: &str, segments: u64) -> usize {
         }
     }
     at
+}
+
+/// What a publish's part of a recording begins with: the lines and totals of what lies behind it. `found` is the first index that is there,
+/// and whose it is, the latest publish's being 0; `looks` is how often that was found to be still at work. None: look again in a while.
+pub(crate) fn join(behind: &Stitch, looks: u32, found: Option<(usize, &[u8])>) -> Option<(String, Totals)> {
+    let which = found.map_or(0, |(which, _)| which);
+    let found = found.and_then(|(_, bytes)| Index::parse(bytes));
+    let paused = which == 0 && found.as_ref().is_some_and(|index| index.totals.paused);
+    if !paused && !behind.lost && looks < LOOKS {
+        return None;
+    }
+    let epoch = behind.before.get(which).copied().unwrap_or_default();
+    let lines = found.as_ref().map(|index| index.rebased(epoch)).unwrap_or_default();
+    let mut totals = found.map(|index| index.totals).unwrap_or_default();
+    let latest = behind.before.first().copied().unwrap_or_default();
+    totals.taken_over(latest, paused);
+    Some((lines, totals))
 }
 
 #[cfg(test)]

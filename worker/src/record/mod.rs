@@ -114,7 +114,7 @@ impl Setting {
         )
     }
 
-    fn file_id(&self, sequence: u32) -> String {
+    pub(crate) fn file_id(&self, sequence: u32) -> String {
         format!("{}-{sequence:06}", self.name())
     }
 }

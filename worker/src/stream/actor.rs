@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -95,6 +95,8 @@ pub(crate) struct StreamActor {
     /// When the event happened that is being acted upon: documents and the library say the same.
     now: Timestamp,
     shown: Shown,
+    /// The publish is over, for whoever asks meanwhile.
+    over: Arc<AtomicBool>,
 }
 
 impl StreamActor {
@@ -144,6 +146,7 @@ impl StreamActor {
             remove_journal: false,
             asks: false,
             now: Timestamp::default(),
+            over: Arc::default(),
         }
     }
 
@@ -153,7 +156,9 @@ impl StreamActor {
             now_ms: self.now.as_millis(),
             arrived_ms: self.ground.journaled().wall_ms,
         };
-        for effect in self.core.on(event, at) {
+        let effects = self.core.on(event, at);
+        self.over.store(self.core.is_closed(), Ordering::Relaxed);
+        for effect in effects {
             self.perform(effect, ctx);
         }
     }
@@ -188,8 +193,10 @@ impl StreamActor {
             Effect::ReleaseLease { reason } => {
                 let (agent, about) = (self.common.agent.clone(), self.about.clone());
                 let ended = self.common.clock.now().as_millis();
-                let release = async move { agent.release(about.publish_id, about.epoch, reason, ended).await };
-                ctx.spawn(release.into_actor(self));
+                let held = (about.epoch, self.core.grant().map_or(0, |grant| grant.revision));
+                let release = async move { agent.release(about.publish_id, held, reason, ended).await };
+                let released = |last, actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::Released(last), ctx);
+                ctx.spawn(release.into_actor(self).map(released));
             }
             Effect::DropPublisher { reason } => {
                 self.notify(Notice::Drop {
@@ -469,23 +476,19 @@ impl StreamActor {
 
     /// What tells a coordinator that has forgotten this publish what it was granted.
     fn remind(&self) -> Ask {
-        self.asking(self.core.is_closed())
-    }
-
-    fn asking(&self, adopted: bool) -> Ask {
         Ask {
             publish: self.about.publish_id,
             stream: self.about.stream.clone(),
             params: self.about.publish.params.clone(),
             client: self.about.publish.client.clone(),
             started_ms: self.about.publish.started_ms,
-            adopted,
+            over: Arc::clone(&self.over),
             held: self.core.grant().cloned(),
         }
     }
 
-    fn ask(&mut self, ctx: &mut Context<Self>, adopted: bool) {
-        let ask = self.asking(adopted);
+    fn ask(&mut self, ctx: &mut Context<Self>) {
+        let ask = self.remind();
         self.asks = true;
         let agent = self.common.agent.clone();
         let answer = async move { agent.acquire(ask).await };
@@ -542,7 +545,7 @@ impl Handler<AskAgain> for StreamActor {
     fn handle(&mut self, _: AskAgain, ctx: &mut Self::Context) {
         // Before the first answer it is being asked anyway, and only what is live holds its stream.
         if !self.asks && !self.core.is_closed() {
-            self.ask(ctx, false);
+            self.ask(ctx);
         }
     }
 }
@@ -564,7 +567,7 @@ impl Actor for StreamActor {
             }
         });
         match self.adopted.take() {
-            None => self.ask(ctx, false),
+            None => self.ask(ctx),
             Some((Some(grant), reason)) => {
                 self.common.agent.note_epoch(&self.about.stream, grant.epoch);
                 self.on(Event::Granted(grant), ctx);
@@ -573,7 +576,7 @@ impl Actor for StreamActor {
             }
             Some((None, reason)) => {
                 self.on(Event::Closed(reason), ctx);
-                self.ask(ctx, true);
+                self.ask(ctx);
             }
         }
     }

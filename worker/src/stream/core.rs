@@ -61,6 +61,8 @@ pub(crate) enum Event {
         format: Format,
         reason: String,
     },
+    /// The coordinator knows that the publish is over. What it was to record in the end, where that is not known here.
+    Released(Option<Grant>),
     /// The library has the file.
     FileCommitted { recording: RecordingId, file_id: String },
     /// The library knows that the recording has begun.
@@ -176,6 +178,8 @@ fn over(window: &Window, at: Moment) -> bool {
 pub(crate) struct StreamCore {
     grant: Option<Grant>,
     refused: bool,
+    /// The coordinator knows that the publish is over: nothing is added to the grant any more.
+    released: bool,
     /// Why the publish ended, and when what had arrived last.
     closed: Option<(String, i64)>,
     recordings: BTreeMap<RecordingId, Recording>,
@@ -217,9 +221,14 @@ impl StreamCore {
                 }
             }
             Event::Set(grant) => {
-                let newer = |held: &Grant| held.epoch == grant.epoch && held.revision < grant.revision;
-                if self.grant.as_ref().is_some_and(newer) {
+                if self.is_behind(&grant) {
                     self.take_up(grant, &mut effects);
+                }
+            }
+            Event::Released(last) => {
+                self.released = true;
+                if let Some(last) = last.filter(|last| self.is_behind(last)) {
+                    self.take_up(last, &mut effects);
                 }
             }
             Event::Tick => {}
@@ -300,6 +309,12 @@ impl StreamCore {
         }
         self.settle(at, &mut effects);
         effects
+    }
+
+    /// True if this is a later version of what is held.
+    fn is_behind(&self, grant: &Grant) -> bool {
+        let newer = |held: &Grant| held.epoch == grant.epoch && held.revision < grant.revision;
+        self.grant.as_ref().is_some_and(newer)
     }
 
     fn rendered(
@@ -385,7 +400,11 @@ impl StreamCore {
             }
             effects.append(&mut begin);
         }
-        let answered = self.grant.is_some() || self.refused;
+        let answered = if self.grant.is_some() {
+            self.released
+        } else {
+            self.refused
+        };
         let settled = self.closed.is_some() && self.recordings.values().all(|r| r.phase == Phase::Closed);
         if answered && settled && !self.removed {
             self.removed = true;

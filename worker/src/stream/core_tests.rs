@@ -103,7 +103,12 @@ fn the_journal_goes_only_when_the_library_has_everything() {
             ..
         })
     ));
-    assert_eq!(on(&mut core, Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
+    assert_eq!(
+        on(&mut core, Event::RecordingCommitted(id)),
+        [],
+        "the coordinator has not heard that it is over"
+    );
+    assert_eq!(on(&mut core, Event::Released(None)), [Effect::RemoveJournal]);
     assert!(core.removed);
     assert_eq!(on(&mut core, Event::RecordingCommitted(id)), []);
 }
@@ -145,7 +150,8 @@ fn a_stream_without_recordings_leaves_nothing() {
         }),
     );
     let effects = on(&mut core, Event::Closed("deleteStream".to_owned()));
-    assert_eq!(effects.last(), Some(&Effect::RemoveJournal));
+    assert!(matches!(effects.last(), Some(Effect::ReleaseLease { .. })));
+    assert_eq!(on(&mut core, Event::Released(None)), [Effect::RemoveJournal]);
 }
 
 #[test]
@@ -279,8 +285,9 @@ fn a_window_begins_with_the_first_arrival_in_it_and_ends_within_the_publish() {
     );
     assert!(!core.waits_for_time());
     core.on(Event::RecordingCommitted(task.id), moment(9_700));
-    let closed = core.on(Event::Closed("peer_closed".to_owned()), moment(20_000));
-    assert_eq!(closed.last(), Some(&Effect::RemoveJournal), "its end was its own");
+    core.on(Event::Closed("peer_closed".to_owned()), moment(20_000));
+    let released = core.on(Event::Released(None), moment(20_000));
+    assert_eq!(released, [Effect::RemoveJournal], "its end was its own");
 }
 
 #[test]
@@ -437,6 +444,7 @@ fn a_stitched_recording_pauses_with_the_end_of_the_publish() {
         gaps: Vec::new(),
     };
     assert_eq!(effects.last(), Some(&paused), "once the library has its other files");
+    assert_eq!(on(&mut core, Event::Released(None)), []);
     assert_eq!(on(&mut core, Event::RecordingCommitted(id)), [Effect::RemoveJournal]);
 }
 
@@ -479,5 +487,24 @@ fn what_was_lost_is_not_written_any_more_and_its_journal_is_kept() {
     let kept = Effect::KeepJournal {
         reason: format!("{id}: fenced"),
     };
-    assert_eq!(ended, [release, kept]);
+    assert_eq!(ended, [release]);
+    assert_eq!(on(&mut core, Event::Released(None)), [kept]);
+}
+
+#[test]
+fn what_was_added_while_nobody_heard_of_it_ends_with_the_publish() {
+    let mut core = StreamCore::default();
+    let (begun, ahead) = (windowed(7, 5_000, 9_000), windowed(8, 90_000, 99_000));
+    core.on(Event::Granted(set(1, &[])), moment(6_000));
+    let closed = core.on(Event::Closed("worker_killed".to_owned()), moment(7_000));
+    assert!(!closed.contains(&Effect::RemoveJournal), "there may be more");
+    let last = core.on(Event::Released(Some(set(2, &[&begun, &ahead]))), moment(7_000));
+    let starts =
+        |effect: &Effect| matches!(effect, Effect::StartRecorder { recording, .. } if recording.id == begun.id);
+    assert!(last.iter().any(starts), "what arrived in its time is in the journal");
+    assert_eq!(
+        committed(&last),
+        Some((ahead.id, RecordingState::Finished, NEVER_BEGAN))
+    );
+    assert!(!core.removed);
 }

@@ -17,7 +17,7 @@ mod streams;
 mod tasks;
 mod templates;
 mod traced;
-mod workers;
+pub(crate) mod workers;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 

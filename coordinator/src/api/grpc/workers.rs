@@ -1,12 +1,12 @@
 //! Service `Workers`: sessions, leases, commits.
 
-use std::{collections::BTreeMap, pin::Pin};
+use std::{collections::BTreeMap, net::SocketAddr, pin::Pin};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use proto::v1;
 use shared::{
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, FencingToken, LeaseOutcome},
+    lease::{Epoch, FencingToken, Grant, LeaseOutcome},
     pull::PullStatus,
     recording::{Cause, MediaFile, RecordingState},
     shutdown::Phase,
@@ -156,7 +156,7 @@ struct Listening {
 }
 
 /// Reads what a worker says until it stops or its session is over, and tells the actor.
-async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening) {
+async fn listen(api: Api, mut up: impl Said, listening: Listening) {
     let Listening {
         worker,
         session,
@@ -196,7 +196,13 @@ async fn listen(api: Api, mut up: Streaming<v1::WorkerUp>, listening: Listening)
     let _ = api.handle.ask(Closed { worker, session }).await;
 }
 
-type Directives = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorDown, Status>> + Send>>;
+/// What goes down a session.
+pub(crate) type Directives = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorDown, Status>> + Send>>;
+
+/// What comes up a session.
+pub(crate) trait Said: Stream<Item = Result<v1::WorkerUp, Status>> + Unpin + Send + 'static {}
+
+impl<S: Stream<Item = Result<v1::WorkerUp, Status>> + Unpin + Send + 'static> Said for S {}
 
 #[tonic::async_trait]
 impl v1::workers_server::Workers for Api {
@@ -204,43 +210,8 @@ impl v1::workers_server::Workers for Api {
 
     async fn session(&self, request: Request<Streaming<v1::WorkerUp>>) -> Result<Response<Directives>, Status> {
         let from = peer(&request);
-        let mut up = request.into_inner();
-        let first = up
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("a session begins with hello"))?;
-        let (worker, about) = hello(first).map_err(Failure::from)?;
-        debug!(%worker, ?from, "worker says hello");
-        if self.shutdown.phase() >= Phase::Draining {
-            return Err(Status::unavailable(
-                "this coordinator is leaving: try another, or again in a moment",
-            ));
-        }
-        let Session { id, down: directives } = self.handle.ask(Open { worker, about }).await.map_err(Failure::from)?;
-        let (refuse, refused) = mpsc::channel(1);
-        let over = CancellationToken::new();
-        let end = over.clone().drop_guard();
-        self.tools.tasks.spawn(listen(
-            self.clone(),
-            up,
-            Listening {
-                worker,
-                session: id,
-                refuse,
-                over,
-            },
-        ));
-        // Ends when the actor drops its end of the queue, or with the status that the reader found. With it ends the
-        // reading: a stream that is open one way would hold up the server's stop.
-        let directives = ReceiverStream::new(directives).map(|message| Some(Ok(down(message))));
-        let ends = directives.chain(stream::once(async { None }));
-        let refusals = ReceiverStream::new(refused).map(|status| Some(Err(status)));
-        let both = stream::select(ends, refusals).take_while(|item| std::future::ready(item.is_some()));
-        let answer = both.filter_map(move |item| {
-            let _held = &end;
-            std::future::ready(item)
-        });
-        Ok(Response::new(Box::pin(answer)))
+        let directives = self.converse(request.into_inner(), from).await?;
+        Ok(Response::new(directives))
     }
 
     async fn acquire_lease(
@@ -275,15 +246,26 @@ impl v1::workers_server::Workers for Api {
         let release = Release {
             publish: wire::id("publish_id", &request.publish_id).map_err(Failure::from)?,
             epoch: Epoch::new(request.epoch),
+            revision: request.revision,
             reason: short("reason", request.reason).map_err(Failure::from)?,
             ended: Timestamp::from_millis(request.ended_ms),
         };
-        self.handle
-            .ask(release)
-            .await
-            .map_err(Failure::from)?
-            .map_err(Failure::from)?;
-        Ok(Response::new(v1::ReleaseLeaseResponse {}))
+        let publish = release.publish;
+        let asked = self.handle.ask(release).await.map_err(Failure::from)?;
+        let last = match asked.map_err(Failure::from)? {
+            true => None,
+            false => load_known(&self.tools.repo, publish).await.map_err(Failure::from)?,
+        };
+        // While it is live, under another ownership than was released, it may be added to.
+        let over = last.filter(|known| known.record.ended.is_some());
+        let last = over.map(|known| Grant {
+            epoch: known.record.epoch,
+            revision: known.record.revision,
+            recordings: known.recordings,
+        });
+        Ok(Response::new(v1::ReleaseLeaseResponse {
+            last: last.as_ref().map(Into::into),
+        }))
     }
 
     async fn commit_file(
@@ -360,6 +342,47 @@ impl v1::workers_server::Workers for Api {
 }
 
 impl Api {
+    /// A session with a worker, from its hello on.
+    pub(crate) async fn converse(&self, mut up: impl Said, from: Option<SocketAddr>) -> Result<Directives, Status> {
+        let first = up
+            .next()
+            .await
+            .transpose()?
+            .ok_or_else(|| Status::invalid_argument("a session begins with hello"))?;
+        let (worker, about) = hello(first).map_err(Failure::from)?;
+        debug!(%worker, ?from, "worker says hello");
+        if self.shutdown.phase() >= Phase::Draining {
+            return Err(Status::unavailable(
+                "this coordinator is leaving: try another, or again in a moment",
+            ));
+        }
+        let Session { id, down: directives } = self.handle.ask(Open { worker, about }).await.map_err(Failure::from)?;
+        let (refuse, refused) = mpsc::channel(1);
+        let over = CancellationToken::new();
+        let end = over.clone().drop_guard();
+        self.tools.tasks.spawn(listen(
+            self.clone(),
+            up,
+            Listening {
+                worker,
+                session: id,
+                refuse,
+                over,
+            },
+        ));
+        // Ends when the actor drops its end of the queue, or with the status that the reader found. With it ends the
+        // reading: a stream that is open one way would hold up the server's stop.
+        let directives = ReceiverStream::new(directives).map(|message| Some(Ok(down(message))));
+        let ends = directives.chain(stream::once(async { None }));
+        let refusals = ReceiverStream::new(refused).map(|status| Some(Err(status)));
+        let both = stream::select(ends, refusals).take_while(|item| std::future::ready(item.is_some()));
+        let answer = both.filter_map(move |item| {
+            let _held = &end;
+            std::future::ready(item)
+        });
+        Ok(Box::pin(answer))
+    }
+
     fn committed(&self, result: Result<(), CommitError>) -> Result<(), Failure> {
         if matches!(result, Err(CommitError::Fenced(_))) {
             self.tools.metrics.fenced.inc();
