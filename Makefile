@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-storage bench-quick setup
+.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-storage bench-control bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ bench-storage: ## object storage beside a local directory: CPU, and how soon rec
 bench-quick: ## the same in one short round, about 4 minutes
 	@deploy/setup/install bench
 	python3 tests/bench/run.py --quick $(BENCH_ARGS)
+
+bench-control: ## leases, memory and failover of coordinators with up to 100,000 streams, about 10 minutes (BENCH_ARGS=--quick)
+	@deploy/setup/install test
+	cargo build --release --locked
+	cargo run --release --locked -p coordinator --example control_bench -- --binary target/release/aircheck $(BENCH_ARGS)
 
 setup: ## install all that the commands above need
 	@deploy/setup/install test

@@ -2,6 +2,7 @@
 //!
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
+mod bounds;
 mod finish;
 mod pull;
 mod task;
@@ -11,7 +12,7 @@ use proto::v1;
 use thiserror::Error;
 
 use crate::{
-    ids::{FileId, PublishId, StreamKey},
+    ids::{FileId, MAX_NAME_BYTES, PublishId, StreamKey},
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     store::Removal,
@@ -20,7 +21,11 @@ use crate::{
     trace,
 };
 
-pub use self::task::{new_task, task_filter, task_state};
+use self::bounds::MAX_KEY_BYTES;
+pub use self::{
+    bounds::{clock, clock_if_any, page, text, wanted},
+    task::{new_task, task_filter, task_state},
+};
 
 /// A message that is not legal: which field, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -150,7 +155,7 @@ impl TryFrom<v1::Gap> for Gap {
             return Err(WireError::new("to_ms", "is before from_ms"));
         }
         Ok(Gap {
-            reason: gap.reason,
+            reason: text("reason", gap.reason, MAX_NAME_BYTES)?,
             from_ms: gap.from_ms,
             to_ms: gap.to_ms,
             units: gap.units,
@@ -378,18 +383,18 @@ impl TryFrom<v1::MediaFile> for MediaFile {
             stream: required("stream", file.stream)?.try_into()?,
             format: format(file.format)?,
             sequence: file.sequence,
-            name: file.name,
-            object_key: file.object_key,
+            name: text("name", file.name, MAX_KEY_BYTES)?,
+            object_key: text("object_key", file.object_key, MAX_KEY_BYTES)?,
             size: file.size,
             duration_ms: file.duration_ms,
-            start: Timestamp::from_millis(file.start_ms),
-            end: Timestamp::from_millis(file.end_ms),
-            checksum: file.checksum,
+            start: clock("start_ms", file.start_ms)?,
+            end: clock("end_ms", file.end_ms)?,
+            checksum: text("checksum", file.checksum, MAX_NAME_BYTES)?,
             video_units: file.video_units,
             audio_units: file.audio_units,
             gaps: gaps(file.gaps)?,
             epoch: Epoch::new(file.epoch),
-            committed: Timestamp::from_millis(file.committed_ms),
+            committed: clock("committed_ms", file.committed_ms)?,
             // The library's to say.
             expires: None,
             locked: false,

@@ -104,6 +104,27 @@ impl World {
         self.answered("SIGSTOP of etcd's leader", begin)?;
         self.all_live()?;
         self.cluster.etcd.signal(leader, "CONT")?;
+        self.cluster.etcd.healthy()?;
+
+        // A member that leads and hears of nobody: its clients reach it, and it can decide nothing any more.
+        let leader = self.cluster.etcd.leader()?;
+        let begin = Instant::now();
+        self.cluster.etcd.isolate(leader, true)?;
+        until(LIMIT, "another leader among etcd's members", || {
+            let now = self.cluster.etcd.leader_besides(leader)?;
+            Ok(Seen::some(now, "none"))
+        })?;
+        self.answered("a cut between etcd's leader and its peers", begin)?;
+        self.all_live()?;
+        self.cluster.etcd.isolate(leader, false)?;
+        self.cluster.etcd.healthy()?;
+
+        let follower = (self.cluster.etcd.leader()? + 1) % self.cluster.etcd.len();
+        let begin = Instant::now();
+        self.cluster.etcd.signal(follower, "STOP")?;
+        self.answered("SIGSTOP of a following etcd member", begin)?;
+        self.all_live()?;
+        self.cluster.etcd.signal(follower, "CONT")?;
         self.cluster.etcd.healthy()
     }
 

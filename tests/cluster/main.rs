@@ -7,6 +7,7 @@ mod faults;
 mod http;
 mod leaders;
 mod pushes;
+mod tasks;
 
 use support::cluster::Shape;
 

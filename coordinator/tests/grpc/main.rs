@@ -1,6 +1,7 @@
 //! The coordinator over real gRPC on loopback and an embedded store on disk.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bad_input;
 mod catalog;
 mod credentials;
 mod events;
@@ -10,6 +11,7 @@ mod leases;
 mod library;
 mod operators;
 mod pulls;
+mod reflect;
 mod renewal;
 mod scaler;
 mod sessions;

@@ -2,16 +2,13 @@
 
 use proto::v1;
 
-use super::{WireError, moment, required};
+use super::{WireError, clock_if_any, required, wanted};
 use crate::{
     ids::StreamKey,
     store::TaskFilter,
     task::{NewTask, StreamType, Task, TaskState},
     time::Timestamp,
 };
-
-/// Latest moment that is taken, milliseconds: the end of the year 9999. Earliest: 1970.
-const LATEST_MS: i64 = 253_402_300_799_999;
 
 impl From<TaskState> for v1::TaskState {
     fn from(state: TaskState) -> Self {
@@ -60,22 +57,14 @@ fn stream_type(number: i32) -> Result<StreamType, WireError> {
     })
 }
 
-fn bounded(field: &str, ms: i64) -> Result<Option<Timestamp>, WireError> {
-    if (0..=LATEST_MS).contains(&ms) {
-        return Ok(moment(ms));
-    }
-    let problem = format!("{ms} is no time: give milliseconds since 1970, such as {LATEST_MS} at most");
-    Err(WireError::new(field, problem))
-}
-
 /// Reads what a task shall be.
 ///
 /// # Errors
 /// [`WireError`] for the first field that cannot be.
 pub fn new_task(request: v1::CreateTaskRequest) -> Result<NewTask, WireError> {
     let stream = StreamKey::try_from(required("stream", request.stream)?)?;
-    let start = bounded("start_ms", request.start_ms)?;
-    let end = bounded("end_ms", request.end_ms)?
+    let start = clock_if_any("start_ms", request.start_ms)?;
+    let end = clock_if_any("end_ms", request.end_ms)?
         .ok_or_else(|| WireError::new("end_ms", "is missing: a task has an end, milliseconds since 1970"))?;
     Ok(NewTask {
         stream,
@@ -93,8 +82,10 @@ pub fn new_task(request: v1::CreateTaskRequest) -> Result<NewTask, WireError> {
 /// # Errors
 /// [`WireError`] for the first field that cannot be.
 pub fn task_filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, WireError> {
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let (from, to) = (bounded("from_ms", request.from_ms)?, bounded("to_ms", request.to_ms)?);
+    let (from, to) = (
+        clock_if_any("from_ms", request.from_ms)?,
+        clock_if_any("to_ms", request.to_ms)?,
+    );
     if let (Some(from), Some(to)) = (from, to)
         && to <= from
     {
@@ -108,9 +99,9 @@ pub fn task_filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, WireErr
     }
     Ok(TaskFilter {
         state: task_state(request.state)?,
-        domain: given(&request.domain),
-        app: given(&request.app),
-        stream: given(&request.stream),
+        domain: wanted("domain", request.domain.clone())?,
+        app: wanted("app", request.app.clone())?,
+        stream: wanted("stream", request.stream.clone())?,
         from,
         to,
         within: request.within,

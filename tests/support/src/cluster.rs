@@ -119,7 +119,7 @@ impl Cluster {
     /// Something does not come up.
     pub fn start(shape: &Shape<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("aircheck-cluster-").tempdir()?;
-        let etcd = Etcd::start(shape.members)?;
+        let etcd = Etcd::start_wired(shape.members)?;
         let objects = folder.path().join("objects");
         let members: Result<Vec<SocketAddr>> = (0..etcd.len()).map(|n| Ok(etcd.endpoint(n).parse()?)).collect();
         let members = members?;

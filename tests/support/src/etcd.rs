@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use crate::programs;
+use crate::proxy::Proxy;
 use crate::wait::{Seen, until};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -83,7 +84,16 @@ struct Member {
     name: String,
     client: u16,
     peer: u16,
+    /// The wire on which the others reach it, if it can be cut.
+    wire: Option<Proxy>,
     child: Option<Child>,
+}
+
+impl Member {
+    /// Where the others reach it.
+    fn known_at(&self) -> u16 {
+        self.wire.as_ref().map_or(self.peer, |wire| wire.addr().port())
+    }
 }
 
 impl Drop for Etcd {
@@ -102,7 +112,43 @@ impl Etcd {
     /// # Errors
     /// etcd is not there (the set-up installs it), or does not come up; with the end of its log.
     pub fn start(members: usize) -> Result<Self> {
-        Self::start_with(members, |_| Ok(None))
+        Self::start_with(members, false, |_| Ok(None))
+    }
+
+    /// [`Etcd::start`], with wires between the members that [`Etcd::isolate`] cuts.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub fn start_wired(members: usize) -> Result<Self> {
+        Self::start_with(members, true, |_| Ok(None))
+    }
+
+    /// Cuts a member off from all others, both ways, or lets it back. Clients still reach it.
+    ///
+    /// # Errors
+    /// It does not run, or was not started by [`Etcd::start_wired`].
+    pub fn isolate(&self, member: usize, cut: bool) -> Result<()> {
+        let id = self.member_id(member)?;
+        for (index, other) in self.members.iter().enumerate() {
+            let wire = other.wire.as_ref().context("not wired")?;
+            if index == member {
+                wire.cut(cut);
+            } else {
+                wire.cut_from(&id, cut);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a member names itself to the others.
+    fn member_id(&self, member: usize) -> Result<String> {
+        let mut command = etcdctl(self.tls.as_ref(), &self.endpoint(member));
+        let output = programs::text(command.args(["endpoint", "status", "-w", "json"]))?;
+        let said: serde_json::Value = serde_json::from_str(&output)?;
+        let id = said[0]["Status"]["header"]["member_id"]
+            .as_u64()
+            .context("no member id")?;
+        Ok(format!("{id:x}"))
     }
 
     /// One member that takes TLS connections alone, and only from clients with a certificate.
@@ -110,26 +156,31 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub fn start_tls() -> Result<Self> {
-        Self::start_with(1, |folder| Certificates::make(&folder.join("certificates")).map(Some))
+        Self::start_with(1, false, |folder| {
+            Certificates::make(&folder.join("certificates")).map(Some)
+        })
     }
 
-    fn start_with(count: usize, tls: impl Fn(&Path) -> Result<Option<Certificates>>) -> Result<Self> {
+    fn start_with(count: usize, wired: bool, tls: impl Fn(&Path) -> Result<Option<Certificates>>) -> Result<Self> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let folder = tempfile::Builder::new().prefix("aircheck-etcd-").tempdir()?;
             let tls = tls(folder.path())?;
             let mut members = Vec::new();
             for index in 0..count {
+                let peer = free_port()?;
+                let wire = wired.then(|| Proxy::start(([127, 0, 0, 1], peer).into())).transpose()?;
                 members.push(Member {
                     name: format!("m{index}"),
                     client: free_port()?,
-                    peer: free_port()?,
+                    peer,
+                    wire,
                     child: None,
                 });
             }
             let peers: Vec<String> = members
                 .iter()
-                .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer))
+                .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.known_at()))
                 .collect();
             let mut etcd = Self {
                 members,
@@ -161,12 +212,13 @@ impl Etcd {
             .open(self.folder.path().join("log"))?;
         let client = format!("{scheme}://127.0.0.1:{}", member.client);
         let peer = format!("http://127.0.0.1:{}", member.peer);
+        let known_at = format!("http://127.0.0.1:{}", member.known_at());
         let mut command = Command::new("etcd");
         command
             .args(["--name", &member.name, "--data-dir"])
             .arg(self.folder.path().join(&member.name))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &known_at])
             .args(["--initial-cluster", &self.cluster, "--logger", "zap"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -283,6 +335,23 @@ impl Etcd {
             }
             Ok(Seen::Not("nobody says it leads".to_owned()))
         })
+    }
+
+    /// The member that the others of a member that is cut off say leads, if they have agreed on one.
+    ///
+    /// # Errors
+    /// etcdctl is not there.
+    pub fn leader_besides(&self, isolated: usize) -> Result<Option<usize>> {
+        for index in (0..self.len()).filter(|index| *index != isolated) {
+            let mut command = etcdctl(self.tls.as_ref(), &self.endpoint(index));
+            let output = command.args(["endpoint", "status", "-w", "json"]).output()?;
+            let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let status = &said[0]["Status"];
+            if !status["leader"].is_null() && status["header"]["member_id"] == status["leader"] {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
     }
 
     /// Process id of a running member.

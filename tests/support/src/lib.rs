@@ -6,7 +6,7 @@
 //! *Tour*: [`rtmp`] the publishing side of the protocol without I/O; [`source`] numbered frames; [`publisher`] sends
 //! them over a socket; [`clips`] real encodes by ffmpeg; [`server`] starts the binary and asks it; [`asker`] asks it; [`etcd`] starts
 //! members of one; [`cluster`] starts all of it, with a [`proxy`] on each way; [`flv`] reads FLV
-//! files; [`programs`] and [`wait`] the rest.
+//! files; [`window`] says what lies between two moments; [`programs`] and [`wait`] the rest.
 
 pub mod asker;
 pub mod browser;
@@ -30,3 +30,4 @@ pub mod server;
 pub mod source;
 pub mod tencent;
 pub mod wait;
+pub mod window;

@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,7 +15,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 struct Wire {
     cut: AtomicBool,
     over: AtomicBool,
+    /// Peers whose connections alone are cut.
+    cut_from: Mutex<Vec<String>>,
 }
+
+/// Who a connection comes from, once it has said so: members of etcd name themselves in each request to a peer.
+type From = Arc<OnceLock<String>>;
+
+const SAYS_WHO: &str = "X-Server-From: ";
 
 /// Passes connections on to one address. Cut, it swallows nothing and delivers nothing: what was sent arrives when the
 /// wire is mended, as over a network that was gone for a while.
@@ -66,30 +73,50 @@ impl Proxy {
     pub fn cut(&self, cut: bool) {
         self.wire.cut.store(cut, Ordering::SeqCst);
     }
+
+    /// Cuts or mends it for the connections of one peer alone, which says who it is by the header `X-Server-From`.
+    pub fn cut_from(&self, peer: &str, cut: bool) {
+        let mut peers = self.wire.cut_from.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|other| other != peer);
+        if cut {
+            peers.push(peer.to_owned());
+        }
+    }
+}
+
+impl Wire {
+    fn is_cut(&self, from: &From) -> bool {
+        let one = || {
+            let peers = self.cut_from.lock().unwrap_or_else(PoisonError::into_inner);
+            from.get().is_some_and(|from| peers.contains(from))
+        };
+        self.cut.load(Ordering::SeqCst) || one()
+    }
 }
 
 /// Waits until the wire is whole. False when it will never be.
-fn whole(wire: &Wire) -> bool {
-    while wire.cut.load(Ordering::SeqCst) && !wire.over.load(Ordering::SeqCst) {
+fn whole(wire: &Wire, from: &From) -> bool {
+    while wire.is_cut(from) && !wire.over.load(Ordering::SeqCst) {
         std::thread::sleep(LOOK_EVERY);
     }
     !wire.over.load(Ordering::SeqCst)
 }
 
 fn connect(near: &TcpStream, to: SocketAddr, wire: &Arc<Wire>) {
-    if !whole(wire) {
+    let who = From::default();
+    if !whole(wire, &who) {
         return;
     }
     let Ok(far) = TcpStream::connect(to) else { return };
     let ways = [(near.try_clone(), far.try_clone()), (far.try_clone(), near.try_clone())];
     for way in ways {
         let (Ok(from), Ok(into)) = way else { return };
-        let wire = Arc::clone(wire);
-        std::thread::spawn(move || pass(from, into, &wire));
+        let (wire, who) = (Arc::clone(wire), From::clone(&who));
+        std::thread::spawn(move || pass(from, into, &wire, &who));
     }
 }
 
-fn pass(mut from: TcpStream, mut into: TcpStream, wire: &Wire) {
+fn pass(mut from: TcpStream, mut into: TcpStream, wire: &Wire, who: &From) {
     // Errors here are ends of connections: both sides see them as such.
     let _ = from.set_nonblocking(false);
     let _ = from.set_read_timeout(Some(LOOK_EVERY));
@@ -106,10 +133,24 @@ fn pass(mut from: TcpStream, mut into: TcpStream, wire: &Wire) {
             }
             Err(_) => break,
         };
-        if !whole(wire) || len == 0 || into.write_all(&buffer[..len]).is_err() {
+        if who.get().is_none()
+            && let Some(name) = named(&buffer[..len])
+        {
+            // Set once, by whichever direction sees it first.
+            let _ = who.set(name);
+        }
+        if !whole(wire, who) || len == 0 || into.write_all(&buffer[..len]).is_err() {
             break;
         }
     }
     let _ = into.shutdown(Shutdown::Write);
     let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Who says in a request's head that it comes from it.
+fn named(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, rest) = text.split_once(SAYS_WHO)?;
+    let (name, _) = rest.split_once("\r\n")?;
+    Some(name.to_owned())
 }

@@ -1,14 +1,10 @@
 //! Service `Files`.
 
 use proto::v1;
-use shared::{
-    ids::FileId,
-    store::{FileFilter, Page},
-    wire,
-};
+use shared::{ids::FileId, store::FileFilter, wire};
 use tonic::{Request, Response, Status};
 
-use super::{Api, recordings::wanted, status::Failure};
+use super::{Api, status::Failure};
 
 /// Most removals that are listed: no more are begun while so many wait.
 const MAX_REMOVALS: usize = 1_000;
@@ -39,14 +35,11 @@ impl v1::files_server::Files for Api {
         let filter = FileFilter {
             recording,
             format,
-            domain: wanted(request.domain.to_lowercase()),
-            app: wanted(request.app),
-            stream: wanted(request.stream),
+            domain: wire::wanted("domain", request.domain.to_lowercase()).map_err(Failure::from)?,
+            app: wire::wanted("app", request.app).map_err(Failure::from)?,
+            stream: wire::wanted("stream", request.stream).map_err(Failure::from)?,
         };
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         let (list, next_page_token) = self.tools.repo.files(&filter, &page).await.map_err(Failure::from)?;
         Ok(Response::new(v1::ListFilesResponse {
             files: list.iter().map(Into::into).collect(),

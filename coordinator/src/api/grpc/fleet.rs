@@ -1,7 +1,7 @@
 //! Service `Fleet`.
 
 use proto::v1;
-use shared::{ids::WorkerId, store::Page, time::Monotonic, wire};
+use shared::{ids::WorkerId, time::Monotonic, wire};
 use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
@@ -46,10 +46,7 @@ impl v1::fleet_server::Fleet for Api {
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let request = request.into_inner();
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         let after: Option<WorkerId> = match page.token.as_str() {
             "" => None,
             token => Some(wire::id("page_token", token).map_err(Failure::from)?),

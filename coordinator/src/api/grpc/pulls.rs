@@ -4,7 +4,6 @@ use proto::v1;
 use shared::{
     ids::{PullId, StreamKey},
     pull::{MadeBy, PullPhase},
-    store::Page,
     time::Timestamp,
     wire::{self, WireError},
 };
@@ -22,18 +21,6 @@ fn reference(pull: Option<v1::PullRef>) -> Result<PullRef, WireError> {
         Some(v1::pull_ref::By::PullId(text)) => Ok(PullRef::Id(wire::id("pull.pull_id", &text)?)),
         Some(v1::pull_ref::By::Stream(key)) => Ok(PullRef::Stream(StreamKey::try_from(key)?)),
         None => Err(WireError::new("pull", "is empty: give its id or its stream")),
-    }
-}
-
-/// A moment on the wire: 0 is none.
-fn moment(field: &str, ms: i64) -> Result<Option<Timestamp>, WireError> {
-    match ms {
-        0 => Ok(None),
-        1.. => Ok(Some(Timestamp::from_millis(ms))),
-        _ => Err(WireError::new(
-            field,
-            "is negative: milliseconds since 1970, or 0 for no bound",
-        )),
     }
 }
 
@@ -89,8 +76,8 @@ impl v1::pull_sources_server::PullSources for Api {
             stream: stream.try_into().map_err(Failure::from)?,
             url: request.url.parse().map_err(Failure::invalid)?,
             paused: request.paused,
-            from: moment("from_ms", request.from_ms).map_err(Failure::from)?,
-            until: moment("until_ms", request.until_ms).map_err(Failure::from)?,
+            from: wire::clock_if_any("from_ms", request.from_ms).map_err(Failure::from)?,
+            until: wire::clock_if_any("until_ms", request.until_ms).map_err(Failure::from)?,
             made_by: MadeBy::Operator,
         };
         let create = Arrange(Box::new(move |pulls, moment| {
@@ -128,10 +115,7 @@ impl v1::pull_sources_server::PullSources for Api {
         request: Request<v1::ListPullSourcesRequest>,
     ) -> Result<Response<v1::ListPullSourcesResponse>, Status> {
         let request = request.into_inner();
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         let after: Option<PullId> = match page.token.as_str() {
             "" => None,
             token => Some(wire::id("page_token", token).map_err(Failure::from)?),
@@ -156,7 +140,11 @@ impl v1::pull_sources_server::PullSources for Api {
     ) -> Result<Response<v1::UpdatePullSourceResponse>, Status> {
         let request = request.into_inner();
         let by = reference(request.pull).map_err(Failure::from)?;
-        let bound = |field: &str, ms: Option<i64>| ms.map(|ms| moment(field, ms)).transpose().map_err(Failure::from);
+        let bound = |field: &str, ms: Option<i64>| {
+            ms.map(|ms| wire::clock_if_any(field, ms))
+                .transpose()
+                .map_err(Failure::from)
+        };
         let change = PullChange {
             url: request
                 .url

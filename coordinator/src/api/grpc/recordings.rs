@@ -17,11 +17,6 @@ use super::{Api, status::Failure};
 /// Recordings that an explanation shows.
 const EXPLAINED: u32 = 10;
 
-/// An empty text in a filter means any.
-pub(super) fn wanted(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
 impl Api {
     async fn list(&self, filter: &RecordingFilter, page: &Page) -> Result<(Vec<v1::Recording>, String), Failure> {
         let (list, next) = self.tools.repo.recordings(filter, page).await?;
@@ -54,14 +49,11 @@ impl v1::recordings_server::Recordings for Api {
         let request = request.into_inner();
         let filter = RecordingFilter {
             state: wire::recording_state(request.state).map_err(Failure::from)?,
-            domain: wanted(request.domain.to_lowercase()),
-            app: wanted(request.app),
-            stream: wanted(request.stream),
+            domain: wire::wanted("domain", request.domain.to_lowercase()).map_err(Failure::from)?,
+            app: wire::wanted("app", request.app).map_err(Failure::from)?,
+            stream: wire::wanted("stream", request.stream).map_err(Failure::from)?,
         };
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         let (recordings, next_page_token) = self.list(&filter, &page).await?;
         Ok(Response::new(v1::ListRecordingsResponse {
             recordings,
@@ -137,7 +129,7 @@ impl v1::recordings_server::Recordings for Api {
             RecordingDocument::from_json(&document).map_err(|error| Failure::invalid(format!("document: {error}")))?;
         let seen = seen.iter().map(|file| {
             let id: FileId = wire::id("seen.file_id", &file.file_id)?;
-            Ok((id, Timestamp::from_millis(file.stored_ms)))
+            Ok((id, wire::clock("seen.stored_ms", file.stored_ms)?))
         });
         let seen: BTreeMap<FileId, Timestamp> = seen.collect::<Result<_, WireError>>().map_err(Failure::from)?;
         let now = self.tools.clock.now();

@@ -24,11 +24,16 @@ impl From<Failure> for Status {
 /// Longest message of a status, bytes. It travels in a header, and clients refuse long ones; what it quotes may be long.
 const MAX_MESSAGE_BYTES: usize = 1_024;
 
+/// What a message that is too long keeps of its end, bytes: there it says what to do.
+const KEPT_END_BYTES: usize = 256;
+
 fn status(code: Code, message: impl ToString) -> Status {
     let mut message = message.to_string();
     if message.len() > MAX_MESSAGE_BYTES {
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        let end = message.split_off(message.ceil_char_boundary(message.len() - KEPT_END_BYTES));
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - KEPT_END_BYTES - '…'.len_utf8()));
         message.push('…');
+        message.push_str(&end);
     }
     Status::new(code, message)
 }

@@ -1,7 +1,7 @@
 //! Service `Streams`.
 
 use proto::v1;
-use shared::{ids::StreamKey, recording::Recording, store::Page, wire};
+use shared::{ids::StreamKey, recording::Recording, wire};
 use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
@@ -82,10 +82,7 @@ impl v1::streams_server::Streams for Api {
             domain,
             app,
         } = request.into_inner();
-        let page = Page {
-            size: page_size,
-            token: page_token,
-        };
+        let page = wire::page(page_size, page_token).map_err(Failure::from)?;
         let after: Option<StreamKey> = match page.token.as_str() {
             "" => None,
             token => Some(
@@ -94,12 +91,14 @@ impl v1::streams_server::Streams for Api {
                     .map_err(|_| Failure::invalid("page_token is not one of this list's"))?,
             ),
         };
-        let domain = domain.to_lowercase();
+        let domain = wire::wanted("domain", domain.to_lowercase()).map_err(Failure::from)?;
+        let app = wire::wanted("app", app).map_err(Failure::from)?;
         let wanted = page.entries();
         let list = self
             .look(move |state| {
                 state.streams(after.as_ref(), wanted, |stream| {
-                    (domain.is_empty() || stream.domain() == domain) && (app.is_empty() || stream.app() == app)
+                    domain.as_ref().is_none_or(|domain| stream.domain() == domain)
+                        && app.as_ref().is_none_or(|app| stream.app() == app)
                 })
             })
             .await?;

@@ -1,12 +1,7 @@
 //! Service `Tasks`.
 
 use proto::v1;
-use shared::{
-    ids::TaskId,
-    store::{Page, TaskRecording},
-    task::Task,
-    wire,
-};
+use shared::{ids::TaskId, store::TaskRecording, task::Task, wire};
 use tonic::{Request, Response, Status};
 
 use super::{Api, status::Failure};
@@ -103,10 +98,7 @@ impl v1::tasks_server::Tasks for Api {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let request = request.into_inner();
         let filter = wire::task_filter(&request).map_err(Failure::from)?;
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         if !page.token.is_empty() {
             let _: TaskId = wire::id("page_token", &page.token).map_err(Failure::from)?;
         }

@@ -3,7 +3,6 @@
 use proto::v1;
 use shared::{
     ids::TemplateId,
-    store::Page,
     template::{Template, TemplateSpec},
     wire::{self, WireError},
 };
@@ -64,10 +63,7 @@ impl v1::templates_server::Templates for Api {
         request: Request<v1::ListTemplatesRequest>,
     ) -> Result<Response<v1::ListTemplatesResponse>, Status> {
         let request = request.into_inner();
-        let page = Page {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = wire::page(request.page_size, request.page_token).map_err(Failure::from)?;
         let after: Option<TemplateId> = match page.token.as_str() {
             "" => None,
             token => Some(wire::id("page_token", token).map_err(Failure::from)?),

@@ -11,7 +11,6 @@ use shared::{
     recording::{Cause, MediaFile, RecordingState},
     shutdown::Phase,
     store::{CommitError, RecordingUpdate},
-    time::Timestamp,
     trace::{Past, Place},
     wire::{self, WireError},
 };
@@ -38,13 +37,7 @@ const MAX_PUBLISHES: usize = 100_000;
 const MAX_TEXT: usize = 4_096;
 
 fn short(field: &str, text: String) -> Result<String, WireError> {
-    if text.len() > MAX_TEXT {
-        return Err(WireError::new(
-            field,
-            format!("has {} bytes, at most {MAX_TEXT} are allowed", text.len()),
-        ));
-    }
-    Ok(text)
+    wire::text(field, text, MAX_TEXT)
 }
 
 fn down(message: Down) -> v1::CoordinatorDown {
@@ -248,7 +241,7 @@ impl v1::workers_server::Workers for Api {
             epoch: Epoch::new(request.epoch),
             revision: request.revision,
             reason: short("reason", request.reason).map_err(Failure::from)?,
-            ended: Timestamp::from_millis(request.ended_ms),
+            ended: wire::clock("ended_ms", request.ended_ms).map_err(Failure::from)?,
         };
         let publish = release.publish;
         let asked = self.handle.ask(release).await.map_err(Failure::from)?;
@@ -310,7 +303,7 @@ impl v1::workers_server::Workers for Api {
         let update = RecordingUpdate {
             state: wire::required("state", state).map_err(Failure::from)?,
             reason: short("reason", request.reason).map_err(Failure::from)?,
-            ended: (request.ended_ms != 0).then(|| Timestamp::from_millis(request.ended_ms)),
+            ended: wire::clock_if_any("ended_ms", request.ended_ms).map_err(Failure::from)?,
             gaps: wire::gaps(request.gaps).map_err(Failure::from)?,
             files: (request.files != 0).then_some(request.files),
         };
@@ -398,7 +391,7 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         stream: StreamKey::try_from(wire::required("stream", request.stream)?)?,
         params: short("params", request.params)?,
         client_addr: short("client_addr", request.client_addr)?,
-        started: Timestamp::from_millis(request.started_ms),
+        started: wire::clock("started_ms", request.started_ms)?,
         adopted: request.adopted,
         storage: short("storage", request.storage)?,
         held: request.held.map(wire::held).transpose()?,
