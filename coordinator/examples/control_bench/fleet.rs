@@ -228,6 +228,7 @@ impl Worker {
             epoch: granted.epoch,
             reason: "the publisher left".into(),
             ended_ms: System::new().now().as_millis(),
+            revision: 0,
         };
         told!(self.release_lease(release));
         Ok(())
