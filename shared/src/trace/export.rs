@@ -131,7 +131,7 @@ impl Exporter {
         Ok(Exporter(provider))
     }
 
-    /// What the subscriber's layer sends spans through; from here on [`Place`]s do, too.
+    /// What the subscriber's layer sends spans through; from here on [`Place`](super::Place)s do, too.
     #[must_use]
     pub fn tracer(&self) -> opentelemetry_sdk::trace::SdkTracer {
         global::set_tracer_provider(self.0.clone());
