@@ -26,7 +26,7 @@ use crate::{
     tasks::{self, Tasks},
 };
 
-use recent::{Answer, Recent};
+use recent::Recent;
 
 mod restore;
 
@@ -370,11 +370,11 @@ impl Leases {
             txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
         }
         txn = txn.put_json(keys::publish(record.id), &record)?;
-        let answer = Answer::Granted(Box::new(Known {
+        let answer = Known {
             record: record.clone(),
             recordings: recordings.clone(),
-        }));
-        self.recent.note(record.id, answer, cx.mono);
+        };
+        self.recent.granted(answer, cx.mono);
         if request.adopted {
             txn = self.stitches.pause(record.id, ADOPTED, cx.now, txn)?;
         } else {

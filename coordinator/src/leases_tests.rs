@@ -192,6 +192,9 @@ fn a_live_stream_on_another_worker_is_refused_until_that_worker_is_lost() {
     assert_eq!(refusal.kind, RefusalKind::AlreadyLive);
     assert_eq!(refusal.reason, "stream d/a/s is live on worker w0");
     world.lose_silent_workers();
+    // By then whoever asked has stopped asking, and its publisher comes again.
+    assert_eq!(world.refusal(&on_b).kind, RefusalKind::AlreadyLive);
+    let on_b = world.request(b);
     assert_eq!(world.grant(&on_b).epoch, Epoch::new(2));
     assert_eq!(world.leases.recordings_of(a), []);
 
@@ -410,6 +413,7 @@ fn an_evicted_publish_frees_its_stream_and_its_worker_is_told_once() {
         "what was taken before is finished"
     );
     world.second += 60;
+    let next = world.request(worker);
     world.grant(&next);
 }
 
@@ -511,10 +515,12 @@ fn a_question_that_comes_twice_is_answered_the_same_whatever_was_read_for_it() {
         .leases
         .release(live.publish, epoch, String::new(), world.now())
         .unwrap();
+    world.second += 6;
     assert!(
         matches!(ask(&mut world, &second), LeaseOutcome::Refused(_)),
         "its worker has forgotten it"
     );
+
     world.second = 120;
     let next = world.request(other);
     assert!(matches!(ask(&mut world, &next), LeaseOutcome::Granted(_)));

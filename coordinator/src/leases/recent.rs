@@ -8,7 +8,7 @@ use std::{
 
 use shared::{
     ids::PublishId,
-    lease::{LeaseOutcome, Refusal},
+    lease::{LeaseOutcome, Refusal, RefusalKind},
     store::StoreError,
     time::Monotonic,
 };
@@ -17,6 +17,9 @@ use super::{Context, Decided, Known, Leases, Request, refused};
 
 /// Longer than a question may be on its way.
 const KEEP: Duration = Duration::from_secs(60);
+/// A worker asks again for a stream that is live elsewhere, since it may just have ended there; so long after the first refusal it has
+/// stopped, and what still comes is late.
+const ASKS_AGAIN: Duration = Duration::from_secs(5);
 /// Most answers that are remembered; beyond that the oldest goes early.
 const MOST: usize = 50_000;
 
@@ -25,8 +28,8 @@ const MOST: usize = 50_000;
 pub(super) enum Answer {
     /// It was granted this.
     Granted(Box<Known>),
-    /// It was refused.
-    Refused(Refusal),
+    /// It was refused, first at this moment.
+    Refused(Refusal, Monotonic),
 }
 
 /// The answers of the last minute.
@@ -42,10 +45,19 @@ impl Recent {
         self.answers.get(&publish)
     }
 
-    pub(super) fn note(&mut self, publish: PublishId, answer: Answer, now: Monotonic) {
-        if self.answers.insert(publish, answer).is_none() {
+    pub(super) fn granted(&mut self, known: Known, now: Monotonic) {
+        let publish = known.record.id;
+        if self.answers.insert(publish, Answer::Granted(Box::new(known))).is_none() {
             self.order.push_back((now, publish));
         }
+    }
+
+    /// What was granted is not forgotten for a refusal behind it: it is to be finished.
+    fn refused(&mut self, publish: PublishId, refusal: Refusal, now: Monotonic) {
+        self.answers.entry(publish).or_insert_with(|| {
+            self.order.push_back((now, publish));
+            Answer::Refused(refusal, now)
+        });
     }
 
     /// Forgets what is too old to be asked about again.
@@ -71,15 +83,20 @@ impl Leases {
         let (publish, started) = (request.publish, cx.mono);
         let decided = match self.recent.get(publish) {
             // Asked twice, and answered while the second question was on its way: a worker that was refused has forgotten it.
-            Some(Answer::Refused(refusal)) => return Ok(refused(refusal.kind, refusal.reason.clone())),
+            Some(Answer::Refused(refusal, first))
+                if known.is_none()
+                    && (refusal.kind != RefusalKind::AlreadyLive || cx.mono.since(*first) > ASKS_AGAIN) =>
+            {
+                return Ok(refused(refusal.kind, refusal.reason.clone()));
+            }
             Some(Answer::Granted(granted)) => {
                 let known = known.or_else(|| Some(Known::clone(granted)));
                 self.decide(cx, request, known)?
             }
-            None => self.decide(cx, request, known)?,
+            Some(Answer::Refused(..)) | None => self.decide(cx, request, known)?,
         };
         if let LeaseOutcome::Refused(refusal) = &decided.outcome {
-            self.recent.note(publish, Answer::Refused(refusal.clone()), started);
+            self.recent.refused(publish, refusal.clone(), started);
         }
         Ok(decided)
     }

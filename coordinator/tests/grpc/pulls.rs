@@ -175,7 +175,7 @@ async fn bad_sources_are_refused_by_field_and_without_their_secrets() {
         (url("rtmp://o/live?secret"), "APP/STREAM"),
         (url(&format!("http://o/{long}")), "at most 2048"),
         (url("http://0.0.0.0/x.flv"), "no address of one machine"),
-        (window(-1, 0), "from_ms: is negative"),
+        (window(-1, 0), "from_ms: is -1: give milliseconds since 1970"),
         (window(far, far), "a window ends after it begins"),
         (window(0, 5), "until_ms is past"),
     ] {

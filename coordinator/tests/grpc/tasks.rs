@@ -161,7 +161,7 @@ async fn what_cannot_be_is_refused_with_a_word_on_what_would_do() {
                 ..good.clone()
             },
             invalid,
-            "end_ms: -5 is no time",
+            "end_ms: is -5: give milliseconds since 1970",
         ),
         (
             v1::CreateTaskRequest {
