@@ -225,6 +225,11 @@ impl RecorderActor {
         if let StoreError::UploadLost(error) = error {
             error!(%recording, format, error, "storage has given up an upload that was not complete; is there a life cycle rule that aborts them too early?");
             self.upload_lost = true;
+            // It may go back to where the file began: until it has, all of the journal is kept.
+            self.report(Report::Stepped {
+                setting: Arc::clone(&self.parts.setting),
+                stepped: Stepped::default(),
+            });
         }
         debug!(%recording, format, %error, ?wait, "not stored, will try again");
         self.again_in(wait, ctx);

@@ -66,6 +66,13 @@ impl Keeper {
         &self.durable
     }
 
+    /// Goes back to an earlier state, which refers to nothing that a sync must cover: what lies behind it is needed again.
+    pub(super) fn rewind(&mut self, state: &State) {
+        self.durable = state.clone();
+        (self.pending, self.noted) = (None, None);
+        self.retired = state.cursor;
+    }
+
     /// Notes `state`; gives the journal position behind which nothing is needed any more.
     pub(super) fn save(&mut self, state: &State) -> Result<u64, RecordError> {
         let outcome = |generation: u64| self.sync.outcome(generation);
@@ -104,5 +111,35 @@ impl Keeper {
             self.noted = Some((generation, self.durable.cursor));
         }
         Ok(self.retired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::World;
+    use super::*;
+    use shared::template::Format;
+
+    #[test]
+    fn what_a_recorder_goes_back_to_is_needed_again() {
+        let world = World::new();
+        let setting = world.setting("rewound", Format::Flv, 1_000);
+        std::fs::create_dir_all(&setting.notes).expect("a folder");
+        let (mut keeper, mut state) = Keeper::open(&setting, Arc::clone(&world.sync)).expect("a keeper");
+        let mut retired = 0;
+        for cursor in 1..=4 {
+            state.cursor = cursor * 100;
+            retired = keeper.save(&state).expect("saved");
+            world.sync.sync_now().expect("synced");
+        }
+        assert!(retired > 100, "{retired}");
+        state.cursor = 100;
+        keeper.rewind(&state);
+        for _ in 0..3 {
+            assert_eq!(keeper.save(&state).expect("saved"), 100);
+            world.sync.sync_now().expect("synced");
+        }
+        let (_, found) = Keeper::open(&setting, Arc::clone(&world.sync)).expect("a keeper");
+        assert_eq!(found.cursor, 100);
     }
 }

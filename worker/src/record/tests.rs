@@ -24,7 +24,7 @@ const ASC: [u8; 2] = [0x12, 0x10];
 
 pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
-    sync: Arc<GroupSync>,
+    pub(super) sync: Arc<GroupSync>,
     objects: Objects,
     runtime: tokio::runtime::Runtime,
     writer: Option<Writer>,

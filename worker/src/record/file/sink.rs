@@ -141,6 +141,7 @@ impl FileRecorder {
             self.state.video_config = open.video_config;
             self.state.audio_config = open.audio_config;
             self.state.metadata = open.metadata;
+            self.keeper.rewind(&self.state);
         } else {
             self.kept.push_back(Kept {
                 sequence: open.sequence,
