@@ -10,6 +10,7 @@ import sys
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 command, bucket, prefix, folder = (sys.argv[1:] + ["", ""])[:4]
 s3 = boto3.client("s3", config=Config(retries={"max_attempts": 3}, s3={"addressing_style": "path"}))
@@ -33,7 +34,12 @@ elif command == "mirror":
     for key in keys():
         path = pathlib.Path(folder) / key.removeprefix(prefix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        s3.download_file(bucket, key, str(path))
+        try:
+            s3.download_file(bucket, key, str(path))
+        except ClientError as error:
+            # What lies beside a growing file goes when that is whole: it may have gone since the list was made.
+            if error.response["Error"]["Code"] != "404":
+                raise
 elif command == "uploads":
     print(json.dumps(uploads()))
 elif command == "put":
