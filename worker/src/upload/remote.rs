@@ -28,6 +28,8 @@ use super::plan::Plan;
 const TRIES: u32 = 4;
 /// First wait between two tries; doubled with each.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Longest wait for an object that is being joined; all waits together take twice that.
+const LONGEST_JOIN: Duration = Duration::from_millis(6_400);
 /// Between two looks for uploads of nobody.
 const CLEAR_EVERY: Duration = Duration::from_secs(2);
 /// Threads that sign, encrypt and send.
@@ -402,6 +404,11 @@ impl Inner {
 
     /// Begins an upload, and aborts those of its key that were begun without our hearing of it.
     async fn begin(&self, key: &str) -> Result<String, ObjectError> {
+        // What is stored once more has an upload again, which those who clear up must leave.
+        let cleared_later = self.doubts().stored.remove(key);
+        if cleared_later {
+            self.doubt(key);
+        }
         let begun = self.again(key, || async {
             let begun = self.bucket.begin(key).await;
             if matches!(begun, Err(ObjectError::Unavailable(_))) {
@@ -508,11 +515,27 @@ impl Inner {
         match completed.await {
             Ok(()) => self.again(key, || self.verify(key, size)).await,
             // Completed with an answer that was lost?
-            Err(ObjectError::Missing(gone)) => match self.again(key, || self.bucket.size(key)).await? {
-                Some(there) if there == size => Ok(()),
-                _ => Err(ObjectError::Missing(gone)),
+            Err(ObjectError::Missing(gone)) => match self.appears(key, size).await? {
+                true => Ok(()),
+                false => Err(ObjectError::Missing(gone)),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an object of that size is there, or is within some seconds: while storage joins the parts, which may take longer
+    /// than the request had time, it knows the upload no more and shows no object yet.
+    async fn appears(&self, key: &str, size: u64) -> Result<bool, ObjectError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            if self.again(key, || self.bucket.size(key)).await? == Some(size) {
+                return Ok(true);
+            }
+            if wait > LONGEST_JOIN {
+                return Ok(false);
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
         }
     }
 
@@ -596,89 +619,5 @@ fn jitter(key: &str, tries: u32, wait: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn remote(max_uploads: usize) -> Remote {
-        let limits = Limits {
-            max_uploads,
-            part_size: 5 << 20,
-            max_bandwidth: 0,
-        };
-        Remote::new(Bucket::in_memory(), limits, WorkerMetrics::default()).expect("threads")
-    }
-
-    #[tokio::test]
-    async fn five_hundred_streams_that_end_together_all_arrive_a_few_at_a_time() {
-        let remote = remote(4);
-        let key = |n: u32| format!("live/s{n}/000000.mp4");
-        let bytes = Bytes::from(vec![7; 1 << 20]);
-        let ends: Vec<_> = (0..500)
-            .map(|n| {
-                let (remote, bytes) = (remote.clone(), bytes.clone());
-                tokio::spawn(async move {
-                    let turn = remote.turn(1 << 20).await.expect("a turn");
-                    let free = remote.0.slots.available_permits();
-                    let object = Object {
-                        key: key(n),
-                        chunks: vec![bytes],
-                        verify: true,
-                    };
-                    remote
-                        .perform(Store::Objects(vec![object]), turn)
-                        .await
-                        .expect("stored");
-                    free
-                })
-            })
-            .collect();
-        for end in ends {
-            assert!(end.await.expect("no panic") < 4);
-        }
-        assert_eq!(remote.bucket().keys("live/").await.expect("listed").len(), 500);
-    }
-
-    #[tokio::test]
-    async fn turns_are_bounded_by_their_bytes_too() {
-        let remote = remote(4);
-        // All the memory there is: the next one waits although slots are free.
-        let all = remote.turn(u64::MAX).await.expect("a turn");
-        let next = remote.clone();
-        let next = tokio::spawn(async move { next.turn(1).await.is_some() });
-        tokio::task::yield_now().await;
-        assert!(!next.is_finished());
-        drop(all);
-        assert!(next.await.expect("no panic"));
-    }
-
-    #[tokio::test]
-    async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
-        let remote = remote(1);
-        let complete = |upload: String, id: String| Store::Complete {
-            key: "k".to_owned(),
-            upload,
-            ids: vec![id],
-            first: vec![Bytes::from_static(b"head")],
-            last: vec![Bytes::from_static(b"tail")],
-            size: 12,
-        };
-        let part = Store::Part {
-            key: "k".to_owned(),
-            upload: None,
-            index: 1,
-            chunks: vec![Bytes::from_static(b"body")],
-        };
-        let turn = || async { remote.turn(1).await.expect("a turn") };
-        let Stored::Part { upload, id } = remote.perform(part, turn().await).await.expect("stored") else {
-            panic!("a part")
-        };
-        for _ in 0..2 {
-            let store = complete(upload.clone(), id.clone());
-            remote
-                .perform(store, turn().await)
-                .await
-                .expect("completed, now or before");
-        }
-        assert_eq!(remote.bucket().get("k").await.expect("whole"), "headbodytail");
-    }
-}
+#[path = "remote_tests.rs"]
+mod tests;

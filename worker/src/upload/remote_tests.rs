@@ -1,0 +1,129 @@
+//! Tests of [`Remote`].
+
+use super::*;
+
+fn remote(max_uploads: usize) -> Remote {
+    let limits = Limits {
+        max_uploads,
+        part_size: 5 << 20,
+        max_bandwidth: 0,
+    };
+    Remote::new(Bucket::in_memory(), limits, WorkerMetrics::default()).expect("threads")
+}
+
+#[tokio::test]
+async fn five_hundred_streams_that_end_together_all_arrive_a_few_at_a_time() {
+    let remote = remote(4);
+    let key = |n: u32| format!("live/s{n}/000000.mp4");
+    let bytes = Bytes::from(vec![7; 1 << 20]);
+    let ends: Vec<_> = (0..500)
+        .map(|n| {
+            let (remote, bytes) = (remote.clone(), bytes.clone());
+            tokio::spawn(async move {
+                let turn = remote.turn(1 << 20).await.expect("a turn");
+                let free = remote.0.slots.available_permits();
+                let object = Object {
+                    key: key(n),
+                    chunks: vec![bytes],
+                    verify: true,
+                };
+                remote
+                    .perform(Store::Objects(vec![object]), turn)
+                    .await
+                    .expect("stored");
+                free
+            })
+        })
+        .collect();
+    for end in ends {
+        assert!(end.await.expect("no panic") < 4);
+    }
+    assert_eq!(remote.bucket().keys("live/").await.expect("listed").len(), 500);
+}
+
+#[tokio::test]
+async fn turns_are_bounded_by_their_bytes_too() {
+    let remote = remote(4);
+    // All the memory there is: the next one waits although slots are free.
+    let all = remote.turn(u64::MAX).await.expect("a turn");
+    let next = remote.clone();
+    let next = tokio::spawn(async move { next.turn(1).await.is_some() });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished());
+    drop(all);
+    assert!(next.await.expect("no panic"));
+}
+
+/// A completion that took longer than its time: storage has let go of the upload and is still writing the object.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_still_being_joined_is_waited_for() {
+    let remote = remote(1);
+    let late = remote.clone();
+    let late = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        late.bucket().put("k", vec![Bytes::from_static(b"whole")]).await
+    });
+    assert!(remote.0.appears("k", 5).await.expect("answered"));
+    late.await.expect("no panic").expect("stored");
+    assert!(!remote.0.appears("k", 6).await.expect("answered"));
+    assert!(!remote.0.appears("lost", 5).await.expect("answered"));
+}
+
+/// Keys whose uploads of nobody are looked for later may be stored once more meanwhile.
+#[tokio::test]
+async fn clearing_up_leaves_what_is_uploaded_once_more() {
+    let remote = remote(1);
+    remote.0.doubts().stored.insert("k".to_owned());
+    let part = Store::Part {
+        key: "k".to_owned(),
+        upload: None,
+        index: 1,
+        chunks: vec![Bytes::from_static(b"body")],
+    };
+    let turn = remote.turn(1).await.expect("a turn");
+    let Stored::Part { upload, id } = remote.perform(part, turn).await.expect("stored") else {
+        panic!("a part")
+    };
+    remote.0.clear_stored().await;
+    let complete = Store::Complete {
+        key: "k".to_owned(),
+        upload,
+        ids: vec![id],
+        first: vec![Bytes::from_static(b"head")],
+        last: Vec::new(),
+        size: 8,
+    };
+    let turn = remote.turn(1).await.expect("a turn");
+    remote.perform(complete, turn).await.expect("completed");
+}
+
+#[tokio::test]
+async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
+    let remote = remote(1);
+    let complete = |upload: String, id: String| Store::Complete {
+        key: "k".to_owned(),
+        upload,
+        ids: vec![id],
+        first: vec![Bytes::from_static(b"head")],
+        last: vec![Bytes::from_static(b"tail")],
+        size: 12,
+    };
+    let part = Store::Part {
+        key: "k".to_owned(),
+        upload: None,
+        index: 1,
+        chunks: vec![Bytes::from_static(b"body")],
+    };
+    let turn = || async { remote.turn(1).await.expect("a turn") };
+    let Stored::Part { upload, id } = remote.perform(part, turn().await).await.expect("stored") else {
+        panic!("a part")
+    };
+    for _ in 0..2 {
+        let store = complete(upload.clone(), id.clone());
+        remote
+            .perform(store, turn().await)
+            .await
+            .expect("completed, now or before");
+    }
+    assert_eq!(remote.bucket().get("k").await.expect("whole"), "headbodytail");
+}
