@@ -30,14 +30,12 @@ impl State {
         );
         let streams: Vec<StreamRecord> = repo.all(keys::STREAMS).await?;
         let stitches = Stitches::new(repo.all(keys::STITCHES).await?);
-        let mut live = Vec::new();
         let mut fleet = Fleet::new(config.worker_timeout);
         let mono = clock.monotonic();
-        for publish in streams.iter().filter_map(|stream| stream.publish) {
-            if let Some(known) = load_known(repo, publish).await? {
-                fleet.expect(known.record.worker, mono);
-                live.push(known);
-            }
+        let publishes: Vec<PublishId> = streams.iter().filter_map(|stream| stream.publish).collect();
+        let mut live: Vec<Known> = load_all(repo, &publishes).await?.into_iter().flatten().collect();
+        for known in &live {
+            fleet.expect(known.record.worker, mono);
         }
         for record in &mut live {
             for held in &mut record.recordings {
@@ -69,14 +67,28 @@ impl State {
 
 /// What the store has of a publish.
 pub(crate) async fn load_known(repo: &Repo, publish: PublishId) -> Result<Option<Known>, StoreError> {
-    let Some((record, _)) = repo.get::<PublishRecord>(&keys::publish(publish)).await? else {
-        return Ok(None);
-    };
-    let mut recordings = Vec::with_capacity(record.recordings.len());
-    for id in &record.recordings {
-        let recording: Option<Recording> = repo.recording(*id).await?;
-        let window = record.windows.get(id).copied().unwrap_or_default();
-        recordings.extend(recording.map(|recording| leases::granted_of(recording, window)));
-    }
-    Ok(Some(Known { record, recordings }))
+    Ok(load_all(repo, &[publish]).await?.pop().flatten())
+}
+
+/// What the store has of publishes, each where it is asked for.
+async fn load_all(repo: &Repo, publishes: &[PublishId]) -> Result<Vec<Option<Known>>, StoreError> {
+    let at: Vec<String> = publishes.iter().map(|publish| keys::publish(*publish)).collect();
+    let records: Vec<Option<PublishRecord>> = repo.many(&at).await?;
+    let ids = records.iter().flatten().flat_map(|record| &record.recordings);
+    let at: Vec<String> = ids.map(|id| keys::recording(*id)).collect();
+    let mut recordings = repo.many::<Recording>(&at).await?.into_iter();
+    let known = records.into_iter().map(|record| {
+        let record = record?;
+        let mut granted = Vec::with_capacity(record.recordings.len());
+        for id in &record.recordings {
+            let window = record.windows.get(id).copied().unwrap_or_default();
+            let recording = recordings.next().flatten();
+            granted.extend(recording.map(|recording| leases::granted_of(recording, window)));
+        }
+        Some(Known {
+            record,
+            recordings: granted,
+        })
+    });
+    Ok(known.collect())
 }

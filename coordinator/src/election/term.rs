@@ -201,6 +201,10 @@ impl MetaStore for TermStore {
         self.inner.get(key).await
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.inner.get_many(keys).await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {
         self.inner.scan(scan).await
     }
@@ -270,6 +274,10 @@ impl Led {
 impl MetaStore for Led {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         self.inner.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.inner.get_many(keys).await
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {

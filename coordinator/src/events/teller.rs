@@ -250,6 +250,10 @@ impl MetaStore for Teller {
         self.inner.get(key).await
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.inner.get_many(keys).await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {
         self.inner.scan(scan).await
     }

@@ -18,6 +18,7 @@ macro_rules! for_each_contract_case {
     ($call:ident) => {
         $call! {
             what_is_put_is_read
+            many_are_read_in_the_order_asked_for
             keys_are_scanned_in_order_and_in_pages
             the_newest_are_paged_whatever_their_times_are
             all_guards_hold_or_nothing_happens
@@ -58,6 +59,23 @@ pub async fn what_is_put_is_read(store: &dyn MetaStore) {
         .unwrap();
     assert_eq!(store.get("a").await.unwrap().unwrap().value, "2");
     assert_eq!(store.get("c").await.unwrap(), None);
+}
+
+/// Those that are not there leave their place empty; what is too much for one answer of the store comes in several.
+pub async fn many_are_read_in_the_order_asked_for(store: &dyn MetaStore) {
+    let large = |n: usize| vec![u8::try_from(n % 256).unwrap(); MAX_VALUE_BYTES];
+    let key = |n: usize| format!("k/{n}");
+    for n in 0..40 {
+        store.commit(Txn::new().put(key(n), large(n))).await.unwrap();
+    }
+    let asked: Vec<String> = (0..MAX_TXN_OPS).rev().map(key).collect();
+    let found = store.get_many(&asked).await.unwrap();
+    assert_eq!(found.len(), MAX_TXN_OPS);
+    for (entry, n) in found.iter().zip((0..MAX_TXN_OPS).rev()) {
+        let value = entry.as_ref().map(|entry| (entry.key.clone(), entry.value.to_vec()));
+        assert_eq!(value, (n < 40).then(|| (key(n), large(n))));
+    }
+    assert_eq!(store.get_many(&[]).await.unwrap(), []);
 }
 
 /// Byte order, both directions, prefixes that are not path-wise, pages that join without gap or overlap.

@@ -459,6 +459,15 @@ pub trait MetaStore: Send + Sync + fmt::Debug {
     /// Reads one key.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
 
+    /// Reads many keys, 1 to [`MAX_TXN_OPS`], in one request where the store can; in the order asked for.
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(self.get(key).await?);
+        }
+        Ok(entries)
+    }
+
     /// Reads keys in order.
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError>;
 

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::{TryStreamExt as _, stream::FuturesOrdered};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::{Entry, Guard, MetaStore, Revision, Scan, StoreError, Txn, keys};
+use super::{Entry, Guard, MAX_TXN_OPS, MetaStore, Revision, Scan, StoreError, Txn, keys};
 use crate::{
     ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Fenced, FencingToken, Window},
@@ -18,6 +19,8 @@ use crate::{
 const ATTEMPTS: usize = 16;
 /// Most keys that one page of a filtered list looks at, so that a filter that fits nothing does not read everything.
 const LOOK_AT: usize = 4_000;
+/// Requests at a time of those who read many values.
+const READS: usize = 8;
 /// Most entries of a page.
 const MAX_PAGE: u32 = 1_000;
 /// Entries of a page where none are asked for.
@@ -271,6 +274,29 @@ impl Repo {
         match self.store.get(key).await? {
             Some(entry) => Ok(Some((decode(&entry)?, entry.revision))),
             None => Ok(None),
+        }
+    }
+
+    /// Reads many values, each where it is asked for; some requests at a time.
+    ///
+    /// # Errors
+    /// As [`Repo::get`].
+    pub async fn many<T: DeserializeOwned>(&self, keys: &[String]) -> Result<Vec<Option<T>>, StoreError> {
+        let mut chunks = keys.chunks(MAX_TXN_OPS);
+        let mut reads = FuturesOrdered::new();
+        let mut out = Vec::with_capacity(keys.len());
+        loop {
+            while reads.len() < READS
+                && let Some(keys) = chunks.next()
+            {
+                reads.push_back(self.store.get_many(keys));
+            }
+            let Some(entries) = reads.try_next().await? else {
+                return Ok(out);
+            };
+            for entry in entries {
+                out.push(entry.as_ref().map(decode).transpose()?);
+            }
         }
     }
 

@@ -65,6 +65,11 @@ impl MetaStore for Reached {
         self.model.get(key).await
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.reach().await?;
+        self.model.get_many(keys).await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {
         self.reach().await?;
         self.model.scan(scan).await

@@ -156,6 +156,12 @@ impl MetaStore for Embedded {
         self.read(move |db| read_one(db, &key)).await
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let keys = keys.to_vec();
+        self.read(move |db| keys.iter().map(|key| read_one(db, key)).collect())
+            .await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {
         self.read(move |db| read_scan(db, &scan)).await
     }

@@ -35,7 +35,8 @@ use self::{
     newest::{Clocked, Windows},
 };
 use super::{
-    Entry, Guard, LeaseId, MIN_LEASE_TTL, MetaStore, Op, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch,
+    Entry, Guard, LeaseId, MAX_TXN_OPS, MIN_LEASE_TTL, MetaStore, Op, OpenError, Revision, Scan, Scanned, StoreError,
+    Txn, Watch,
     kv::{is_empty_range, scan_bounds},
 };
 use crate::time::{Clock, Timestamp};
@@ -142,6 +143,23 @@ impl Etcd {
             }
             Op::Delete(key) => TxnOp::delete(self.prefix.key(key), None),
         }
+    }
+
+    /// What one transaction of reads answers, a response for each key.
+    async fn looked_up(&self, keys: &[String]) -> Result<Vec<TxnOpResponse>, Refusal> {
+        let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(self.prefix.key(key), None)).collect();
+        let request = etcd_client::Txn::new().and_then(gets);
+        let answer = self
+            .members
+            .call(Repeat::Always, |client| {
+                let request = request.clone();
+                async move {
+                    let mut kv = client.kv_client().max_decoding_message_size(members::MAX_ANSWER_BYTES);
+                    kv.txn(request).await
+                }
+            })
+            .await?;
+        Ok(answer.op_responses())
     }
 
     /// The revision of the whole store, as of now.
@@ -280,6 +298,31 @@ impl MetaStore for Etcd {
             })
             .await;
         answer?.kvs().first().map(|found| self.prefix.entry(found)).transpose()
+    }
+
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        if keys.len() > MAX_TXN_OPS {
+            return Err(StoreError::Invalid(format!(
+                "at most {MAX_TXN_OPS} keys are read at once"
+            )));
+        }
+        match self.looked_up(keys).await {
+            // Too much for one answer.
+            Err(Refusal::TooLarge) if keys.len() > 1 => {
+                let (left, right) = keys.split_at(keys.len() / 2);
+                let mut entries = self.get_many(left).await?;
+                entries.append(&mut self.get_many(right).await?);
+                Ok(entries)
+            }
+            answer => {
+                let responses = answer?;
+                let found = responses.iter().map(|response| match response {
+                    TxnOpResponse::Get(found) => found.kvs().first().map(|kv| self.prefix.entry(kv)).transpose(),
+                    _ => Ok(None),
+                });
+                found.collect()
+            }
+        }
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, StoreError> {
