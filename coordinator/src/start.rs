@@ -30,7 +30,7 @@ use crate::{
         coordinator::{Leave, Tools},
         supervisor::{self, Handle, Supervisor},
     },
-    api::{forward::ToLeader, grpc, hooks, media::Media, ops, tencent::Tencent},
+    api::{forward::ToLeader, grpc, hooks, media::Media, ops, rest::Rest, tencent::Tencent},
     election::{Candidate, Election, Led},
     events::Teller,
     planner::State,
@@ -303,13 +303,15 @@ async fn run(
     );
     let tencent = Tencent::new(handle.clone(), tools.clone());
     let shutdown = Shutdown::new();
+    let api = grpc::Api {
+        handle: handle.clone(),
+        tools,
+        shutdown: shutdown.clone(),
+    };
+    let rest = Rest::new(api.clone(), Arc::clone(&gate));
     let server = grpc::serve(
         grpc_listener,
-        grpc::Api {
-            handle: handle.clone(),
-            tools,
-            shutdown: shutdown.clone(),
-        },
+        api,
         Arc::clone(&gate),
         Arc::clone(&tls),
         election.roles(),
@@ -333,12 +335,18 @@ async fn run(
         Arc::clone(&clock),
         metrics,
     );
-    let http =
-        ops::serve(http_listener, ops, hooks, tencent, media, leader, http_tls).map_err(|source| StartError::Bind {
-            what: "HTTP",
-            addr: http_addr,
-            source,
-        })?;
+    let doors = ops::Doors {
+        hooks,
+        media,
+        rest,
+        tencent,
+        leader,
+    };
+    let http = ops::serve(http_listener, ops, doors, http_tls).map_err(|source| StartError::Bind {
+        what: "HTTP",
+        addr: http_addr,
+        source,
+    })?;
     let http_handle = http.handle();
     tasks.spawn(async move {
         if let Err(error) = http.await {

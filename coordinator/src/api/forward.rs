@@ -37,7 +37,7 @@ use tokio::{
 use tonic::codegen::http;
 use tracing::warn;
 
-use super::tencent;
+use super::{rest, tencent};
 use crate::{
     actors::supervisor::Handle,
     election::{LeaderRecord, Role},
@@ -427,6 +427,9 @@ pub(crate) async fn pass_on(
 fn unavailable(request: &ServiceRequest, words: &str) -> HttpResponse<BoxBody> {
     if request.path() == "/" {
         return tencent::unavailable(request.request(), words);
+    }
+    if let Some(answer) = rest::unavailable(request.request(), words) {
+        return answer;
     }
     HttpResponse::ServiceUnavailable()
         .insert_header((header::RETRY_AFTER, "1"))

@@ -1,9 +1,10 @@
-//! What the coordinator serves: gRPC, and over HTTP pages for operators, webhooks of origins, media, and the API that
-//! speaks Tencent's protocol.
+//! What the coordinator serves: gRPC, and over HTTP pages for operators, webhooks of origins, media, the same resources as
+//! over gRPC as JSON, and the API that speaks Tencent's protocol.
 
 pub(crate) mod forward;
 pub(crate) mod grpc;
 pub(crate) mod hooks;
 pub(crate) mod media;
 pub(crate) mod ops;
+pub(crate) mod rest;
 pub(crate) mod tencent;

@@ -13,6 +13,7 @@ use super::{
     forward::{self, ToLeader},
     hooks::{self, Hooks},
     media::{self, Media},
+    rest::{self, Rest},
     tencent::{self, Tencent},
 };
 use crate::{actors::supervisor::Handle, election::Role};
@@ -74,16 +75,29 @@ async fn metrics(request: HttpRequest, ops: web::Data<Ops>) -> HttpResponse {
     }
 }
 
+/// What is served besides, and the way to who leads.
+pub(crate) struct Doors {
+    pub(crate) hooks: Hooks,
+    pub(crate) media: Arc<Media>,
+    pub(crate) rest: Arc<Rest>,
+    pub(crate) tencent: Arc<Tencent>,
+    pub(crate) leader: Arc<ToLeader>,
+}
+
 /// Serves on a bound socket.
 pub(crate) fn serve(
     listener: TcpListener,
     ops: Ops,
-    hooks: Hooks,
-    tencent: Arc<Tencent>,
-    media: Arc<Media>,
-    leader: Arc<ToLeader>,
+    doors: Doors,
     tls: Option<rustls::ServerConfig>,
 ) -> io::Result<Server> {
+    let Doors {
+        hooks,
+        media,
+        rest,
+        tencent,
+        leader,
+    } = doors;
     let (ops, hooks) = (web::Data::new(ops), web::Data::new(hooks));
     let server = HttpServer::new(move || {
         App::new()
@@ -96,6 +110,7 @@ pub(crate) fn serve(
             .service(readyz)
             .service(metrics)
             .configure(|config| media::configure(config, Arc::clone(&media)))
+            .configure(|config| rest::configure(config, Arc::clone(&rest)))
             .configure(|config| tencent::configure(config, Arc::clone(&tencent)))
     })
     .workers(1)

@@ -1,13 +1,18 @@
-//! [`Link`]: a signed, expiring way to one file. Pure.
+//! [`Links`]: signed, expiring ways to one file, or to the HLS of one recording. Pure.
 //!
-//! `/media/EXPIRES-MAC/FILE/NAME`: the signature is a folder of the path and not a parameter, so that what a playlist names
+//! `/media/EXPIRES-MAC/SUBJECT/NAME`: the subject is the file's id, or the recording's behind `r-`. The signature is a folder of the path and not a parameter, so that what a playlist names
 //! beside itself is covered by the playlist's own link.
 
 use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::hmac;
-use shared::{ids::FileId, time::Timestamp};
+use shared::{
+    ids::{FileId, RecordingId},
+    time::Timestamp,
+};
+
+use super::live::subject;
 
 /// What a name may hold in a path as it is.
 const IN_A_NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -27,8 +32,8 @@ impl Links {
         }
     }
 
-    fn mac(&self, expires_s: i64, file: FileId) -> String {
-        let tag = hmac::sign(&self.key, format!("{expires_s}/{file}").as_bytes());
+    fn mac(&self, expires_s: i64, subject: &str) -> String {
+        let tag = hmac::sign(&self.key, format!("{expires_s}/{subject}").as_bytes());
         tag.as_ref()
             .iter()
             .take(MAC_BYTES)
@@ -42,13 +47,25 @@ impl Links {
     /// Path and name of a link that is good until `expires`, beginning with `/media/`. `name` is what the file is called
     /// when it is saved; `depth` are the folders in front of it, empty or with a slash at the end.
     pub(crate) fn path(&self, file: FileId, depth: &str, name: &str, expires: Timestamp) -> String {
-        let expires_s = expires.as_millis().div_euclid(1_000);
-        let name = utf8_percent_encode(name, IN_A_NAME);
-        format!("/media/{expires_s}-{}/{file}/{depth}{name}", self.mac(expires_s, file))
+        self.written(&file.to_string(), depth, name, expires)
     }
 
-    /// True if the folder of a link says that the file may be read now.
-    pub(crate) fn covers(&self, folder: &str, file: FileId, now: Timestamp) -> bool {
+    /// The same for the HLS of a recording, which may still run.
+    pub(crate) fn recording_path(&self, recording: RecordingId, name: &str, expires: Timestamp) -> String {
+        self.written(&subject(recording), "", name, expires)
+    }
+
+    fn written(&self, subject: &str, depth: &str, name: &str, expires: Timestamp) -> String {
+        let expires_s = expires.as_millis().div_euclid(1_000);
+        let name = utf8_percent_encode(name, IN_A_NAME);
+        format!(
+            "/media/{expires_s}-{}/{subject}/{depth}{name}",
+            self.mac(expires_s, subject)
+        )
+    }
+
+    /// True if the folder of a link says that its subject may be read now.
+    pub(crate) fn covers(&self, folder: &str, subject: &str, now: Timestamp) -> bool {
         use subtle::ConstantTimeEq as _;
 
         let Some((expires, mac)) = folder.split_once('-') else {
@@ -57,7 +74,7 @@ impl Links {
         let Ok(expires_s) = expires.parse::<i64>() else {
             return false;
         };
-        let same: bool = self.mac(expires_s, file).as_bytes().ct_eq(mac.as_bytes()).into();
+        let same: bool = self.mac(expires_s, subject).as_bytes().ct_eq(mac.as_bytes()).into();
         same && now.as_millis().div_euclid(1_000) <= expires_s
     }
 }
@@ -78,14 +95,21 @@ mod tests {
         assert!(path.ends_with("/live%20test%2F%E6%97%A5.flv"), "{path}");
         assert!(links.path(file, "a/b/", "x", at(100)).ends_with("/a/b/x"));
         let folder = path.split('/').nth(2).unwrap();
-        assert!(links.covers(folder, file, at(100)));
-        assert!(!links.covers(folder, file, at(101)));
-        assert!(!links.covers(folder, other, at(100)));
-        assert!(!Links::new(&[4; 32]).covers(folder, file, at(100)));
+        assert!(links.covers(folder, &file.to_string(), at(100)));
+        assert!(!links.covers(folder, &file.to_string(), at(101)));
+        assert!(!links.covers(folder, &other.to_string(), at(100)));
+        assert!(!Links::new(&[4; 32]).covers(folder, &file.to_string(), at(100)));
+        // A recording's link is not a file's, whatever its id is.
+        let recording = RecordingId::from_uuid(file.as_uuid());
+        let path = links.recording_path(recording, "show.m3u8", at(100));
+        assert!(path.ends_with(&format!("/r-{file}/show.m3u8")), "{path}");
+        let own = path.split('/').nth(2).unwrap();
+        assert!(links.covers(own, &subject(recording), at(100)) && !links.covers(own, &file.to_string(), at(100)));
+        assert!(!links.covers(folder, &subject(recording), at(100)));
         let later = folder.replace("100-", "101-");
-        assert!(!links.covers(&later, file, at(100)));
+        assert!(!links.covers(&later, &file.to_string(), at(100)));
         for bad in ["", "100", "100-", "-", "x-y", "99999999999999999999-00"] {
-            assert!(!links.covers(bad, file, at(0)), "{bad}");
+            assert!(!links.covers(bad, &file.to_string(), at(0)), "{bad}");
         }
     }
 }

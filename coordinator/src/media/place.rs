@@ -16,7 +16,7 @@ const MAX_PARTS: usize = 4;
 /// Longest of them, bytes.
 const MAX_PART: usize = 128;
 /// The folder of HLS within an epoch's.
-const HLS: &str = "hls";
+pub(crate) const HLS: &str = "hls";
 
 /// Why an object is not to be had.
 #[derive(Debug, Error)]
@@ -36,7 +36,7 @@ pub(crate) struct Place {
 }
 
 /// Letters, digits and `-_.`, not hidden, not the parent.
-fn is_plain(part: &str) -> bool {
+pub(crate) fn is_plain(part: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !part.is_empty() && part.len() <= MAX_PART && !part.starts_with('.') && part.bytes().all(legal)
 }
@@ -108,11 +108,9 @@ impl Place {
     ///
     /// # Errors
     /// [`PlaceError`].
-    pub(crate) fn find(&self, file: &MediaFile, tail: &str) -> Result<PathBuf, PlaceError> {
+    pub(crate) fn find(&self, key: &str) -> Result<PathBuf, PlaceError> {
         let root = self.root()?;
-        let path = key_within(file, tail)
-            .and_then(|key| below(root, &key))
-            .ok_or(PlaceError::NotFound)?;
+        let path = below(root, key).ok_or(PlaceError::NotFound)?;
         let real = |path: &Path| match path.canonicalize() {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Err(PlaceError::NotFound)
@@ -182,7 +180,7 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("outside"), root.join("r/hls/link.ts")).unwrap();
         let place = Place::new(Some(ObjectsUrl::File(root.clone())));
         let found = |file: &MediaFile, tail: &str| {
-            let path = place.find(file, tail).ok()?;
+            let path = place.find(&key_within(file, tail)?).ok()?;
             Some(std::fs::read_to_string(path).unwrap())
         };
         let hls = file(Format::Hls, "r/hls/index.m3u8");
@@ -237,7 +235,7 @@ mod tests {
         assert_eq!(depth(&hls), "e000003/hls/");
         assert_eq!(depth(&file(Format::Mp4, "d/r/e000001/mp4/000000.mp4")), "");
         let place = Place::new(Some(ObjectsUrl::File(dir.path().to_owned())));
-        let found = |tail: &str| place.find(&hls, tail).is_ok();
+        let found = |tail: &str| key_within(&hls, tail).is_some_and(|key| place.find(&key).is_ok());
         // What a player makes of `../../e000001/hls/000000.ts` in a playlist at LINK/FILE/e000003/hls/show.m3u8.
         assert!(found("e000001/hls/000000.ts") && found("e000002/hls/000000.ts") && found("e000003/hls/show.m3u8"));
         for tail in [

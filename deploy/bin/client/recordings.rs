@@ -40,10 +40,9 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
                 .get_recording(request)
                 .await
                 .map_err(said)?;
-            let found = answer
-                .into_inner()
-                .recording
-                .ok_or("the coordinator sent no recording")?;
+            let answer = answer.into_inner();
+            let (found, hls_url) = (answer.recording, answer.hls_url);
+            let found = found.ok_or("the coordinator sent no recording")?;
             let files = super::files::list(
                 channel,
                 &Of {
@@ -57,6 +56,7 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
             .await?;
             let mut all = document(&found);
             if let Some(fields) = all.as_object_mut() {
+                fields.insert("hls_url".to_owned(), json!(hls_url));
                 fields.insert("files".to_owned(), files.iter().map(super::files::document).collect());
             }
             print(&client, &all, || {
@@ -66,6 +66,9 @@ pub(crate) async fn run(command: RecordingCommand) -> Done {
                         "gap: {} units, {} to {} ms: {}\n",
                         gap.units, gap.from_ms, gap.to_ms, gap.reason
                     );
+                }
+                if !hls_url.is_empty() {
+                    text += &format!("hls: {hls_url}\n");
                 }
                 text + "\n" + &super::files::listing(&files)
             })

@@ -27,8 +27,13 @@ fn world() -> Result<(TempDir, Server, Key, Sdk)> {
 
 /// Seconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "tasks and links have times of day")]
-fn now() -> Result<u64> {
+pub(super) fn now() -> Result<u64> {
     Ok(std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_secs())
+}
+
+/// Pushes a moment of media and waits for its file.
+pub(super) fn one_push(server: &Server, stream: &str) -> Result<()> {
+    media::record(server, "live", stream, 1).map(drop)
 }

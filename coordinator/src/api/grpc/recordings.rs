@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::v1;
 use shared::{
     ids::{FileId, RecordingId, StreamKey},
-    recording::RecordingDocument,
+    recording::{Recording, RecordingDocument},
     store::{Page, RecordingFilter},
     time::Timestamp,
     wire::{self, WireError},
@@ -13,6 +13,7 @@ use shared::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, status::Failure};
+use crate::media::{link::Links, live::has_hls};
 
 /// Recordings that an explanation shows.
 const EXPLAINED: u32 = 10;
@@ -31,6 +32,19 @@ impl Api {
         let id: RecordingId = wire::id("recording_id", id)?;
         let found = self.tools.repo.lock_recording(id, locked).await?;
         self.written_recording(&found.ok_or_else(|| no_recording(id))?).await
+    }
+}
+
+impl Api {
+    /// Link to a recording's HLS; empty: it has none.
+    fn hls_url(&self, recording: &Recording) -> String {
+        if !has_hls(recording) {
+            return String::new();
+        }
+        let expires = self.tools.clock.now() + self.tools.config.media_link_ttl;
+        let name = format!("{}.m3u8", recording.stream.stream());
+        let path = Links::new(self.tools.vault.media_key()).recording_path(recording.id, &name, expires);
+        format!("{}{path}", self.tools.public_url)
     }
 }
 
@@ -68,8 +82,9 @@ impl v1::recordings_server::Recordings for Api {
         let id: RecordingId = wire::id("recording_id", &request.into_inner().recording_id).map_err(Failure::from)?;
         let found = self.tools.repo.recording(id).await.map_err(Failure::from)?;
         let recording = found.ok_or_else(|| no_recording(id))?;
+        let hls_url = self.hls_url(&recording);
         let recording = Some(self.written_recording(&recording).await?);
-        Ok(Response::new(v1::GetRecordingResponse { recording }))
+        Ok(Response::new(v1::GetRecordingResponse { recording, hls_url }))
     }
 
     async fn explain_recording(

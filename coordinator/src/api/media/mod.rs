@@ -1,4 +1,6 @@
-//! `/media/…`: finished files over HTTP, for who holds a link. The link is the credential.
+//! `/media/…`: finished files over HTTP, and the HLS of recordings that run, for who holds a link. The link is the credential.
+
+mod recording;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,7 +11,7 @@ use actix_web::{
     web,
 };
 use shared::{
-    ids::FileId,
+    ids::{FileId, RecordingId},
     objects::{Archive, Bucket, LinkTo, ObjectError},
     recording::MediaFile,
     store::keys,
@@ -24,6 +26,9 @@ use crate::{
         place::{Place, PlaceError, key_within},
     },
 };
+
+/// The type of a playlist.
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
 /// What the door works with.
 pub(crate) struct Media {
@@ -56,7 +61,7 @@ fn content_type(path: &Path) -> &'static str {
         Some("flv") => "video/x-flv",
         Some("mp4" | "m4s") => "video/mp4",
         Some("ts") => "video/mp2t",
-        Some("m3u8") => "application/vnd.apple.mpegurl",
+        Some("m3u8") => PLAYLIST,
         Some("aac") => "audio/aac",
         Some("mp3") => "audio/mpeg",
         _ => "application/octet-stream",
@@ -91,100 +96,122 @@ async fn serve(
     path: web::Path<(String, String, String)>,
     media: web::Data<Media>,
 ) -> HttpResponse {
-    let (link, file, name) = path.into_inner();
+    let (link, subject, tail) = path.into_inner();
     let refused = |mut answer: actix_web::HttpResponseBuilder, text: &'static str| {
         answer.content_type("text/plain; charset=utf-8").body(text)
     };
-    let Some(id) = file
-        .parse::<FileId>()
-        .ok()
-        .filter(|id| media.links.covers(&link, *id, media.tools.clock.now()))
-    else {
-        return refused(
-            HttpResponse::Forbidden(),
-            "this link is not valid, or no longer: ask for a new one\n",
-        );
+    let named = Subject::read(&subject).filter(|_| media.links.covers(&link, &subject, media.tools.clock.now()));
+    let answered = match named {
+        None => {
+            return refused(
+                HttpResponse::Forbidden(),
+                "this link is not valid, or no longer: ask for a new one\n",
+            );
+        }
+        Some(Subject::Recording(id)) => recording::serve(&media, id, (&link, &tail), &request).await,
+        Some(Subject::File(id)) => of_file(&media, id, (&link, &tail), &request).await,
     };
-    if let Some(Archive::Bucket(bucket)) = &media.tools.archive {
-        return match from_bucket(&media, bucket, (id, &link, &name), &request).await {
-            Ok(answer) => answer,
-            Err(PlaceError::NotFound) => refused(HttpResponse::NotFound(), "there is no such file\n"),
-            Err(PlaceError::Io(error)) => {
-                warn!(file = %id, error = &error as &dyn std::error::Error, "media cannot be served");
-                refused(HttpResponse::BadGateway(), "storage does not give the file now\n")
-            }
-        };
-    }
-    match open(&media, id, &name).await {
-        Ok((file, note, open)) => {
-            let save = request.query_string().split('&').any(|word| word == "download");
-            let kind = content_type(open.path());
-            let is_whole = kind == "application/vnd.apple.mpegurl" || file.format != shared::template::Format::Hls;
-            let shown = if is_whole { note.name(&file) } else { &name };
-            let mut answer = open
-                .use_etag(true)
-                .use_last_modified(true)
-                .prefer_utf8(false)
-                .set_content_type(kind.parse().unwrap_or(mime()))
-                .set_content_disposition(disposition(shown, save))
-                .into_response(&request);
+    match answered {
+        Ok(mut answer) => {
             open_to_every_page(&mut answer);
             answer
         }
         Err(PlaceError::NotFound) => refused(HttpResponse::NotFound(), "there is no such file\n"),
         Err(PlaceError::Io(error)) => {
-            warn!(file = %id, error = &error as &dyn std::error::Error, "media cannot be served");
-            refused(HttpResponse::InternalServerError(), "the file cannot be read now\n")
+            warn!(
+                subject,
+                error = &error as &dyn std::error::Error,
+                "media cannot be served"
+            );
+            refused(HttpResponse::BadGateway(), "storage does not give the file now\n")
         }
+    }
+}
+
+/// What a link leads to.
+enum Subject {
+    File(FileId),
+    Recording(RecordingId),
+}
+
+impl Subject {
+    fn read(text: &str) -> Option<Self> {
+        match text.strip_prefix("r-") {
+            Some(id) => id.parse().ok().map(Subject::Recording),
+            None => text.parse().ok().map(Subject::File),
+        }
+    }
+}
+
+/// A file of the library, or a segment of one.
+async fn of_file(
+    media: &Media,
+    id: FileId,
+    (link, tail): (&str, &str),
+    request: &HttpRequest,
+) -> Result<HttpResponse, PlaceError> {
+    let (file, note) = known(media, id).await?;
+    let key = key_within(&file, tail).ok_or(PlaceError::NotFound)?;
+    let kind = content_type(Path::new(&key));
+    let save = request.query_string().split('&').any(|word| word == "download");
+    let is_whole = kind == PLAYLIST || file.format != shared::template::Format::Hls;
+    let disposition = disposition(if is_whole { note.name(&file) } else { tail }, save);
+    match &media.tools.archive {
+        // A playlist is passed through, so that what it names is asked for here.
+        Some(Archive::Bucket(bucket)) if kind == PLAYLIST => Ok(HttpResponse::Ok()
+            .content_type(kind)
+            .insert_header(disposition)
+            .body(bucket.get(&key).await.map_err(gone)?)),
+        Some(Archive::Bucket(bucket)) => redirect(media, bucket, &key, (link, kind, &disposition), request).await,
+        Some(Archive::Folder(_)) | None => Ok(from_disk(media, key)
+            .await?
+            .set_content_type(kind.parse().unwrap_or(mime()))
+            .set_content_disposition(disposition)
+            .into_response(request)),
     }
 }
 
 /// For how long a redirect to the bucket is good, if its link is good for so long.
 const REDIRECT_FOR: Duration = Duration::from_secs(12 * 3_600);
 
-/// A playlist is passed through, so that what it names is asked for here; anything else comes from the bucket itself.
-async fn from_bucket(
-    media: &Media,
-    bucket: &Bucket,
-    (id, link, tail): (FileId, &str, &str),
-    request: &HttpRequest,
-) -> Result<HttpResponse, PlaceError> {
-    let gone = |error: ObjectError| match error {
+fn gone(error: ObjectError) -> PlaceError {
+    match error {
         ObjectError::Missing(_) => PlaceError::NotFound,
         other => PlaceError::Io(std::io::Error::other(other)),
+    }
+}
+
+/// Sends whoever asks to the bucket itself, which lets this one object be read.
+async fn redirect(
+    media: &Media,
+    bucket: &Bucket,
+    key: &str,
+    (link, kind, disposition): (&str, &'static str, &ContentDisposition),
+    request: &HttpRequest,
+) -> Result<HttpResponse, PlaceError> {
+    let left = expires(link).map_or(0, |at| at - media.tools.clock.now().as_millis().div_euclid(1_000));
+    let left = Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1));
+    let to = LinkTo {
+        head: *request.method() == actix_web::http::Method::HEAD,
+        content_type: kind,
+        disposition: &disposition.to_string(),
+        good_for: left.min(REDIRECT_FOR),
     };
-    let (file, note) = known(media, id).await?;
-    let key = key_within(&file, tail).ok_or(PlaceError::NotFound)?;
-    let kind = content_type(Path::new(&key));
-    let save = request.query_string().split('&').any(|word| word == "download");
-    let is_playlist = kind == "application/vnd.apple.mpegurl";
-    let is_whole = is_playlist || file.format != shared::template::Format::Hls;
-    let shown = if is_whole { note.name(&file) } else { tail };
-    let mut answer = if is_playlist {
-        let text = bucket.get(&key).await.map_err(gone)?;
-        let mut answer = HttpResponse::Ok();
-        answer
-            .content_type(kind)
-            .insert_header(disposition(shown, save))
-            .body(text)
-    } else {
-        let disposition = disposition(shown, save).to_string();
-        let left = expires(link).map_or(0, |at| at - media.tools.clock.now().as_millis().div_euclid(1_000));
-        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1));
-        let to = LinkTo {
-            head: *request.method() == actix_web::http::Method::HEAD,
-            content_type: kind,
-            disposition: &disposition,
-            good_for: left.min(REDIRECT_FOR),
-        };
-        let url = bucket.link(&key, to).await.map_err(gone)?;
-        HttpResponse::Found()
-            .insert_header((header::LOCATION, url))
-            .insert_header((header::CACHE_CONTROL, "private, no-store"))
-            .finish()
-    };
-    open_to_every_page(&mut answer);
-    Ok(answer)
+    let url = bucket.link(key, to).await.map_err(gone)?;
+    Ok(HttpResponse::Found()
+        .insert_header((header::LOCATION, url))
+        .insert_header((header::CACHE_CONTROL, "private, no-store"))
+        .finish())
+}
+
+/// An object on this machine.
+async fn from_disk(media: &Media, key: String) -> Result<NamedFile, PlaceError> {
+    let place = media.place.clone();
+    let opened = web::block(move || NamedFile::open(place.find(&key)?).map_err(PlaceError::Io));
+    let opened = opened
+        .await
+        .map_err(|error| PlaceError::Io(std::io::Error::other(error)))??;
+    Ok(opened.use_etag(true).use_last_modified(true).prefer_utf8(false))
 }
 
 /// Until when a link is good, seconds since the Unix epoch.
@@ -216,19 +243,6 @@ async fn known(media: &Media, id: FileId) -> Result<(MediaFile, Note), PlaceErro
     let file = repo.file(id).await.map_err(other)?.ok_or(PlaceError::NotFound)?;
     let note = repo.get::<Note>(&keys::media_note(id)).await.map_err(other)?;
     Ok((file, note.map(|(note, _)| note).unwrap_or_default()))
-}
-
-async fn open(media: &Media, id: FileId, tail: &str) -> Result<(MediaFile, Note, NamedFile), PlaceError> {
-    let (file, note) = known(media, id).await?;
-    let (place, of, tail) = (media.place.clone(), file.clone(), tail.to_owned());
-    let opened = web::block(move || {
-        let path = place.find(&of, &tail)?;
-        NamedFile::open(path).map_err(PlaceError::Io)
-    });
-    let opened = opened
-        .await
-        .map_err(|error| PlaceError::Io(std::io::Error::other(error)))??;
-    Ok((file, note, opened))
 }
 
 #[cfg(test)]
