@@ -1,7 +1,9 @@
 //! [`Leases`]: which publish holds which stream. Pure: each decision gives the transaction that makes it durable.
 
 mod finish;
+mod live;
 mod recent;
+mod restore;
 mod stale;
 mod stitched;
 
@@ -26,9 +28,8 @@ use crate::{
     tasks::{self, Tasks},
 };
 
-use recent::Recent;
-
-mod restore;
+pub(crate) use self::live::Live;
+use self::{live::Publishes, recent::Recent};
 
 /// Why a publish ended whose journal its worker found at its start.
 const ADOPTED: &str = "found by its worker after a restart";
@@ -64,17 +65,6 @@ pub(crate) struct Known {
     pub(crate) recordings: Vec<GrantedRecording>,
 }
 
-/// A publish that holds its stream.
-#[derive(Debug, Clone)]
-pub(crate) struct Live {
-    pub(crate) record: PublishRecord,
-    pub(crate) recordings: Vec<GrantedRecording>,
-    /// The revision of its recordings that the store is known to have: no worker hears of a later one.
-    durable: u64,
-    /// When its worker last named it, or it was granted.
-    named: Monotonic,
-}
-
 /// A decision, already in force here; the transaction makes it durable.
 #[derive(Debug)]
 pub(crate) struct Decided {
@@ -98,7 +88,7 @@ pub(crate) struct Context<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     streams: BTreeMap<StreamKey, StreamRecord>,
-    live: BTreeMap<PublishId, Live>,
+    live: Publishes,
     stitches: Stitches,
     /// Publishes that lost their stream to another worker while theirs was away: they are told when it is back.
     evicted: BTreeMap<WorkerId, BTreeMap<PublishId, String>>,
@@ -112,20 +102,7 @@ impl Leases {
                 .into_iter()
                 .map(|record| (record.stream.clone(), record))
                 .collect(),
-            live: live
-                .into_iter()
-                .map(|known| {
-                    (
-                        known.record.id,
-                        Live {
-                            durable: known.record.revision,
-                            record: known.record,
-                            recordings: known.recordings,
-                            named: mono,
-                        },
-                    )
-                })
-                .collect(),
+            live: live.into_iter().map(|known| Live::read(known, mono)).collect(),
             stitches,
             evicted: BTreeMap::new(),
             recent: Recent::default(),
@@ -153,21 +130,18 @@ impl Leases {
     }
 
     pub(crate) fn holds_a_stream(&self, worker: WorkerId) -> bool {
-        self.live.values().any(|live| live.record.worker == worker)
+        self.live.of(worker).next().is_some()
     }
 
     /// The streams that are held, each with the worker that has it.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&StreamKey, WorkerId)> {
-        self.live.values().map(|live| (&live.record.stream, live.record.worker))
+        self.live.iter().map(|live| (&live.record.stream, live.record.worker))
     }
 
     /// The recordings of a worker's live publishes.
     pub(crate) fn recordings_of(&self, worker: WorkerId) -> Vec<RecordingId> {
-        self.live
-            .values()
-            .filter(|live| live.record.worker == worker)
-            .flat_map(|live| live.record.recordings.iter().copied())
-            .collect()
+        let held = self.live.of(worker);
+        held.flat_map(|live| live.record.recordings.iter().copied()).collect()
     }
 
     /// [`Leases::acquire`], of a publish that was not refused a moment ago.
@@ -279,15 +253,12 @@ impl Leases {
             (_, txn) = self.stitches.feed(id, &record, |_| false, txn)?;
         }
         let txn = txn.put_json(keys::publish(record.id), &record)?;
-        self.live.insert(
-            record.id,
-            Live {
-                durable: record.revision,
-                record,
-                recordings,
-                named: cx.mono,
-            },
-        );
+        self.live.insert(Live {
+            durable: record.revision,
+            record,
+            recordings,
+            named: cx.mono,
+        });
         Ok(granted(grant, txn))
     }
 
@@ -378,15 +349,12 @@ impl Leases {
         if request.adopted {
             txn = self.stitches.pause(record.id, ADOPTED, cx.now, txn)?;
         } else {
-            self.live.insert(
-                record.id,
-                Live {
-                    durable: FIRST_REVISION,
-                    record,
-                    recordings: recordings.clone(),
-                    named: cx.mono,
-                },
-            );
+            self.live.insert(Live {
+                durable: FIRST_REVISION,
+                record,
+                recordings: recordings.clone(),
+                named: cx.mono,
+            });
         }
         let grant = Grant {
             epoch,
@@ -558,13 +526,13 @@ impl Leases {
         let evicted = self.evicted.remove(&worker).unwrap_or_default();
         evicted
             .into_iter()
-            .filter(|(publish, _)| publishes.contains(publish) && !self.live.contains_key(publish))
+            .filter(|(publish, _)| publishes.contains(publish) && !self.live.has(publish))
             .collect()
     }
 
     /// The publishes of these that are not known: their worker is to ask for them again.
     pub(crate) fn unknown(&self, publishes: &[PublishId]) -> Vec<PublishId> {
-        let unknown = publishes.iter().filter(|publish| !self.live.contains_key(publish));
+        let unknown = publishes.iter().filter(|publish| !self.live.has(publish));
         unknown.copied().collect()
     }
 }
@@ -575,39 +543,6 @@ pub(crate) struct Changed {
     pub(crate) publish: PublishId,
     pub(crate) revision: u64,
     pub(crate) txn: Txn,
-}
-
-impl Live {
-    /// The next revision.
-    fn changed(&mut self, txn: Txn) -> Result<Changed, StoreError> {
-        self.record.revision += 1;
-        let txn = txn.put_json(keys::publish(self.record.id), &self.record)?;
-        Ok(Changed {
-            publish: self.record.id,
-            revision: self.record.revision,
-            txn,
-        })
-    }
-
-    /// Recordings whose window ended within the publish leave the set once the library has them whole.
-    fn forget_finished(&mut self) {
-        let over = |held: &GrantedRecording| held.state == RecordingState::Finished && held.window.until.is_some();
-        self.recordings.retain(|held| !over(held));
-        let ids: Vec<RecordingId> = self.recordings.iter().map(|held| held.id).collect();
-        self.record.windows.retain(|id, _| ids.contains(id));
-        self.record.recordings = ids;
-    }
-
-    fn set(&self) -> RecordingSet {
-        RecordingSet {
-            publish: self.record.id,
-            grant: Grant {
-                epoch: self.record.epoch,
-                revision: self.record.revision,
-                recordings: self.recordings.clone(),
-            },
-        }
-    }
 }
 
 /// Enters a new recording of a publish, under its epoch.

@@ -2,7 +2,7 @@
 
 use actix::{Context, Handler, Message, ResponseFuture};
 use shared::{
-    ids::{RecordingId, TaskId},
+    ids::{PublishId, RecordingId, TaskId},
     recording::RecordingState,
     task::{NewTask, Task},
     template::TemplateSpec,
@@ -76,6 +76,8 @@ impl Handler<DeleteTask> for CoordinatorActor {
 #[rtype(result = "()")]
 pub(crate) struct Ended {
     pub(crate) recording: RecordingId,
+    /// The publishes that it holds.
+    pub(crate) publishes: Vec<PublishId>,
     pub(crate) state: RecordingState,
     pub(crate) task: Option<TaskId>,
 }
@@ -84,8 +86,10 @@ impl Handler<Ended> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, ended: Ended, ctx: &mut Context<Self>) {
-        let Ended { recording, state, task } = ended;
-        let out = self.planner.recording_ended(recording, state, task, self.tools.at());
+        let at = self.tools.at();
+        let out = self
+            .planner
+            .recording_ended(ended.recording, &ended.publishes, ended.state, ended.task, at);
         self.perform_all(out, ctx);
     }
 }

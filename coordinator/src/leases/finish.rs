@@ -1,7 +1,7 @@
 //! How recordings end, and what a publish leaves unfinished.
 
 use shared::{
-    ids::{RecordingId, WorkerId},
+    ids::{PublishId, RecordingId, WorkerId},
     lease::GrantedRecording,
     recording::RecordingState,
     store::{Interruption, StoreError, Txn, keys},
@@ -31,11 +31,14 @@ pub(super) fn noted(
 }
 
 impl Leases {
-    /// A recording has ended in the library.
-    pub(crate) fn ended(&mut self, recording: RecordingId, state: RecordingState) {
-        let held = self.live.values_mut().flat_map(|live| &mut live.recordings);
-        if let Some(held) = held.into_iter().find(|held| held.id == recording) {
-            held.state = state;
+    /// A recording, which holds `publishes`, has ended in the library.
+    pub(crate) fn ended(&mut self, recording: RecordingId, publishes: &[PublishId], state: RecordingState) {
+        for publish in publishes {
+            let live = self.live.get_mut(publish);
+            let held = live.into_iter().flat_map(|live| &mut live.recordings);
+            for held in held.filter(|held| held.id == recording) {
+                held.state = state;
+            }
         }
     }
 }

@@ -82,15 +82,12 @@ impl Leases {
         };
         txn = txn.put_json(keys::publish(record.id), &record)?;
         if !request.adopted {
-            self.live.insert(
-                record.id,
-                Live {
-                    durable: record.revision,
-                    record,
-                    recordings: held.recordings.clone(),
-                    named: cx.mono,
-                },
-            );
+            self.live.insert(Live {
+                durable: record.revision,
+                record,
+                recordings: held.recordings.clone(),
+                named: cx.mono,
+            });
         }
         Ok(granted(held, txn))
     }

@@ -17,12 +17,7 @@ impl Leases {
         reason: &str,
         now: Timestamp,
     ) -> Result<Vec<Txn>, StoreError> {
-        let held: Vec<PublishId> = self
-            .live
-            .values()
-            .filter(|live| live.record.worker == worker)
-            .map(|live| live.record.id)
-            .collect();
+        let held: Vec<PublishId> = self.live.of(worker).map(|live| live.record.id).collect();
         held.into_iter()
             .map(|id| self.end(id, reason.to_owned(), now, Txn::new()))
             .collect()
@@ -41,7 +36,7 @@ impl Leases {
                 .last_beat(live.record.worker)
                 .is_some_and(|beat| beat.since(live.named) > timeout)
         };
-        let forgotten: Vec<PublishId> = self.live.values().filter(left_out).map(|live| live.record.id).collect();
+        let forgotten: Vec<PublishId> = self.live.iter().filter(left_out).map(|live| live.record.id).collect();
         let reason = "its worker no longer knows it";
         forgotten
             .into_iter()

@@ -290,15 +290,16 @@ impl Planner {
         Ok(txn.unwrap_or_default())
     }
 
-    /// A recording has ended in the library.
+    /// A recording, which holds `publishes`, has ended in the library.
     pub(crate) fn recording_ended(
         &mut self,
         recording: RecordingId,
+        publishes: &[PublishId],
         state: RecordingState,
         task: Option<TaskId>,
         at: At,
     ) -> Vec<Output> {
-        self.state.leases.ended(recording, state);
+        self.state.leases.ended(recording, publishes, state);
         let mut out = self.forget_stitch(recording);
         if let Some(task) = task {
             self.state.tasks.hint(task, at.mono);

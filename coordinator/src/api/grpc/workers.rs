@@ -318,12 +318,14 @@ impl v1::workers_server::Workers for Api {
             asked.map_err(Failure::from)?;
         }
         if update.state.is_terminal() {
-            let task = match known.map(|known| known.cause) {
+            let (publishes, cause) = known.map(|known| (known.publishes, known.cause)).unzip();
+            let task = match cause {
                 Some(Cause::Task(task)) => Some(task),
                 _ => None,
             };
             let ended = Ended {
                 recording,
+                publishes: publishes.unwrap_or_default(),
                 state: update.state,
                 task,
             };
