@@ -7,7 +7,7 @@ mod restore;
 mod stale;
 mod stitched;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
@@ -96,17 +96,29 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub(crate) fn new(streams: Vec<StreamRecord>, live: Vec<Known>, stitches: Stitches, mono: Monotonic) -> Self {
+    /// Nobody publishes yet.
+    pub(crate) fn new(streams: Vec<StreamRecord>, stitches: Stitches) -> Self {
         Leases {
             streams: streams
                 .into_iter()
                 .map(|record| (record.stream.clone(), record))
                 .collect(),
-            live: live.into_iter().map(|known| Live::read(known, mono)).collect(),
             stitches,
-            evicted: BTreeMap::new(),
-            recent: Recent::default(),
+            ..Leases::default()
         }
+    }
+
+    /// Takes up a publish that holds its stream, as the store has it.
+    pub(crate) fn read(&mut self, mut known: Known, mono: Monotonic) {
+        for held in &mut known.recordings {
+            held.stitch = self.stitches.of(held.id, known.record.epoch, |_| false);
+        }
+        self.live.insert(Live {
+            durable: known.record.revision,
+            record: known.record,
+            recordings: known.recordings,
+            named: mono,
+        });
     }
 
     /// The live publishes in the order of their streams.
@@ -341,6 +353,7 @@ impl Leases {
             txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
         }
         txn = txn.put_json(keys::publish(record.id), &record)?;
+        self.live.share(&mut recordings);
         let answer = Known {
             record: record.clone(),
             recordings: recordings.clone(),
@@ -591,7 +604,7 @@ pub(crate) fn granted_of(recording: Recording, window: Window) -> GrantedRecordi
     GrantedRecording {
         id: recording.id,
         cause: recording.cause,
-        template: recording.template,
+        template: Arc::new(recording.template),
         state: recording.state,
         window,
         stitch: None,

@@ -319,7 +319,8 @@ fn a_reload_from_the_store_knows_what_was_live() {
     let stream: StreamRecord =
         serde_json::from_slice(&world.kv.get(&keys::stream(&request.stream)).unwrap().value).unwrap();
     let known = world.known(request.publish).unwrap();
-    world.leases = Leases::new(vec![stream], vec![known], Stitches::default(), world.mono());
+    world.leases = Leases::new(vec![stream], Stitches::default());
+    world.leases.read(known, world.mono());
     assert_eq!(world.grant(&request), grant);
 }
 

@@ -86,7 +86,7 @@ impl World {
         let records = scan.entries.iter().map(|e| serde_json::from_slice(&e.value).unwrap());
         let stitches = Stitches::new(records.collect());
         let stream = serde_json::from_slice(&stream.value).unwrap();
-        self.leases = Leases::new(vec![stream], vec![], stitches, self.mono());
+        self.leases = Leases::new(vec![stream], stitches);
     }
 
     fn hear(&mut self, worker: WorkerId) {

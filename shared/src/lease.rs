@@ -1,6 +1,6 @@
 //! Who may write: [`Epoch`], [`FencingToken`], and the answer to a worker that asks for a stream.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -126,7 +126,7 @@ pub struct GrantedRecording {
     /// Why.
     pub cause: Cause,
     /// Settings, frozen for the whole publish, with every default filled in. Has at least one format.
-    pub template: TemplateSpec,
+    pub template: Arc<TemplateSpec>,
     /// Where the library has it. In a terminal state nothing is left to do.
     pub state: RecordingState,
     /// Which part of the publish it is of.

@@ -334,7 +334,7 @@ impl From<FileNamePattern> for String {
 }
 
 /// Settings of one format, legal by [`TemplateSpec::validate`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(deny_unknown_fields, default)]
 pub struct FormatSettings {
     /// Seconds of media in one file, 30 to 43200. Without meaning for HLS.
@@ -351,7 +351,7 @@ pub struct FormatSettings {
 }
 
 /// What the segments of an HLS recording are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum HlsSegments {
     /// MPEG-TS.
@@ -389,7 +389,7 @@ impl Default for FormatSettings {
 }
 
 /// What a template says. Without a format it means: do not record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateSpec {
     /// Its name: letters, digits, `_` and `-`; unique in a cluster.

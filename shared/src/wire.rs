@@ -459,7 +459,7 @@ impl From<&GrantedRecording> for v1::GrantedRecording {
         v1::GrantedRecording {
             recording_id: recording.id.to_string(),
             cause: Some((&recording.cause).into()),
-            template: Some((&recording.template).into()),
+            template: Some(recording.template.as_ref().into()),
             state: v1::RecordingState::from(recording.state).into(),
             from_ms: from.map_or(0, Timestamp::as_millis),
             until_ms: until.map_or(0, Timestamp::as_millis),
@@ -478,7 +478,7 @@ impl TryFrom<v1::GrantedRecording> for GrantedRecording {
         Ok(GrantedRecording {
             id: id("recording_id", &recording.recording_id)?,
             cause: required("cause", recording.cause)?.try_into()?,
-            template: required("template", recording.template)?.try_into()?,
+            template: TemplateSpec::try_from(required("template", recording.template)?)?.into(),
             state: recording_state(recording.state)?.unwrap_or(RecordingState::Recording),
             window: Window {
                 from: moment(recording.from_ms),
@@ -625,7 +625,7 @@ mod tests {
         let granted = GrantedRecording {
             id: RecordingId::generate(&Seeded::new(2), Timestamp::default()),
             cause: recording.cause,
-            template: recording.template,
+            template: recording.template.into(),
             state: RecordingState::Scheduled,
             window: Window {
                 from: moment(5),

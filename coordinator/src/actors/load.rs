@@ -19,6 +19,9 @@ use crate::{
     tasks::Tasks,
 };
 
+/// Publishes that are in memory twice while they are read, at most.
+const AT_ONCE: usize = 4_096;
+
 impl State {
     /// Reads everything from the store.
     pub(crate) async fn load(repo: &Repo, config: &CoordinatorConfig, clock: &dyn Clock) -> Result<State, StoreError> {
@@ -32,18 +35,16 @@ impl State {
         let stitches = Stitches::new(repo.all(keys::STITCHES).await?);
         let mut fleet = Fleet::new(config.worker_timeout);
         let mono = clock.monotonic();
-        let publishes: Vec<PublishId> = streams.iter().filter_map(|stream| stream.publish).collect();
-        let mut live: Vec<Known> = load_all(repo, &publishes).await?.into_iter().flatten().collect();
-        for known in &live {
-            fleet.expect(known.record.worker, mono);
-        }
-        for record in &mut live {
-            for held in &mut record.recordings {
-                held.stitch = stitches.of(held.id, record.record.epoch, |_| false);
-            }
-        }
         for worker in stitches.workers() {
             fleet.expect(worker, mono);
+        }
+        let publishes: Vec<PublishId> = streams.iter().filter_map(|stream| stream.publish).collect();
+        let mut leases = Leases::new(streams, stitches);
+        for publishes in publishes.chunks(AT_ONCE) {
+            for known in load_all(repo, publishes).await?.into_iter().flatten() {
+                fleet.expect(known.record.worker, mono);
+                leases.read(known, mono);
+            }
         }
         let pulls = Pulls::new(config.max_pulls, repo.all(keys::PULLS).await?);
         for worker in pulls.workers() {
@@ -51,7 +52,7 @@ impl State {
         }
         Ok(State {
             catalog,
-            leases: Leases::new(streams, live, stitches, mono),
+            leases,
             fleet,
             pulls,
             tasks: Tasks::new(

@@ -1,16 +1,20 @@
 //! The publishes that hold their streams, at hand by their own ids and by their workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use shared::{
     ids::{PublishId, RecordingId, WorkerId},
     lease::{Grant, GrantedRecording, RecordingSet},
     recording::RecordingState,
     store::{PublishRecord, StoreError, Txn, keys},
+    template::TemplateSpec,
     time::Monotonic,
 };
 
-use super::{Changed, Known};
+use super::Changed;
 
 /// A publish that holds its stream.
 #[derive(Debug, Clone)]
@@ -23,20 +27,41 @@ pub(crate) struct Live {
     pub(super) named: Monotonic,
 }
 
+/// Settings that are shared; when there are more, those that nobody has are forgotten.
+const MOST_TEMPLATES: usize = 10_000;
+
 /// All of them. A worker's are found without looking at those of others: a fleet that comes back to a new leader asks for
 /// every worker's in turn.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
     all: BTreeMap<PublishId, Live>,
     of: BTreeMap<WorkerId, BTreeSet<PublishId>>,
+    /// The settings that their recordings have, each once: most have the same.
+    templates: HashSet<Arc<TemplateSpec>>,
 }
 
 impl Publishes {
-    pub(super) fn insert(&mut self, live: Live) {
+    pub(super) fn insert(&mut self, mut live: Live) {
         let (id, worker) = (live.record.id, live.record.worker);
         self.remove(&id);
+        self.share(&mut live.recordings);
         self.of.entry(worker).or_default().insert(id);
         self.all.insert(id, live);
+    }
+
+    /// Lets recordings have their settings together with all others that have the same.
+    pub(super) fn share(&mut self, recordings: &mut [GrantedRecording]) {
+        for held in recordings {
+            match self.templates.get(&held.template) {
+                Some(template) => held.template = Arc::clone(template),
+                None => {
+                    if self.templates.len() >= MOST_TEMPLATES {
+                        self.templates.retain(|template| Arc::strong_count(template) > 1);
+                    }
+                    self.templates.insert(Arc::clone(&held.template));
+                }
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, publish: &PublishId) -> Option<Live> {
@@ -79,25 +104,7 @@ impl Publishes {
     }
 }
 
-impl FromIterator<Live> for Publishes {
-    fn from_iter<T: IntoIterator<Item = Live>>(all: T) -> Self {
-        let mut publishes = Publishes::default();
-        all.into_iter().for_each(|live| publishes.insert(live));
-        publishes
-    }
-}
-
 impl Live {
-    /// As the store has it.
-    pub(super) fn read(known: Known, named: Monotonic) -> Self {
-        Live {
-            durable: known.record.revision,
-            record: known.record,
-            recordings: known.recordings,
-            named,
-        }
-    }
-
     /// The next revision.
     pub(super) fn changed(&mut self, txn: Txn) -> Result<Changed, StoreError> {
         self.record.revision += 1;

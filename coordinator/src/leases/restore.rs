@@ -43,7 +43,7 @@ impl Leases {
                 state: granted.state,
                 reason: String::new(),
                 epoch: held.epoch,
-                template: granted.template.clone(),
+                template: granted.template.as_ref().clone(),
                 template_id: None,
                 publishes: vec![request.publish],
                 worker: request.worker,

@@ -1,5 +1,7 @@
 //! What [`Leases`] decides about recordings that go on across publishes.
 
+use std::sync::Arc;
+
 use shared::{
     lease::{Epoch, GrantedRecording, Window},
     recording::{self, RecordingState},
@@ -61,7 +63,7 @@ impl Leases {
             recordings.push(GrantedRecording {
                 id,
                 cause,
-                template,
+                template: Arc::new(template),
                 state: RecordingState::Recording,
                 window: Window::default(),
                 stitch: Some(stitch),

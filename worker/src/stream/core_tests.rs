@@ -10,7 +10,7 @@ fn grant(formats: &[Format]) -> (RecordingId, Grant) {
     let recording = GrantedRecording {
         id,
         cause: Cause::BuiltIn,
-        template,
+        template: template.into(),
         state: RecordingState::Recording,
         window: Window::default(),
         stitch: None,

@@ -83,7 +83,7 @@ impl About {
             state,
             reason,
             epoch: self.epoch,
-            template: granted.template.clone(),
+            template: granted.template.as_ref().clone(),
             template_id: None,
             publishes: vec![self.publish_id],
             worker: self.worker,
