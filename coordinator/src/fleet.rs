@@ -6,6 +6,7 @@ use shared::{
     ids::{PublishId, WorkerId},
     time::Monotonic,
 };
+use thiserror::Error;
 
 /// Number of a session; a later one of the same worker is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,19 @@ pub(crate) struct Report {
     pub(crate) journal_age_ms: u64,
     /// Finished files on their way to the library.
     pub(crate) uploads_waiting: u32,
+}
+
+/// Why a worker is not told to drain. The message says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum DrainError {
+    #[error("no worker {0:?}: `aircheck worker list` shows what there is")]
+    None(String),
+    #[error("{count} workers are called {name:?}: say which by its id, `aircheck worker list` shows them")]
+    Several { name: String, count: usize },
+    #[error(
+        "worker {0:?} has no session with the coordinator just now: try again when `aircheck worker list` shows it alive"
+    )]
+    Silent(String),
 }
 
 /// How a worker stands.
@@ -187,6 +201,23 @@ impl Fleet {
     pub(crate) fn forget(&mut self, holds_something: impl Fn(WorkerId) -> bool) {
         self.workers
             .retain(|id, presence| !presence.lost || presence.session.is_some() || holds_something(*id));
+    }
+
+    /// The worker of that id or name.
+    pub(crate) fn find(&self, worker: &str) -> Result<WorkerId, DrainError> {
+        if let Some(id) = worker.parse().ok().filter(|id| self.workers.contains_key(id)) {
+            return Ok(id);
+        }
+        let named = |(_, presence): &(&WorkerId, &Presence)| presence.about.name == worker;
+        let mut named = self.workers.iter().filter(named).map(|(id, _)| *id);
+        let first = named.next().ok_or_else(|| DrainError::None(worker.to_owned()))?;
+        match named.count() {
+            0 => Ok(first),
+            more => Err(DrainError::Several {
+                name: worker.to_owned(),
+                count: more + 1,
+            }),
+        }
     }
 
     /// True if the worker was heard from within the time-out.

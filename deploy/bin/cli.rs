@@ -441,6 +441,27 @@ pub(crate) enum WorkersCommand {
         #[command(flatten)]
         client: Client,
     },
+    /// Have a worker take no streams any more, and wait until it has none.
+    ///
+    /// Encoders that understand it are asked to connect again; others are closed when their next key picture has come, all within
+    /// worker.drain_handover. What it fetches from origins goes to other workers. It finishes what it has recorded and runs on, idle; started
+    /// anew, it takes streams again.
+    #[command(after_help = "Examples:
+  aircheck worker drain worker-2
+  aircheck worker drain worker-2 --no-wait
+  aircheck worker drain worker-2 --undo")]
+    Drain {
+        /// Its name, or its id
+        worker: String,
+        /// Have it take streams again
+        #[arg(long)]
+        undo: bool,
+        /// Do not wait until its streams have gone
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        client: Client,
+    },
 }
 
 /// A moment as milliseconds since 1970; 0 for `none`.

@@ -4,6 +4,7 @@ mod bucket;
 mod crash;
 mod credentials;
 mod disk;
+mod drain;
 mod fencing;
 mod hostile;
 mod limits;

@@ -89,6 +89,7 @@ pub struct Running {
     worker: Addr<WorkerActor>,
     ingest: Option<Ingest>,
     sync: Arc<GroupSync>,
+    handover: Duration,
 }
 
 impl Running {
@@ -102,10 +103,16 @@ impl Running {
     /// at the next start.
     pub async fn drain(mut self, grace: Duration) -> bool {
         info!("draining: no new publishes");
-        let drained = match tokio::time::timeout(grace, self.worker.send(Drain)).await {
-            Ok(Ok(done)) => done.await.is_ok(),
-            _ => false,
-        };
+        // What publishers had no time for takes from what finishing needs.
+        let handover = self.handover.min(grace / 2);
+        let worker = &self.worker;
+        let drained = tokio::time::timeout(grace, async {
+            match worker.send(Drain(handover)).await {
+                Ok(done) => done.await.is_ok(),
+                Err(_) => false,
+            }
+        });
+        let drained = drained.await.unwrap_or(false);
         if let Some(ingest) = self.ingest.take() {
             ingest.stop();
         }
@@ -248,6 +255,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         budget: Budget::new(config.journal.budget.as_bytes()),
         over_budget,
         measured: Arc::default(),
+        handover: config.drain_handover,
         draining: Vec::new(),
         drained: false,
         adopted,
@@ -262,6 +270,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         worker,
         ingest: Some(ingest),
         sync,
+        handover: config.drain_handover,
     })
 }
 
@@ -354,6 +363,8 @@ pub(crate) struct WorkerActor {
     over_budget: Arc<AtomicBool>,
     /// What journals take, as of the last look.
     measured: Arc<Mutex<Journals>>,
+    /// Time that publishers have to go by themselves.
+    handover: Duration,
     draining: Vec<oneshot::Sender<()>>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
@@ -371,9 +382,10 @@ impl std::fmt::Debug for WorkerActor {
     }
 }
 
+/// The process ends: let everything go within this time.
 #[derive(Debug, Message)]
 #[rtype(result = "oneshot::Receiver<()>")]
-struct Drain;
+struct Drain(Duration);
 
 impl WorkerActor {
     fn about(&self, publish: &Publish) -> Option<About> {
@@ -498,6 +510,26 @@ impl WorkerActor {
         }));
     }
 
+    /// Takes no stream any more and lets its publishers go.
+    fn leave(&mut self, within: Duration) {
+        // What is fetched is another worker's as soon as the coordinator hears of it.
+        self.puller().stop();
+        if let Err(error) = self.commands.try_send(Command::Drain { within }) {
+            error!(%error, "ingest does not take commands");
+        }
+    }
+
+    /// Takes streams again, unless the process is ending.
+    fn resume(&mut self) {
+        if self.draining.is_empty() {
+            self.drained = false;
+            self.puller().resume();
+            if let Err(error) = self.commands.try_send(Command::Resume) {
+                error!(%error, "ingest does not take commands");
+            }
+        }
+    }
+
     fn settle(&mut self) {
         if self.drained && self.streams.is_empty() {
             for waiting in self.draining.drain(..) {
@@ -603,6 +635,14 @@ impl StreamHandler<Directive> for WorkerActor {
                 }
             }
             Directive::SetPulls { revision, pulls } => self.puller().set(revision, pulls),
+            Directive::SetDraining(true) => {
+                info!("draining, as the coordinator was told: no new publishes");
+                self.leave(self.handover);
+            }
+            Directive::SetDraining(false) => {
+                info!("taking publishes again");
+                self.resume();
+            }
             Directive::SetRecordings(RecordingSet { publish, grant }) => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.
                 if let Some(stream) = self.streams.get(&publish.to_string()) {
@@ -634,13 +674,10 @@ impl Handler<Notice> for WorkerActor {
 impl Handler<Drain> for WorkerActor {
     type Result = MessageResult<Drain>;
 
-    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Drain(within): Drain, _: &mut Self::Context) -> Self::Result {
         let (done, waiting) = oneshot::channel();
         self.draining.push(done);
-        self.puller().stop();
-        if let Err(error) = self.commands.try_send(Command::Drain) {
-            error!(%error, "ingest does not take commands");
-        }
+        self.leave(within);
         MessageResult(waiting)
     }
 }

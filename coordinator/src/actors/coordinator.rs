@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::{committer::Committer, marker::Marker};
 use crate::{
     catalog::{Catalog, CatalogError},
-    fleet::{About, SessionId},
+    fleet::{About, DrainError, SessionId},
     leases::{Known, Request},
     media::sweeper::Sweeper,
     planner::{At, Beat, Decision, Down, Planner, State},
@@ -369,6 +369,27 @@ impl Handler<Beat> for CoordinatorActor {
     fn handle(&mut self, beat: Beat, ctx: &mut Context<Self>) {
         let out = self.planner.beat(beat, self.tools.at());
         self.perform_all(out, ctx);
+    }
+}
+
+/// Somebody wants a worker to take no stream any more, or to take streams again.
+#[derive(Message)]
+#[rtype(result = "Result<WorkerId, DrainError>")]
+pub(crate) struct DrainWorker {
+    /// Id or name.
+    pub(crate) worker: String,
+    pub(crate) draining: bool,
+}
+
+impl Handler<DrainWorker> for CoordinatorActor {
+    type Result = MessageResult<DrainWorker>;
+
+    fn handle(&mut self, asked: DrainWorker, ctx: &mut Context<Self>) -> Self::Result {
+        let told = self.planner.drain(&asked.worker, asked.draining);
+        MessageResult(told.map(|(worker, out)| {
+            self.perform(out, ctx);
+            worker
+        }))
     }
 }
 

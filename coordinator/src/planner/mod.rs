@@ -61,6 +61,8 @@ pub(crate) enum Down {
     Set(RecordingSet),
     /// Recordings to finish, all of them.
     Finish(Vec<FinishJob>),
+    /// Take no stream any more, or take streams again.
+    Draining(bool),
 }
 
 /// What is to be done.

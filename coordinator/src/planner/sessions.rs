@@ -9,7 +9,7 @@ use shared::{
 use tracing::info;
 
 use super::{At, Down, Output, Planner};
-use crate::fleet::{About, Report, SessionId};
+use crate::fleet::{About, DrainError, Report, SessionId};
 
 /// A worker says what it is doing.
 #[derive(Debug)]
@@ -89,6 +89,16 @@ impl Planner {
             info!(%worker, "worker session closed");
         }
         self.state.fleet.closed(worker, session);
+    }
+
+    /// Somebody wants a worker to take no stream any more, or to take streams again; it is named by its id or its name.
+    pub(crate) fn drain(&self, worker: &str, draining: bool) -> Result<(WorkerId, Output), DrainError> {
+        let worker = self.state.fleet.find(worker)?;
+        if !self.sessions.contains_key(&worker) {
+            return Err(DrainError::Silent(self.state.fleet.name(worker)));
+        }
+        info!(%worker, name = self.state.fleet.name(worker), draining, "worker told whether to take streams");
+        Ok((worker, Output::Tell(worker, Down::Draining(draining))))
     }
 
     /// A worker does not read what it is told: it has no session any more.

@@ -157,6 +157,16 @@ fn entries(world: &World) -> BTreeMap<&'static str, (Vec<u8>, Code)> {
             ),
         ),
         ("Fleet/ListWorkers", entry(&v1::ListWorkersRequest::default(), Code::Ok)),
+        (
+            "Fleet/DrainWorker",
+            entry(
+                &v1::DrainWorkerRequest {
+                    worker: "nobody".to_owned(),
+                    undo: false,
+                },
+                Code::NotFound,
+            ),
+        ),
         ("Keys/CreateKey", entry(&v1::CreateKeyRequest::default(), Code::Ok)),
         ("Keys/ListKeys", entry(&v1::ListKeysRequest::default(), Code::Ok)),
         (

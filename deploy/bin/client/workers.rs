@@ -1,15 +1,31 @@
-//! `aircheck worker list`
+//! `aircheck worker list|drain`
+
+use std::error::Error;
+use std::time::Duration;
 
 use proto::v1::fleet_client::FleetClient;
-use proto::v1::{ListWorkersRequest, Worker, WorkerState};
+use proto::v1::{DrainWorkerRequest, ListWorkersRequest, Worker, WorkerState};
 use serde_json::{Value, json};
 
-use super::{Done, PAGE, bytes, connect, length, print, said, table};
-use crate::cli::WorkersCommand;
+use super::{Done, PAGE, Way, bytes, connect, length, print, said, table};
+use crate::cli::{Client, WorkersCommand};
+
+/// Time between two looks at a worker that is waited for.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(command: WorkersCommand) -> Done {
-    let WorkersCommand::List { client } = command;
-    let mut service = FleetClient::new(connect(&client)?);
+    match command {
+        WorkersCommand::List { client } => list(&client).await,
+        WorkersCommand::Drain {
+            worker,
+            undo,
+            no_wait,
+            client,
+        } => drain(worker, undo, no_wait, &client).await,
+    }
+}
+
+async fn all(service: &mut FleetClient<Way>) -> Result<Vec<Worker>, Box<dyn Error + Send + Sync>> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListWorkersRequest {
@@ -20,14 +36,53 @@ pub(crate) async fn run(command: WorkersCommand) -> Done {
         all.extend(page.workers);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(all);
         }
     }
+}
+
+async fn drain(worker: String, undo: bool, no_wait: bool, client: &Client) -> Done {
+    let mut service = FleetClient::new(connect(client)?);
+    let request = DrainWorkerRequest { worker, undo };
+    let answer = service.drain_worker(request).await.map_err(said)?.into_inner();
+    let id = answer.worker_id;
+    let wanted = if undo {
+        WorkerState::Alive
+    } else {
+        WorkerState::Draining
+    };
+    let mut shown = None;
+    let worker = loop {
+        let worker = all(&mut service)
+            .await?
+            .into_iter()
+            .find(|worker| worker.worker_id == id);
+        // One that is forgotten holds nothing.
+        let Some(worker) = worker else { break None };
+        let (streams, pulls) = (worker.streams, worker.pulls);
+        if no_wait || worker.state() == wanted && (undo || streams == 0) {
+            break Some(worker);
+        }
+        if shown.replace((streams, pulls)) != Some((streams, pulls)) {
+            eprintln!("{}: {streams} streams, {pulls} of them fetched", worker.name);
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let shown = worker.as_ref();
+    let document = json!({ "worker": shown.map(document) });
+    print(client, &document, || match shown {
+        Some(worker) => format!("{} is {}, {} streams\n", worker.name, state(worker), worker.streams),
+        None => format!("{id} is gone\n"),
+    })
+}
+
+async fn list(client: &Client) -> Done {
+    let all = all(&mut FleetClient::new(connect(client)?)).await?;
     let document = json!({ "workers": all.iter().map(document).collect::<Vec<_>>() });
     let headings = [
         "worker", "name", "state", "heard", "rtmp", "streams", "pulls", "rate", "cpu", "journals", "oldest", "waiting",
     ];
-    print(&client, &document, || {
+    print(client, &document, || {
         table(&headings, &all.iter().map(row).collect::<Vec<_>>())
     })
 }

@@ -348,6 +348,10 @@ pub struct WorkerConfig {
     /// Time for finishing recordings after the first signal to stop; then the process aborts, and finishes them after its next start.
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
+    /// Time that publishers have to go by themselves when the worker takes no streams any more: those that can are asked to connect again,
+    /// others are closed when their next key picture has come. At the end of the process at most half of `drain_grace`.
+    #[serde(with = "humantime_serde")]
+    pub drain_handover: Duration,
     /// The journal.
     pub journal: JournalConfig,
     /// Taking streams.
@@ -381,6 +385,7 @@ impl Default for WorkerConfig {
             name: None,
             time_zone: "UTC".to_owned(),
             drain_grace: Duration::from_secs(30),
+            drain_handover: Duration::from_secs(10),
             journal: JournalConfig::default(),
             ingest: IngestConfig::default(),
             pull: PullConfig::default(),

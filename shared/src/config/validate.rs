@@ -336,12 +336,12 @@ impl Config {
             Duration::from_secs(60),
         )?;
         count_within("worker.render.threads", w.render.threads as u64, 1, 64)?;
-        within(
-            "worker.drain_grace",
-            w.drain_grace,
-            Duration::ZERO,
-            Duration::from_secs(86_400),
-        )?;
+        for (name, value) in [
+            ("worker.drain_grace", w.drain_grace),
+            ("worker.drain_handover", w.drain_handover),
+        ] {
+            within(name, value, Duration::ZERO, Duration::from_secs(86_400))?;
+        }
         if let Err(error) = w.zone() {
             return invalid(format!(
                 "worker.time_zone {:?}: {error}; use UTC or an IANA name such as Europe/Berlin",

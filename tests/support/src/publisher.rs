@@ -34,15 +34,24 @@ impl Publisher {
     /// # Errors
     /// The server refuses, with its words.
     pub fn start_at(server: SocketAddr, app: &str, stream: &str) -> Result<Self> {
-        let target = Target {
-            tc_url: format!("rtmp://{server}/{app}"),
-            app: app.to_owned(),
-            stream: stream.to_owned(),
-        };
+        Self::converse(server, Session::new(target(server, app, stream), 0x5A))
+    }
+
+    /// As [`Self::start`], and says that it connects again when asked to.
+    ///
+    /// # Errors
+    /// The server refuses, with its words.
+    pub fn start_reconnecting(server: SocketAddr, stream: &str) -> Result<Self> {
+        Self::converse(
+            server,
+            Session::new(target(server, "live", stream), 0x5A).reconnecting(),
+        )
+    }
+
+    fn converse(server: SocketAddr, mut session: Session) -> Result<Self> {
         let socket = TcpStream::connect(server)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-        let mut session = Session::new(target, 0x5A);
         let mut scratch = vec![0; 1 << 14];
         loop {
             let output = session.take_output();
@@ -89,6 +98,20 @@ impl Publisher {
         Ok(self.socket.write_all(bytes)?)
     }
 
+    /// Waits until the server asks it to connect again.
+    ///
+    /// # Errors
+    /// It does not within `limit`, or closes instead.
+    pub fn asked_to_reconnect(&mut self, limit: Duration) -> Result<()> {
+        self.socket.set_read_timeout(Some(limit))?;
+        while !self.session.asked_to_reconnect() {
+            let len = self.socket.read(&mut self.scratch).context("waiting for a word")?;
+            ensure!(len > 0, "the server closed the connection");
+            self.session.feed(&self.scratch[..len])?;
+        }
+        Ok(())
+    }
+
     /// Waits for the server to close, and returns what it said before, if that was a refusal.
     ///
     /// # Errors
@@ -128,6 +151,14 @@ impl Publisher {
     /// It was gone already.
     pub fn vanish(self) -> Result<()> {
         Ok(self.socket.shutdown(Shutdown::Both)?)
+    }
+}
+
+fn target(server: SocketAddr, app: &str, stream: &str) -> Target {
+    Target {
+        tc_url: format!("rtmp://{server}/{app}"),
+        app: app.to_owned(),
+        stream: stream.to_owned(),
     }
 }
 

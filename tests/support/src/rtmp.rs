@@ -125,6 +125,8 @@ pub struct Session {
     output: Vec<u8>,
     partial: BTreeMap<u8, Partial>,
     chunk_len: usize,
+    reconnects: bool,
+    asked_to_reconnect: bool,
 }
 
 impl Session {
@@ -141,7 +143,22 @@ impl Session {
             output,
             partial: BTreeMap::new(),
             chunk_len: 128,
+            reconnects: false,
+            asked_to_reconnect: false,
         }
+    }
+
+    /// Says in `connect` that it connects again when asked to. Enhanced RTMP v2, `capsEx`.
+    #[must_use]
+    pub fn reconnecting(mut self) -> Self {
+        self.reconnects = true;
+        self
+    }
+
+    /// True once the server has asked it to connect again.
+    #[must_use]
+    pub fn asked_to_reconnect(&self) -> bool {
+        self.asked_to_reconnect
     }
 
     /// Bytes to send now.
@@ -219,6 +236,10 @@ impl Session {
             ] {
                 amf_key(body, key);
                 amf_string(body, value);
+            }
+            if self.reconnects {
+                amf_key(body, "capsEx");
+                amf_number(body, 1.0);
             }
             body.extend_from_slice(&[0, 0, 9]);
         });
@@ -344,6 +365,11 @@ impl Session {
             (_, "onStatus") => {
                 if words.iter().any(|word| word == "NetStream.Publish.Start") {
                     self.phase = Phase::Publishing;
+                } else if words
+                    .iter()
+                    .any(|word| word == "NetConnection.Connect.ReconnectRequest")
+                {
+                    self.asked_to_reconnect = true;
                 } else if words.iter().any(|word| word == "error") {
                     bail!("refused: {}", words.join(" "));
                 }

@@ -136,7 +136,7 @@ fn connect_is_answered_with_what_we_take() {
     assert_eq!(result[2].get("fourCcList"), Some(&Value::StrictArray(fourcc.to_vec())));
     let hevc = result[2].get("videoFourCcInfoMap").and_then(|map| map.get("hvc1"));
     assert_eq!(hevc, Some(&Value::Number(4.0)), "can forward");
-    assert_eq!(result[2].get("capsEx"), Some(&Value::Number(0.0)));
+    assert_eq!(result[2].get("capsEx"), Some(&Value::Number(1.0)), "reconnect requests");
     assert_eq!(code(&result), Some("NetConnection.Connect.Success"));
     assert_eq!(result[3].get("objectEncoding"), Some(&Value::Number(3.0)));
 
@@ -147,6 +147,45 @@ fn connect_is_answered_with_what_we_take() {
         code(&command_answers(&mut session)[0]),
         Some("NetConnection.Connect.Rejected")
     );
+}
+
+#[test]
+fn a_client_that_can_is_asked_to_connect_again() {
+    for (caps, asked) in [
+        (None, false),
+        (Some(0.0), false),
+        (Some(2.0), false),
+        (Some(1.0), true),
+        (Some(15.0), true),
+    ] {
+        let mut session = open();
+        assert!(!session.ask_to_reconnect("not connected yet"));
+        let mut object = vec![("app".into(), text("live"))];
+        object.extend(caps.map(|caps| ("capsEx".into(), Value::Number(caps))));
+        session
+            .feed(
+                &command("connect", 1.0, &[Value::Object(object)]),
+                &mut Recorder::default(),
+            )
+            .unwrap();
+        session.output().clear();
+        assert_eq!(session.ask_to_reconnect("moving"), asked, "{caps:?}");
+        assert_eq!(session.output().is_empty(), !asked);
+        if asked {
+            let messages = answers(&mut session);
+            assert_eq!(
+                (messages[0].0, messages[0].1),
+                (20, 0),
+                "a command of the connection's own stream"
+            );
+            let status = support::values(&messages[0].2);
+            assert_eq!(status[..3], [text("onStatus"), Value::Number(0.0), Value::Null]);
+            assert_eq!(code(&status), Some("NetConnection.Connect.ReconnectRequest"));
+            assert_eq!(status[3].get("level"), Some(&text("status")));
+            assert_eq!(status[3].get("description"), Some(&text("moving")));
+            assert_eq!(status[3].get("tcUrl"), None, "where it came from");
+        }
+    }
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub(crate) enum Directive {
     AskAgain {
         publish: String,
     },
+    /// Take no stream any more, or take streams again.
+    SetDraining(bool),
 }
 
 /// Who this worker is.
@@ -363,6 +365,10 @@ impl Agent {
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                         // Said at once, so that the coordinator need not say it again.
                         beat.reset_immediately();
+                    }
+                    Some(coordinator_down::Message::SetDraining(set)) => {
+                        let directive = Directive::SetDraining(set.draining);
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                     }
                     None => return Ok(()),
                 },

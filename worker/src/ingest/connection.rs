@@ -5,9 +5,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use journal::{Batch, Control, JournalError, Writer};
+use media::flv;
 use media::rtmp::{Handler, MediaTag, PublishRequest, ServerSession, Unpublish, Verdict};
 
 use super::feed::Feed;
+use super::leave::LEAVING;
 use super::pace::Pace;
 
 /// Bytes read from one socket before another gets its turn.
@@ -42,6 +44,7 @@ pub(super) struct Publishing {
     pub(super) publish_id: String,
     pub(super) writer: Writer,
     pub(super) empty_tags: u64,
+    pub(super) has_video: bool,
 }
 
 impl Publishing {
@@ -101,6 +104,8 @@ pub(super) struct Connection {
     /// When it last began or ended a publish, or connected.
     pub(super) idle_since_ms: u64,
     accepted: bool,
+    /// It ends behind its next key picture.
+    ends_at_key: bool,
 }
 
 /// Where a publisher's media comes from.
@@ -131,6 +136,8 @@ struct Visit<'a, A> {
     peer: SocketAddr,
     now: Now,
     failed: Option<Ending>,
+    /// A key picture was among what came.
+    key_came: bool,
 }
 
 impl<A: Admission> Handler for Visit<'_, A> {
@@ -152,6 +159,10 @@ impl<A: Admission> Handler for Visit<'_, A> {
             if tag.body.is_empty() {
                 publishing.empty_tags += 1;
                 return;
+            }
+            if tag.tag_type == flv::VIDEO {
+                publishing.has_video = true;
+                self.key_came |= flv::classify(tag.tag_type, tag.body).is_some_and(|class| class.key);
             }
             let mono = i64::try_from(self.now.mono_ms).unwrap_or(i64::MAX);
             publishing.writer.append(
@@ -219,7 +230,30 @@ impl Connection {
             heard_ms: now_ms,
             idle_since_ms: now_ms,
             accepted: false,
+            ends_at_key: false,
         }
+    }
+
+    /// Lets the publisher go when it suits it best. False: there is nothing to wait for, it may end at once.
+    pub(super) fn leave(&mut self) -> bool {
+        let Some(publishing) = &self.publishing else {
+            return false;
+        };
+        let Source::Client { socket, session } = &mut self.source else {
+            return false;
+        };
+        if session.ask_to_reconnect(LEAVING) {
+            // What the socket does not take now goes with the next visit.
+            let _ = flush(socket, session);
+            return true;
+        }
+        self.ends_at_key = publishing.has_video;
+        self.ends_at_key
+    }
+
+    /// It goes on after all.
+    pub(super) fn stay(&mut self) {
+        self.ends_at_key = false;
     }
 
     /// True where the socket holds bytes, or news of its end, that were not read yet.
@@ -261,8 +295,9 @@ impl Connection {
             peer: self.peer,
             now,
             failed: None,
+            key_came: false,
         };
-        let visited = match &mut self.source {
+        let mut visited = match &mut self.source {
             Source::Client { socket, session } => {
                 let mut visited = read_client(socket, session, scratch, &mut visit);
                 if let Some(ending) = flush(socket, session) {
@@ -272,6 +307,10 @@ impl Connection {
             }
             Source::Origin(feed) => take_feed(feed, &mut visit),
         };
+        if self.ends_at_key && visit.key_came {
+            // All that was read is in the journal: the key picture is the first that the next worker has to have again.
+            visited.ending.get_or_insert(Ending::new("worker_stopped", LEAVING));
+        }
         if visited.bytes > 0 {
             self.heard_ms = now.mono_ms;
         }

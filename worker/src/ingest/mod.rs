@@ -7,6 +7,7 @@
 
 mod connection;
 pub(crate) mod feed;
+mod leave;
 mod pace;
 pub mod poller;
 
@@ -80,8 +81,14 @@ pub enum Command {
         /// Why; the client is told.
         reason: String,
     },
-    /// Accept nothing more and end every publish.
-    Drain,
+    /// Accept nothing more and let every publisher go: one whose client can is asked to connect again, another is closed when its next
+    /// key picture has come, where it loses least.
+    Drain {
+        /// Who is still here then is closed.
+        within: Duration,
+    },
+    /// Accept publishes again.
+    Resume,
     /// End the thread.
     Stop,
 }

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Admission, Connection, Ending, Now, Publishing, failure_kind};
 use super::feed::Feed;
+use super::leave::{self, LEAVING, Leaving};
 use super::{Command, Event, Live, Settings};
 use shared::telemetry::{Reason, WorkerMetrics};
 
@@ -115,24 +116,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// What admission decides with: everything of the poller but the connections and the scratch buffers.
-struct Desk {
+pub(super) struct Desk {
     settings: Settings,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGen>,
-    metrics: WorkerMetrics,
+    pub(super) metrics: WorkerMetrics,
     sync: Arc<journal::GroupSync>,
     events: Events,
     /// Events the worker's mailbox had no room for: at most a few for each connection.
     waiting: VecDeque<Event>,
     /// Live streams, each with the place of its connection.
-    live: BTreeMap<StreamKey, Holder>,
+    pub(super) live: BTreeMap<StreamKey, Holder>,
     /// Publishers that gave way to another in this visit.
     superseded: Vec<(usize, String)>,
-    draining: bool,
+    /// Since it lets its publishers go.
+    pub(super) leaving: Option<Leaving>,
     short_of_space: bool,
 }
 
-struct Holder {
+pub(super) struct Holder {
     place: usize,
     publish_id: String,
 }
@@ -144,12 +146,12 @@ struct Door<'a> {
     place: usize,
 }
 
-struct Poller {
+pub(super) struct Poller {
     listener: TcpListener,
     inbox: Receiver<Command>,
-    desk: Desk,
+    pub(super) desk: Desk,
     /// Connections, each in a place that it keeps; the one being visited is out of its place.
-    places: Vec<Option<Box<Connection>>>,
+    pub(super) places: Vec<Option<Box<Connection>>>,
     /// When each place is due, milliseconds, monotonic; `u64::MAX` for an empty one.
     due: Vec<u64>,
     free: Vec<usize>,
@@ -159,7 +161,7 @@ struct Poller {
 }
 
 impl Desk {
-    fn emit(&mut self, event: Event) {
+    pub(super) fn emit(&mut self, event: Event) {
         self.waiting.push_back(event);
         self.deliver();
     }
@@ -178,7 +180,7 @@ impl Desk {
         }
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             mono_ms: mono_ms(&*self.clock),
             wall_ms: self.clock.now().as_millis(),
@@ -228,8 +230,8 @@ impl Admission for Door<'_> {
         const DENIED: &str = "NetStream.Publish.Denied";
         const TAKEN: &str = "NetStream.Publish.BadName";
         let key = key_of(request).map_err(|reason| (TAKEN, reason))?;
-        if self.desk.draining {
-            return Err((DENIED, "this worker is shutting down; connect again".to_owned()));
+        if self.desk.leaving.is_some() {
+            return Err((DENIED, LEAVING.to_owned()));
         }
         if self.desk.short_of_space {
             self.desk.refused("disk_full");
@@ -296,6 +298,7 @@ impl Admission for Door<'_> {
             publish_id,
             writer,
             empty_tags: 0,
+            has_video: false,
         })
     }
 
@@ -334,7 +337,7 @@ impl Poller {
             waiting: VecDeque::new(),
             live: BTreeMap::new(),
             superseded: Vec::new(),
-            draining: false,
+            leaving: None,
             short_of_space: false,
         };
         Self {
@@ -362,6 +365,7 @@ impl Poller {
                 self.watch_disk(now);
             }
             self.accept(now);
+            self.see_off(now);
             for place in 0..self.due.len() {
                 if self.due.get(place).is_some_and(|due| *due <= now.mono_ms) {
                     self.visit(place);
@@ -395,21 +399,8 @@ impl Poller {
                         self.end(place, &Ending::new("refused", reason), self.desk.now());
                     }
                 }
-                Ok(Command::Drain) => {
-                    self.desk.draining = true;
-                    self.desk.metrics.accepting.set(0);
-                    let now = self.desk.now();
-                    for place in 0..self.places.len() {
-                        // What has already arrived is still the publisher's due.
-                        self.visit(place);
-                        self.end(
-                            place,
-                            &Ending::new("worker_stopped", "this worker is shutting down; connect again"),
-                            now,
-                        );
-                    }
-                    self.desk.emit(Event::Drained);
-                }
+                Ok(Command::Drain { within }) => self.leave(within),
+                Ok(Command::Resume) => self.resume(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -465,7 +456,7 @@ impl Poller {
         }
     }
 
-    fn visit(&mut self, place: usize) {
+    pub(super) fn visit(&mut self, place: usize) {
         let Some(mut connection) = self.places.get_mut(place).and_then(Option::take) else {
             return;
         };
@@ -495,7 +486,10 @@ impl Poller {
             *slot = Some(connection);
         }
         if let Some(slot) = self.due.get_mut(place) {
-            *slot = due;
+            *slot = match self.desk.leaving {
+                Some(_) => due.min(now.mono_ms + leave::VISIT_MS),
+                None => due,
+            };
         }
         if let Some(ending) = visited.ending {
             self.end(place, &ending, now);
@@ -521,7 +515,7 @@ impl Poller {
             .then(|| Ending::new("silent", format!("nothing came for {:?}", settings.publish_timeout)))
     }
 
-    fn end(&mut self, place: usize, ending: &Ending, now: Now) {
+    pub(super) fn end(&mut self, place: usize, ending: &Ending, now: Now) {
         let Some(connection) = self.places.get_mut(place).and_then(Option::take) else {
             return;
         };
@@ -571,7 +565,7 @@ impl Poller {
             .settings
             .over_budget
             .load(std::sync::atomic::Ordering::Relaxed);
-        let accepting = free >= min && !over_budget && !self.desk.draining;
+        let accepting = free >= min && !over_budget && self.desk.leaving.is_none();
         self.desk.metrics.accepting.set(i64::from(accepting));
         self.desk.metrics.disk_free.set(gauge(free));
         self.desk.metrics.disk_min_free.set(gauge(min));

@@ -31,7 +31,7 @@ struct Running {
 /// The set of streams that are fetched.
 pub(crate) struct Puller {
     context: Context,
-    /// No more, until the process ends.
+    /// Nothing is fetched: the worker is leaving.
     stopped: bool,
     revision: u64,
     running: BTreeMap<PullId, Running>,
@@ -102,6 +102,11 @@ impl Puller {
     pub(crate) fn stop(&mut self) {
         self.set(0, Vec::new());
         self.stopped = true;
+    }
+
+    /// Fetches again what it is told to from now on.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = false;
     }
 
     /// True once the worker is leaving.

@@ -355,7 +355,7 @@ impl StreamHandler<Directive> for Host {
                     drop(stream.try_send(Set(grant)));
                 }
             }
-            Directive::SetPulls { .. } => {}
+            Directive::SetPulls { .. } | Directive::SetDraining(_) => {}
         }
     }
 

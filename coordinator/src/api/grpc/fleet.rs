@@ -6,9 +6,13 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, cut, status::Failure};
 use crate::{
+    actors::coordinator::DrainWorker,
     fleet::{Presence, Standing},
     planner::State,
 };
+
+/// Longest name of a worker that is asked for, bytes.
+const MAX_NAME: usize = 255;
 
 fn written(id: WorkerId, presence: &Presence, state: &State, now: Monotonic) -> v1::Worker {
     let (standing, silence) = presence.standing(now);
@@ -68,5 +72,19 @@ impl v1::fleet_server::Fleet for Api {
             workers,
             next_page_token,
         }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let v1::DrainWorkerRequest { worker, undo } = request.into_inner();
+        let asked = DrainWorker {
+            worker: wire::text("worker", worker, MAX_NAME).map_err(Failure::from)?,
+            draining: !undo,
+        };
+        let told = self.handle.ask(asked).await.map_err(Failure::from)?;
+        let worker_id = told.map_err(Failure::from)?.to_string();
+        Ok(Response::new(v1::DrainWorkerResponse { worker_id }))
     }
 }

@@ -9,7 +9,9 @@ use shared::{
 use tonic::{Code, Status};
 
 use super::forward;
-use crate::{actors::supervisor::Restarting, catalog::CatalogError, pulls::PullError, tasks::TaskError};
+use crate::{
+    actors::supervisor::Restarting, catalog::CatalogError, fleet::DrainError, pulls::PullError, tasks::TaskError,
+};
 
 /// `?` in services: anything that can go wrong there has a status.
 #[derive(Debug)]
@@ -110,6 +112,16 @@ impl From<CatalogError> for Failure {
             CatalogError::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))
+    }
+}
+
+impl From<DrainError> for Failure {
+    fn from(error: DrainError) -> Self {
+        match &error {
+            DrainError::None(_) => Failure::not_found(error),
+            DrainError::Several { .. } => Failure::invalid(error),
+            DrainError::Silent(_) => Failure::not_now(error),
+        }
     }
 }
 

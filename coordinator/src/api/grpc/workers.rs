@@ -60,6 +60,7 @@ fn down(message: Down) -> v1::CoordinatorDown {
             pulls: set.pulls.iter().map(Into::into).collect(),
         }),
         Down::Set(set) => Message::SetRecordings((&set).into()),
+        Down::Draining(draining) => Message::SetDraining(v1::SetDraining { draining }),
         Down::Finish(jobs) => Message::FinishRecordings(v1::FinishRecordings {
             recordings: jobs.iter().map(Into::into).collect(),
         }),

@@ -11,12 +11,17 @@ use alloc::{
 use super::PublishRequest;
 use crate::amf::Value;
 
+/// `CapsExMask.Reconnect` of `capsEx`: who says it comes back by itself when asked to. Enhanced RTMP v2, "Enhancing NetConnection".
+pub(super) const CAPS_RECONNECT: u8 = 0x01;
+
 /// What `connect` said.
 #[derive(Debug, Default)]
 pub(super) struct Connect {
     app: String,
     tc_url: String,
     flash_ver: String,
+    /// The client understands a request to connect again.
+    pub(super) reconnects: bool,
 }
 
 impl Connect {
@@ -33,6 +38,11 @@ impl Connect {
             app: text("app"),
             tc_url: text("tcUrl"),
             flash_ver: text("flashVer"),
+            reconnects: object
+                .and_then(|it| it.get("capsEx"))
+                .and_then(Value::as_number)
+                // The lowest bit.
+                .is_some_and(|caps| caps % 2.0 >= 1.0),
         }
     }
 

@@ -237,8 +237,7 @@ fn write_text(out: &mut Vec<u8>, name: &str, text: &str) {
     amf::write_string(out, text);
 }
 
-/// What of enhanced RTMP we take, in the fields of its first and of its second version. `capsEx` is 0: no multitrack,
-/// no reconnect requests.
+/// What of enhanced RTMP we take, in the fields of its first and of its second version. `capsEx` names no multitrack.
 fn write_enhanced(out: &mut Vec<u8>) {
     amf::write_name(out, "fourCcList");
     amf::start_strict_array(out, 4);
@@ -258,5 +257,5 @@ fn write_enhanced(out: &mut Vec<u8>) {
         amf::end_object(out);
     }
     amf::write_name(out, "capsEx");
-    amf::write_number(out, 0.0);
+    amf::write_number(out, f64::from(address::CAPS_RECONNECT));
 }

@@ -130,6 +130,19 @@ impl ServerSession {
         self.talk.status(stream_id, "error", code, reason).unwrap_or_default();
     }
 
+    /// Asks the client to connect again, to the address it used, and to leave this connection when it has: what still comes
+    /// here until then is handed on. Enhanced RTMP v2, "NetConnection.Connect.ReconnectRequest". False, and nothing is said, where the
+    /// client did not say in `connect` that it understands.
+    pub fn ask_to_reconnect(&mut self, reason: &str) -> bool {
+        if !self.talk.connect.as_ref().is_some_and(|connect| connect.reconnects) {
+            return false;
+        }
+        // On the connection's own message stream. A status is far below the longest message: this cannot fail.
+        self.talk
+            .status(0, "status", "NetConnection.Connect.ReconnectRequest", reason)
+            .is_ok()
+    }
+
     /// Bytes held of messages of which some chunks are still to come.
     #[must_use]
     pub fn partial_bytes(&self) -> usize {
