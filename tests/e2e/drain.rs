@@ -57,7 +57,8 @@ fn recorded(server: &Server, stream: &str) -> Result<u64> {
     let files = server.ask(&["file", "list", "--stream", stream])?;
     let files = files["files"].as_array().context("no list of files")?;
     ensure!(files.len() == 1, "{files:?}");
-    files[0]["units"].as_u64().context("no count of units")
+    let count = |track: &str| files[0][track].as_u64().context("no count of units");
+    Ok(count("video_units")? + count("audio_units")?)
 }
 
 fn worker(server: &Server) -> Result<(String, String)> {
