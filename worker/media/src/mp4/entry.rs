@@ -40,6 +40,28 @@ pub(super) fn mp3_parameters(bytes: &[u8]) -> Option<[u8; 4]> {
     Some([sync, version | 1, USUAL_MP3_HEADER[2] & 0xf0 | rate & 0x0c, mono])
 }
 
+/// The header that [`mp3_parameters`] keeps of frames with this sampling rate, hertz, and so many channels.
+pub(super) fn mp3_header(rate: u32, channels: u16) -> Option<[u8; 4]> {
+    let (version, index) = match rate {
+        44_100 => (0xfb, 0),
+        48_000 => (0xfb, 1),
+        32_000 => (0xfb, 2),
+        22_050 => (0xf3, 0),
+        24_000 => (0xf3, 1),
+        16_000 => (0xf3, 2),
+        11_025 => (0xe3, 0),
+        12_000 => (0xe3, 1),
+        8_000 => (0xe3, 2),
+        _ => return None,
+    };
+    mp3_parameters(&[
+        0xff,
+        version,
+        USUAL_MP3_HEADER[2] & 0xf0 | index << 2,
+        if channels == 1 { 0xc0 } else { 0 },
+    ])
+}
+
 /// Milliseconds of one sample, for a track that has only one.
 pub(super) fn nominal_duration_ms(configuration: &Configuration) -> u32 {
     match configuration.codec {

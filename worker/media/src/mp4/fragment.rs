@@ -11,17 +11,13 @@ use super::{
     entry::{self, Rate},
     layout::Placed,
     reason,
-    track::{put_mdia, put_mvhd, put_tkhd, track_id},
+    track::{DEFAULT_BASE_IS_MOOF, OTHER_SAMPLE, SYNC_SAMPLE, TRUN_FIELDS, put_mdia, put_mvhd, put_tkhd, track_id},
 };
 use crate::access_unit::{Codec, Track, UnitInfo};
 
 /// A fragment is written when this much coded data has gathered, so that memory does not grow with a segment. One unit
 /// (at most 16 MiB) may come on top.
 pub const FRAGMENT_BYTES: usize = 1 << 20;
-
-/// `sample_flags` of §8.8.3.1: depends on no other sample; depends on others and is no sync sample.
-const SYNC_SAMPLE: u32 = 0x0200_0000;
-const OTHER_SAMPLE: u32 = 0x0101_0000;
 
 /// All that must be remembered from one segment to the next, besides the decoder configurations. Plain values, to be
 /// persisted as they are.
@@ -268,9 +264,6 @@ impl Pending {
 impl Run {
     /// Appends `traf` (§8.8.6 to §8.8.12); gives the place of the data offset, which is counted from the `moof`'s first byte.
     fn put_traf(&self, out: &mut Vec<u8>, track: Track, offset_ms: i64) -> usize {
-        const DEFAULT_BASE_IS_MOOF: u32 = 0x02_0000;
-        // Data offset; duration, size, flags and composition offset of each sample.
-        const FIELDS: u32 = 0x01 | 0x100 | 0x200 | 0x400 | 0x800;
         let first_dts_ms = self.samples.first().map_or(0, |(sample, _)| sample.dts_ms);
         let mut data_offset = 0;
         boxed(out, b"traf", |out| {
@@ -280,7 +273,7 @@ impl Run {
             full_box(out, b"tfdt", 1, 0, |out| {
                 out.put_u64(u64::try_from(first_dts_ms.saturating_add(offset_ms)).unwrap_or(0));
             });
-            full_box(out, b"trun", 1, FIELDS, |out| {
+            full_box(out, b"trun", 1, TRUN_FIELDS, |out| {
                 out.put_u32(u32::try_from(self.samples.len()).unwrap_or(u32::MAX));
                 data_offset = out.len();
                 out.put_u32(0);

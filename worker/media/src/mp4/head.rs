@@ -66,6 +66,10 @@ impl HeadBuilder {
         }
     }
 
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Bytes of the body that the head describes.
     #[must_use]
     pub fn body_len(&self) -> u64 {

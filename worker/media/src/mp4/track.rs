@@ -15,6 +15,14 @@ use crate::access_unit::Track;
 /// Scale 1, no turning: the matrix every track and movie carries. §6.2.2.
 const UNITY_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 
+/// `sample_flags` of §8.8.3.1: depends on no other sample; depends on others and is no sync sample.
+pub(super) const SYNC_SAMPLE: u32 = 0x0200_0000;
+pub(super) const OTHER_SAMPLE: u32 = 0x0101_0000;
+/// Flags of `tfhd`: data offsets count from the `moof`'s first byte. §8.8.7.
+pub(super) const DEFAULT_BASE_IS_MOOF: u32 = 0x02_0000;
+/// Flags of `trun`: data offset; duration, size, flags and composition offset of each sample. §8.8.8.
+pub(super) const TRUN_FIELDS: u32 = 0x01 | 0x100 | 0x200 | 0x400 | 0x800;
+
 /// The same in every file, whether the other track is there or not.
 pub(super) fn track_id(track: Track) -> u32 {
     match track {

@@ -19,14 +19,14 @@ use crate::{
 
 /// What a recorder makes of a stream.
 #[derive(Default)]
-struct Rendered {
+pub(crate) struct Rendered {
     /// An initialisation segment, and the segments under it.
-    runs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
-    packets: Packets,
+    pub(crate) runs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    pub(crate) packets: Packets,
 }
 
 /// Renders segments as the HLS recorder does: one fragmenter for each, a new run where the initialisation segment changes.
-fn render(tags: &[Tag], target_ms: i64, offset_ms: i64) -> Rendered {
+pub(crate) fn render(tags: &[Tag], target_ms: i64, offset_ms: i64) -> Rendered {
     let mut rendered = Rendered::default();
     let mut state = State {
         offset_ms,

@@ -7,4 +7,5 @@ mod players;
 mod reader;
 mod roundtrip;
 mod source;
+mod stitch;
 mod tables;
