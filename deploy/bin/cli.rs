@@ -366,6 +366,9 @@ pub(crate) struct TemplateSpec {
     /// Segments of HLS: MPEG-TS, or fragmented MP4 as Apple's players need it for HEVC [default: ts]
     #[arg(long, value_name = "KIND")]
     pub(crate) hls_segments: Option<HlsSegments>,
+    /// Make one MP4 of all pushes of a recording when it has ended, and keep or close the time between them; needs --hls-segments fmp4
+    #[arg(long, value_name = "GAPS")]
+    pub(crate) mp4_stitch: Option<Mp4Stitch>,
     /// Keep files this long, up to 1500d; 0s: for ever; stored, nothing is deleted yet [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) storage: Option<humantime::Duration>,
@@ -583,6 +586,15 @@ pub(crate) enum StreamCommand {
 pub(crate) enum HlsSegments {
     Ts,
     Fmp4,
+}
+
+/// What becomes of the time between two pushes in an MP4 of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mp4Stitch {
+    /// What was shown last stays as long as the stream was away.
+    Keep,
+    /// The next push begins where the one before ends.
+    Close,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,12 +2,13 @@
 
 use std::{fmt, time::Duration};
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{FileId, PublishId, RecordingId, StreamKey, TaskId, TemplateId, WorkerId},
     lease::Epoch,
-    template::{Format, TemplateSpec},
+    template::{FileNameFields, Format, TemplateSpec},
     time::Timestamp,
 };
 
@@ -232,6 +233,61 @@ pub struct FinishedFile {
     pub audio_units: u64,
     /// What is known to be missing within it.
     pub gaps: Vec<Gap>,
+}
+
+/// What a finished file's recorder does not know of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Its recording.
+    pub recording: RecordingId,
+    /// What was recorded.
+    pub stream: &'a StreamKey,
+    /// The recording's settings: how files are named.
+    pub template: &'a TemplateSpec,
+    /// Ownership under which it was written.
+    pub epoch: Epoch,
+    /// Times in its name are in this time zone.
+    pub zone: &'a TimeZone,
+}
+
+impl FinishedFile {
+    /// The library's record of it.
+    #[must_use]
+    pub fn record(&self, of: Context<'_>) -> MediaFile {
+        let start = Timestamp::from_millis(self.start_ms);
+        let end = Timestamp::from_millis(self.start_ms.saturating_add(self.duration_ms));
+        let fields = FileNameFields {
+            stream: of.stream.stream(),
+            start,
+            end,
+        };
+        let settings = of.template.formats.get(&self.format);
+        let stem = settings.map_or_else(
+            || self.file_id.clone(),
+            |settings| settings.file_name.render(&fields, of.zone),
+        );
+        MediaFile {
+            id: FileId::from_uuid(uuid::Uuid::new_v5(&of.recording.as_uuid(), self.file_id.as_bytes())),
+            recording: of.recording,
+            stream: of.stream.clone(),
+            format: self.format,
+            sequence: self.sequence,
+            name: format!("{stem}.{}", self.format.extension()),
+            object_key: self.key.clone(),
+            size: self.size,
+            duration_ms: u64::try_from(self.duration_ms).unwrap_or(0),
+            start,
+            end,
+            checksum: self.checksum.clone(),
+            video_units: self.video_units,
+            audio_units: self.audio_units,
+            gaps: self.gaps.clone(),
+            epoch: of.epoch,
+            committed: Timestamp::default(),
+            expires: None,
+            locked: false,
+        }
+    }
 }
 
 /// Value of [`RecordingDocument::schema`]; readers refuse another major number.

@@ -140,6 +140,17 @@ pub enum TemplateError {
         /// Which format.
         format: Format,
     },
+    /// One file of all pushes, for a format that has none.
+    #[error("{format}: mp4_stitch is a setting of MP4 alone")]
+    Mp4Stitch {
+        /// Which format.
+        format: Format,
+    },
+    /// One MP4 of all pushes without the segments that it is made of.
+    #[error(
+        "mp4: one file of all pushes is made of HLS segments: it needs HLS with hls_segments fmp4 and flow_continue_s of 1 to {MAX_FLOW_CONTINUE_S} s"
+    )]
+    Mp4StitchNeeds,
     /// A file name pattern that cannot be.
     #[error("file name pattern {pattern:?}: {problem}")]
     Pattern {
@@ -348,6 +359,19 @@ pub struct FormatSettings {
     /// HLS only: what its segments are.
     #[serde(skip_serializing_if = "HlsSegments::is_default")]
     pub hls_segments: HlsSegments,
+    /// MP4 only: one file of all pushes of a recording, in place of files for each push.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mp4_stitch: Option<Mp4Stitch>,
+}
+
+/// What becomes of the time between two pushes in an MP4 of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mp4Stitch {
+    /// What was shown last stays as long as the stream was away, by the wall clock.
+    Keep,
+    /// The next push begins where the one before ends.
+    Close,
 }
 
 /// What the segments of an HLS recording are.
@@ -384,6 +408,7 @@ impl Default for FormatSettings {
             file_name: FileNamePattern::default(),
             flow_continue_s: 0,
             hls_segments: HlsSegments::Ts,
+            mp4_stitch: None,
         }
     }
 }
@@ -436,6 +461,20 @@ impl TemplateSpec {
             .map_or(HlsSegments::Ts, |hls| hls.hls_segments)
     }
 
+    /// How an MP4 of all pushes of a recording treats the time between them; none: MP4 files are of one push each.
+    #[must_use]
+    pub fn mp4_stitch(&self) -> Option<Mp4Stitch> {
+        self.formats.get(&Format::Mp4).and_then(|mp4| mp4.mp4_stitch)
+    }
+
+    /// The formats that are rendered while a push runs. `stitched`: the recording goes on with the stream's next push, so that an MP4 of all
+    /// pushes is made when it has ended.
+    pub fn rendered(&self, stitched: bool) -> impl Iterator<Item = Format> {
+        let later = stitched && self.mp4_stitch().is_some();
+        let formats = self.formats.keys().copied();
+        formats.filter(move |format| !(later && *format == Format::Mp4))
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -480,6 +519,12 @@ impl TemplateSpec {
             } else if settings.hls_segments != HlsSegments::Ts {
                 return Err(TemplateError::HlsSegments { format });
             }
+            if format != Format::Mp4 && settings.mp4_stitch.is_some() {
+                return Err(TemplateError::Mp4Stitch { format });
+            }
+        }
+        if self.mp4_stitch().is_some() && (self.flow_continue_s() == 0 || self.hls_segments() != HlsSegments::Fmp4) {
+            return Err(TemplateError::Mp4StitchNeeds);
         }
         Ok(())
     }
@@ -588,6 +633,16 @@ mod tests {
         );
         spec.formats.get_mut(&Format::Mp4).unwrap().hls_segments = HlsSegments::Fmp4;
         assert_eq!(spec.validate(), Err(TemplateError::HlsSegments { format: Format::Mp4 }));
+        spec = TemplateSpec::plain("x", &[Format::Hls, Format::Mp4]);
+        spec.formats.get_mut(&Format::Mp4).unwrap().mp4_stitch = Some(Mp4Stitch::Close);
+        assert_eq!(spec.validate(), Err(TemplateError::Mp4StitchNeeds));
+        let hls = spec.formats.get_mut(&Format::Hls).unwrap();
+        (hls.hls_segments, hls.flow_continue_s) = (HlsSegments::Fmp4, 60);
+        assert_eq!(spec.validate(), Ok(()));
+        assert_eq!(spec.rendered(true).collect::<Vec<_>>(), [Format::Hls]);
+        assert_eq!(spec.rendered(false).count(), 2);
+        spec.formats.get_mut(&Format::Hls).unwrap().mp4_stitch = Some(Mp4Stitch::Keep);
+        assert_eq!(spec.validate(), Err(TemplateError::Mp4Stitch { format: Format::Hls }));
         for name in ["", "a b", "a/b", &"x".repeat(256)] {
             assert!(TemplateSpec::plain(name, &[]).validate().is_err(), "{name}");
         }

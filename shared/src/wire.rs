@@ -6,6 +6,7 @@ mod bounds;
 mod finish;
 mod pull;
 mod task;
+mod template;
 
 use prost::Message as _;
 use proto::v1;
@@ -16,7 +17,7 @@ use crate::{
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     store::Removal,
-    template::{FileNamePattern, Format, FormatSettings, HlsSegments, Template, TemplateSpec},
+    template::Format,
     time::Timestamp,
     trace,
 };
@@ -171,79 +172,6 @@ pub fn gaps(list: Vec<v1::Gap>) -> Result<Vec<Gap>, WireError> {
     list.into_iter()
         .map(|gap| gap.try_into().map_err(|error: WireError| error.within("gaps")))
         .collect()
-}
-
-impl TryFrom<v1::TemplateSpec> for TemplateSpec {
-    type Error = WireError;
-    /// Reads, fills in defaults and validates.
-    fn try_from(spec: v1::TemplateSpec) -> Result<Self, WireError> {
-        let mut out = TemplateSpec {
-            name: spec.name,
-            description: spec.description,
-            formats: std::collections::BTreeMap::new(),
-        };
-        for settings in spec.formats {
-            let format = format(settings.format).map_err(|error| error.within("formats"))?;
-            let file_name = FileNamePattern::new(&settings.file_name)
-                .map_err(|error| WireError::new("formats.file_name", error))?;
-            let filled = FormatSettings {
-                record_interval_s: if settings.record_interval_s == 0 {
-                    crate::template::DEFAULT_RECORD_INTERVAL_S
-                } else {
-                    settings.record_interval_s
-                },
-                storage_time_s: settings.storage_time_s,
-                file_name,
-                flow_continue_s: settings.flow_continue_s,
-                hls_segments: match v1::HlsSegments::try_from(settings.hls_segments) {
-                    Ok(v1::HlsSegments::Unspecified | v1::HlsSegments::Ts) => HlsSegments::Ts,
-                    Ok(v1::HlsSegments::Fmp4) => HlsSegments::Fmp4,
-                    Err(error) => return Err(WireError::new("formats.hls_segments", error)),
-                },
-            };
-            if out.formats.insert(format, filled).is_some() {
-                return Err(WireError::new(
-                    "formats",
-                    crate::template::TemplateError::Twice { format },
-                ));
-            }
-        }
-        out.validate().map_err(|error| WireError::new("spec", error))?;
-        Ok(out)
-    }
-}
-
-impl From<&TemplateSpec> for v1::TemplateSpec {
-    fn from(spec: &TemplateSpec) -> Self {
-        let formats = spec.formats.iter().map(|(format, settings)| v1::FormatSettings {
-            format: v1::Format::from(*format).into(),
-            record_interval_s: settings.record_interval_s,
-            storage_time_s: settings.storage_time_s,
-            file_name: settings.file_name.as_str().to_owned(),
-            flow_continue_s: settings.flow_continue_s,
-            hls_segments: match settings.hls_segments {
-                HlsSegments::Ts => v1::HlsSegments::Ts,
-                HlsSegments::Fmp4 => v1::HlsSegments::Fmp4,
-            }
-            .into(),
-        });
-        v1::TemplateSpec {
-            name: spec.name.clone(),
-            description: spec.description.clone(),
-            formats: formats.collect(),
-        }
-    }
-}
-
-impl From<&Template> for v1::Template {
-    fn from(template: &Template) -> Self {
-        v1::Template {
-            template_id: template.id.to_string(),
-            spec: Some((&template.spec).into()),
-            created_ms: template.created.as_millis(),
-            updated_ms: template.updated.as_millis(),
-        }
-    }
 }
 
 impl From<&Cause> for v1::Cause {

@@ -30,7 +30,7 @@ use crate::record::pool::Pool;
 use crate::stream::actor::{AskAgain, Closed, Common, GiveUp, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
-use crate::stream::finish::Finisher;
+use crate::stream::finish::{Composer, Finisher};
 use crate::stream::ground::Machine;
 use crate::upload::abandoned::Abandoned;
 use crate::upload::{Limits, Local, Objects, Remote, Synced};
@@ -243,6 +243,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         Arc::clone(&deps.ids),
     );
     let worker = WorkerActor {
+        composer: Composer::new(machine.objects.clone()),
         common,
         machine,
         zone,
@@ -370,6 +371,7 @@ pub(crate) struct WorkerActor {
     adopted: Vec<(PathBuf, Adopted)>,
     /// Recordings that are being finished.
     finishing: BTreeSet<(RecordingId, Epoch)>,
+    composer: Composer,
     inbox: Option<mpsc::Receiver<Event>>,
     agent: Option<Agent>,
 }
@@ -503,6 +505,7 @@ impl WorkerActor {
             shelf: Arc::clone(&self.common.shelf),
             clock: Arc::clone(&self.common.clock),
             zone: self.zone.clone(),
+            composer: Some(self.composer.clone()),
         };
         let finished = async move { finisher.run(job).await };
         ctx.spawn(finished.into_actor(self).map(move |(), actor, _| {

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 use shared::{
-    ids::FileId,
     objects::{Archive, Bucket, HELD, Listed, ObjectError, RESCUE, Rescue},
-    recording::{FinishedFile, MediaFile, Recording, RecordingDocument},
+    recording::{Context, FinishedFile, MediaFile, Recording, RecordingDocument},
     store::StoreError,
-    template::{FileNameFields, Format},
+    template::Format,
     time::Timestamp,
 };
 use thiserror::Error;
@@ -35,39 +34,13 @@ pub(super) enum SalvageError {
 
 /// The library's record of a file as its recorder knew it. The time zone of names is the lost worker's affair: here it is UTC.
 fn media_file(recording: &Recording, file: &FinishedFile) -> MediaFile {
-    let start = Timestamp::from_millis(file.start_ms);
-    let end = Timestamp::from_millis(file.start_ms.saturating_add(file.duration_ms));
-    let fields = FileNameFields {
-        stream: recording.stream.stream(),
-        start,
-        end,
-    };
-    let settings = recording.template.formats.get(&file.format);
-    let stem = settings.map_or_else(
-        || file.file_id.clone(),
-        |settings| settings.file_name.render(&fields, &TimeZone::UTC),
-    );
-    MediaFile {
-        id: FileId::from_uuid(uuid::Uuid::new_v5(&recording.id.as_uuid(), file.file_id.as_bytes())),
+    file.record(Context {
         recording: recording.id,
-        stream: recording.stream.clone(),
-        format: file.format,
-        sequence: file.sequence,
-        name: format!("{stem}.{}", file.format.extension()),
-        object_key: file.key.clone(),
-        size: file.size,
-        duration_ms: u64::try_from(file.duration_ms).unwrap_or(0),
-        start,
-        end,
-        checksum: file.checksum.clone(),
-        video_units: file.video_units,
-        audio_units: file.audio_units,
-        gaps: file.gaps.clone(),
+        stream: &recording.stream,
+        template: &recording.template,
         epoch: recording.epoch,
-        committed: Timestamp::default(),
-        expires: None,
-        locked: false,
-    }
+        zone: &TimeZone::UTC,
+    })
 }
 
 /// A playlist that nobody goes on with, as it is to be from now on: its text and its length. None: it names nothing, or has an end.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::template::Format;
 
 use super::{Done, PAGE, connect, format_name, instant, print, said, table};
-use crate::cli::{HlsSegments, TemplateCommand, TemplateSpec};
+use crate::cli::{HlsSegments, Mp4Stitch, TemplateCommand, TemplateSpec};
 
 pub(crate) async fn run(command: TemplateCommand) -> Done {
     match command {
@@ -135,10 +135,19 @@ fn spec(args: &TemplateSpec) -> Result<proto::v1::TemplateSpec, Box<dyn Error + 
                 _ => proto::v1::HlsSegments::Unspecified,
             }
             .into(),
+            mp4_stitch: match (format, args.mp4_stitch) {
+                (Format::Mp4, Some(Mp4Stitch::Keep)) => proto::v1::Mp4Stitch::Keep,
+                (Format::Mp4, Some(Mp4Stitch::Close)) => proto::v1::Mp4Stitch::Close,
+                _ => proto::v1::Mp4Stitch::Unspecified,
+            }
+            .into(),
         });
     }
     if args.hls_segments.is_some() && !args.hls {
         return Err("--hls-segments is given without --hls".into());
+    }
+    if args.mp4_stitch.is_some() && !args.mp4 {
+        return Err("--mp4-stitch is given without --mp4".into());
     }
     if args.hls_continue.is_some() && !args.hls {
         return Err("--hls-continue is given without --hls".into());
@@ -166,6 +175,15 @@ fn segments(settings: &FormatSettings) -> &'static str {
     }
 }
 
+/// `keep` or `close`; none: files for each push.
+fn stitched(settings: &FormatSettings) -> Option<&'static str> {
+    match settings.mp4_stitch() {
+        proto::v1::Mp4Stitch::Keep => Some("keep"),
+        proto::v1::Mp4Stitch::Close => Some("close"),
+        proto::v1::Mp4Stitch::Unspecified => None,
+    }
+}
+
 fn document(template: &Template) -> Value {
     let settings = |f: &&FormatSettings| {
         json!({
@@ -175,6 +193,7 @@ fn document(template: &Template) -> Value {
             "file_name": f.file_name,
             "flow_continue_s": f.flow_continue_s,
             "hls_segments": segments(f),
+            "mp4_stitch": stitched(f),
         })
     };
     let spec = template.spec.clone().unwrap_or_default();
@@ -212,13 +231,15 @@ fn show(client: &crate::cli::Client, template: Option<Template>) -> Done {
             } else {
                 format!("{} s", f.storage_time_s)
             };
-            let cut = match f.format == i32::from(proto::v1::Format::Hls) {
-                true => format!(
+            let cut = match (f.format == i32::from(proto::v1::Format::Hls), stitched(f)) {
+                (true, _) => format!(
                     "{} segments, waits {} s for its stream to come back",
                     segments(f),
                     f.flow_continue_s
                 ),
-                false => format!("cut every {} s", f.record_interval_s),
+                (false, Some("keep")) => "one of all pushes, with the time between them".to_owned(),
+                (false, Some(_)) => "one of all pushes, without the time between them".to_owned(),
+                (false, None) => format!("cut every {} s", f.record_interval_s),
             };
             text += &format!(
                 "  {}: {cut}, kept {storage}, named {}\n",

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{
+    Attribute, Attributes, GetOptions, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+};
 use reqwest::Method;
 use thiserror::Error;
 
@@ -188,6 +190,24 @@ impl Bucket {
         let path = self.path(key)?;
         let get = async { self.store.get(&path).await?.bytes().await };
         self.within("reading", key, 0, get).await
+    }
+
+    /// Up to `len` bytes of an object from `from` on, which is less than its length, and that length.
+    ///
+    /// # Errors
+    /// [`ObjectError::Missing`] where there is none.
+    pub async fn range(&self, key: &str, from: u64, len: u64) -> Result<(Bytes, u64), ObjectError> {
+        let path = self.path(key)?;
+        let options = GetOptions {
+            range: Some((from..from.saturating_add(len)).into()),
+            ..GetOptions::default()
+        };
+        let get = async {
+            let found = self.store.get_opts(&path, options).await?;
+            let of = found.meta.size;
+            Ok((found.bytes().await?, of))
+        };
+        self.within("reading", key, len, get).await
     }
 
     /// Bytes of an object; `None` where there is none.

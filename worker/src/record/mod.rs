@@ -14,6 +14,8 @@ mod parameters;
 pub(crate) mod pool;
 pub(crate) mod state;
 #[cfg(test)]
+mod stitch_tests;
+#[cfg(test)]
 mod tests;
 pub(crate) mod window;
 #[cfg(test)]

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Batch, Control, GroupSync, Options, Publish, Writer};
-use shared::lease::{Epoch, Stitch};
 use shared::objects::Bucket;
 use shared::telemetry::WorkerMetrics;
 use shared::template::Format;
 
-use super::index::Index;
 use super::pool::Scratch;
-use super::{FinishedFile, Reach, Recorder, Setting, Stepped, Stitched};
+use super::{FinishedFile, Reach, Recorder, Setting, Stepped};
 use crate::upload::{Limits, Local, Objects, Remote};
 
 /// A real baseline configuration, 320x240, and one for AAC-LC at 44.1 kHz in stereo.
@@ -25,14 +23,14 @@ const ASC: [u8; 2] = [0x12, 0x10];
 pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
     pub(super) sync: Arc<GroupSync>,
-    objects: Objects,
-    runtime: tokio::runtime::Runtime,
+    pub(super) objects: Objects,
+    pub(super) runtime: tokio::runtime::Runtime,
     writer: Option<Writer>,
     batch: Batch,
     /// Ends of the journal after each commit.
     pub(super) ends: Vec<u64>,
     /// Pictures are so many times as large.
-    weight: usize,
+    pub(super) weight: usize,
 }
 
 fn video(key: bool, n: u32, weight: usize) -> Vec<u8> {
@@ -90,7 +88,7 @@ impl World {
         self.objects = Objects::Remote(remote);
     }
 
-    fn get(&self, key: &str) -> Vec<u8> {
+    pub(super) fn get(&self, key: &str) -> Vec<u8> {
         match &self.objects {
             Objects::Local(local) => local.get(key).expect("stored"),
             Objects::Remote(remote) => self
@@ -206,7 +204,7 @@ impl World {
     }
 
     /// Renders the whole journal, in steps that end where `kill` says, each by a recorder that knows only what is on disk.
-    fn render(&self, setting: &Setting, kill: impl Fn(usize) -> bool) -> Vec<FinishedFile> {
+    pub(super) fn render(&self, setting: &Setting, kill: impl Fn(usize) -> bool) -> Vec<FinishedFile> {
         let mut files: Vec<FinishedFile> = Vec::new();
         let mut recorder = self.open(setting);
         for (n, end) in self.ends.iter().enumerate() {
@@ -563,136 +561,4 @@ fn an_upload_that_storage_gave_up_is_a_gap_where_the_journal_has_gone_on() {
         .take_while(|sound| sound * 1024 * 10 / 441 < (16 * 25 - 1) * 40)
         .count() as u64;
     assert_eq!(file.video_units + file.audio_units + lost, 16 * 25 + sounds);
-}
-
-/// The setting of a publish of a recording that goes on, under `epoch`, behind `before`.
-fn stitched(world: &World, name: &str, epoch: u64, before: &[u64], lost: bool) -> Setting {
-    let epoch = Epoch::new(epoch);
-    Setting {
-        prefix: format!("{name}/{}/hls", epoch.path_component()),
-        stitch: Some(Stitched {
-            root: name.to_owned(),
-            epoch,
-            behind: Stitch {
-                before: before.iter().copied().map(Epoch::new).collect(),
-                lost,
-            },
-        }),
-        fragments: of_fragments(name),
-        ..world.setting(name, Format::Hls, 6_000)
-    }
-}
-
-fn index_of(world: &World, name: &str, epoch: u64) -> (Index, media::hls::MediaPlaylist) {
-    let bytes = world.get(&super::index::key(name, Epoch::new(epoch)));
-    let text = String::from_utf8(bytes.clone()).expect("text");
-    (
-        Index::parse(&bytes).expect("an index"),
-        media::hls::MediaPlaylist::parse(&text).expect("a playlist"),
-    )
-}
-
-/// Whether segments are fragments of MP4 is in the name.
-fn of_fragments(name: &str) -> bool {
-    name.contains("fmp4")
-}
-
-/// Three publishes one after the other are one list, and a kill at any step changes no byte of it.
-fn stitches(world: &World, name: &str) {
-    let mut expected = Vec::new();
-    for every in [usize::MAX, 1, 3] {
-        let name = format!("{name}-{every}");
-        for epoch in 1..=3 {
-            let before: Vec<u64> = (1..epoch).rev().collect();
-            let setting = stitched(world, &name, epoch, &before, false);
-            let files = world.render(&setting, |n| n % every == every - 1);
-            assert_eq!(files, [], "it is not whole yet");
-            let (index, list) = index_of(world, &name, epoch);
-            assert!(index.totals.paused && !list.ended);
-            assert_eq!(index.totals.video_units, epoch * 30 * 25);
-            assert_eq!(index.totals.segments, list.segments.len() as u64);
-            let lasts: u32 = list.segments.iter().map(|segment| segment.duration_ms).sum();
-            assert_eq!(index.totals.duration_ms, i64::from(lasts));
-        }
-        let (index, list) = index_of(world, &name, 3);
-        let breaks = list.segments.iter().filter(|segment| segment.discontinuity).count();
-        assert_eq!(breaks, 2, "one for each time the stream came back");
-        assert_eq!(
-            index
-                .totals
-                .gaps
-                .iter()
-                .filter(|gap| gap.reason == "interrupted")
-                .count(),
-            2
-        );
-        let ended = index.ended(Epoch::new(3));
-        let list = media::hls::MediaPlaylist::parse(&ended).expect("a playlist");
-        let maps = list.segments.iter().filter(|segment| segment.map.is_some()).count();
-        assert_eq!(maps, if of_fragments(&name) { 3 } else { 0 }, "one for each publish");
-        assert_eq!(list.header.version, if of_fragments(&name) { 6 } else { 3 });
-        let named = |segment: &media::hls::Segment| [segment.map.clone(), Some(segment.uri.clone())];
-        for uri in list.segments.iter().flat_map(named).flatten() {
-            let key = uri.strip_prefix("../../").expect("another epoch's");
-            assert!(!world.get(&format!("{name}/{key}")).is_empty(), "{key}");
-        }
-        let objects = world.objects_below(&name);
-        if expected.is_empty() {
-            expected = objects;
-        } else {
-            assert_eq!(objects, expected, "{name}");
-        }
-    }
-}
-
-#[test]
-fn publishes_are_stitched_to_the_same_bytes_killed_or_not() {
-    let mut world = World::new();
-    world.stream(30);
-    stitches(&world, "local");
-    stitches(&world, "local-fmp4");
-    world.use_a_bucket();
-    stitches(&world, "bucket");
-    stitches(&world, "bucket-fmp4");
-}
-
-#[test]
-fn a_successor_waits_for_its_predecessor_unless_that_is_lost() {
-    let mut world = World::new();
-    world.stream(30);
-    for name in ["local", "bucket"] {
-        if name == "bucket" {
-            world.use_a_bucket();
-        }
-        let first = stitched(&world, name, 1, &[], false);
-        let half = Reach {
-            end: world.ends[world.ends.len() / 2],
-            last: false,
-            until_ms: None,
-        };
-        let whole = Reach {
-            end: *world.ends.last().expect("an end"),
-            last: true,
-            until_ms: None,
-        };
-        let mut predecessor = world.open(&first);
-        world.advance(&mut predecessor, half);
-        let (running, _) = index_of(&world, name, 1);
-        assert!(!running.totals.paused && running.totals.segments > 0);
-
-        let mut successor = world.open(&stitched(&world, name, 2, &[1], false));
-        let waiting = world.advance(&mut successor, whole);
-        assert!(waiting.waits && !waiting.done, "the journal has everything");
-        let mut impatient = world.open(&stitched(&world, name, 3, &[2, 1], true));
-        assert!(world.advance(&mut impatient, whole).done);
-        let (index, _) = index_of(&world, name, 3);
-        assert_eq!(index.totals.gaps[0].reason, "worker_lost");
-        assert!(index.totals.video_units < 2 * 30 * 25 && index.totals.video_units > 30 * 25);
-
-        assert!(world.advance(&mut predecessor, whole).done);
-        assert!(world.advance(&mut successor, whole).done);
-        let (index, list) = index_of(&world, name, 2);
-        assert_eq!(index.totals.video_units, 2 * 30 * 25, "nothing is left out");
-        assert_eq!(index.totals.segments, list.segments.len() as u64);
-    }
 }

@@ -283,6 +283,7 @@ impl Host {
             shelf: Arc::clone(&self.common.shelf),
             clock: Arc::clone(&self.common.clock),
             zone: TimeZone::UTC,
+            composer: None,
         };
         let finished = async move { finisher.run(job).await };
         ctx.spawn(finished.into_actor(self).map(move |(), host, _| {

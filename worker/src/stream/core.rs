@@ -367,7 +367,7 @@ impl StreamCore {
         }
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
             self.recordings.entry(granted.id).or_insert_with(|| Recording {
-                open: granted.template.formats.keys().copied().collect(),
+                open: granted.template.rendered(granted.stitch.is_some()).collect(),
                 stitched: granted.stitch.is_some(),
                 ..Recording::default()
             });

@@ -7,8 +7,7 @@ use jiff::tz::TimeZone;
 use journal::Publish;
 use shared::ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, GrantedRecording};
-use shared::recording::{Gap, MediaFile, Recording, RecordingDocument, RecordingState, join_gaps};
-use shared::template::FileNameFields;
+use shared::recording::{Context, Gap, MediaFile, Recording, RecordingDocument, RecordingState, join_gaps};
 use shared::time::Timestamp;
 
 use tracing::warn;
@@ -30,36 +29,13 @@ pub(crate) struct About {
 impl About {
     /// The library's record of a finished file.
     pub(crate) fn media_file(&self, recording: &GrantedRecording, file: &FinishedFile) -> MediaFile {
-        let start = Timestamp::from_millis(file.start_ms);
-        let end = Timestamp::from_millis(file.start_ms + file.duration_ms);
-        let fields = FileNameFields {
-            stream: self.stream.stream(),
-            start,
-            end,
-        };
-        let settings = recording.template.formats.get(&file.format);
-        let stem = settings.map_or_else(|| file.file_id.clone(), |s| s.file_name.render(&fields, &self.zone));
-        MediaFile {
-            id: FileId::from_uuid(uuid::Uuid::new_v5(&recording.id.as_uuid(), file.file_id.as_bytes())),
+        file.record(Context {
             recording: recording.id,
-            stream: self.stream.clone(),
-            format: file.format,
-            sequence: file.sequence,
-            name: format!("{stem}.{}", file.format.extension()),
-            object_key: file.key.clone(),
-            size: file.size,
-            duration_ms: u64::try_from(file.duration_ms).unwrap_or(0),
-            start,
-            end,
-            checksum: file.checksum.clone(),
-            video_units: file.video_units,
-            audio_units: file.audio_units,
-            gaps: file.gaps.clone(),
+            stream: &self.stream,
+            template: &recording.template,
             epoch: self.epoch,
-            committed: Timestamp::default(),
-            expires: None,
-            locked: false,
-        }
+            zone: &self.zone,
+        })
     }
 
     /// What `recording.json` says now; `left_out` are gaps that no file tells of.

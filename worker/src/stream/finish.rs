@@ -2,14 +2,16 @@
 //!
 //! Any worker that can read what is stored may be told to, and may be told again after a crash: every step may be repeated.
 
+mod mp4;
+
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use shared::ids::FileId;
+use media::hls;
 use shared::lease::{Epoch, FinishJob};
-use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
-use shared::template::{FileNameFields, Format};
-use shared::time::{Clock, Timestamp};
+use shared::recording::{Context, FinishedFile, Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
+use shared::template::Format;
+use shared::time::Clock;
 use shared::trace::{Past, Place};
 use tracing::{error, info, warn};
 
@@ -17,8 +19,9 @@ use super::core::RECORDER_FAILED;
 use super::document;
 use crate::control::agent::Agent;
 use crate::record::crc;
-use crate::record::index::{self, Index, LOST};
+use crate::record::index::{self, Index, LOST, Totals};
 use crate::upload::Shelf;
+pub(crate) use mp4::{Composer, Order};
 
 /// The name of a gap: no index is where the recording's should be.
 const MISSING: &str = "index_missing";
@@ -30,6 +33,8 @@ pub(crate) struct Finisher {
     pub(crate) shelf: Arc<dyn Shelf>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) zone: TimeZone,
+    /// Makes MP4 of all pushes; none: there is no media here.
+    pub(crate) composer: Option<Composer>,
 }
 
 impl Finisher {
@@ -84,10 +89,12 @@ impl Finisher {
             join_gaps(&mut gaps, &index.totals.gaps);
             if index.totals.segments > 0 {
                 let text = index.ended(epoch);
-                let file = self.playlist(job, &root, &index, &text);
-                self.shelf.put(&file.object_key, text.into_bytes()).await?;
-                files.retain(|known| known.id != file.id);
-                files.push(file);
+                let playlist = self.playlist(job, &root, &index.totals, &text);
+                self.shelf.put(&playlist.object_key, text.clone().into_bytes()).await?;
+                let mut made = self.stitched(job, &root, &index.totals, (&text, &playlist)).await?;
+                made.push(playlist);
+                files.retain(|known| made.iter().all(|file| file.id != known.id));
+                files.append(&mut made);
             }
         } else {
             // The end of a publish stores an index, also one without segments.
@@ -135,42 +142,61 @@ impl Finisher {
         Ok(())
     }
 
-    /// The library's record of the final playlist.
-    fn playlist(&self, job: &FinishJob, root: &str, index: &Index, text: &str) -> MediaFile {
-        let totals = &index.totals;
-        let start = Timestamp::from_millis(totals.start_ms.unwrap_or_default());
-        let end = Timestamp::from_millis(start.as_millis().saturating_add(totals.duration_ms));
-        let fields = FileNameFields {
-            stream: job.stream.stream(),
-            start,
-            end,
+    /// The MP4 of all pushes, where the template has one. The playlist does not wait for it.
+    async fn stitched(
+        &self,
+        job: &FinishJob,
+        root: &str,
+        totals: &Totals,
+        (text, playlist): (&str, &MediaFile),
+    ) -> std::io::Result<Vec<MediaFile>> {
+        let Some(stitch) = job.template.mp4_stitch() else {
+            return Ok(Vec::new());
         };
-        let settings = job.template.formats.get(&Format::Hls);
-        let stem = settings.map_or_else(
-            || job.recording.to_string(),
-            |s| s.file_name.render(&fields, &self.zone),
-        );
-        MediaFile {
-            id: FileId::from_uuid(uuid::Uuid::new_v5(&job.recording.as_uuid(), b"stitched-hls")),
+        let composer = self.composer.as_ref();
+        let composer = composer.ok_or_else(|| std::io::Error::other("there is nothing here to compose an MP4 of"))?;
+        self.shelf.durable().await;
+        self.agent.commit_file(job.recording, job.epoch, playlist).await;
+        let list = hls::MediaPlaylist::parse(text).map_err(std::io::Error::other)?;
+        let order = Order {
             recording: job.recording,
-            stream: job.stream.clone(),
+            root,
+            epoch: job.epoch,
+            stitch,
+            segments: &list.segments,
+            gaps: &totals.gaps,
+            start_ms: totals.start_ms.unwrap_or_default(),
+        };
+        let files = composer.compose(&order).await?;
+        Ok(files.iter().map(|file| file.record(self.about(job))).collect())
+    }
+
+    fn about<'a>(&'a self, job: &'a FinishJob) -> Context<'a> {
+        Context {
+            recording: job.recording,
+            stream: &job.stream,
+            template: &job.template,
+            epoch: job.epoch,
+            zone: &self.zone,
+        }
+    }
+
+    /// The library's record of the final playlist.
+    fn playlist(&self, job: &FinishJob, root: &str, totals: &Totals, text: &str) -> MediaFile {
+        let file = FinishedFile {
+            file_id: "stitched-hls".to_owned(),
             format: Format::Hls,
             sequence: 0,
-            name: format!("{stem}.{}", Format::Hls.extension()),
-            object_key: index::key(root, job.epoch),
+            key: index::key(root, job.epoch),
             size: totals.bytes.saturating_add(text.len() as u64),
-            duration_ms: u64::try_from(totals.duration_ms).unwrap_or(0),
-            start,
-            end,
             checksum: crc::text(crc::of(text.as_bytes())),
+            duration_ms: totals.duration_ms,
+            start_ms: totals.start_ms.unwrap_or_default(),
             video_units: totals.video_units,
             audio_units: totals.audio_units,
             gaps: totals.gaps.clone(),
-            epoch: job.epoch,
-            committed: Timestamp::default(),
-            expires: None,
-            locked: false,
-        }
+        };
+        file.record(self.about(job))
     }
 }
 

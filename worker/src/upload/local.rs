@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::Stretch;
+
 /// Every head is a multiple of this many bytes, so that it can be inserted in front of a body block by block.
 pub const HEAD_ALIGN: usize = 4096;
 
@@ -128,6 +130,26 @@ impl Local {
             }
         }
         Ok(None)
+    }
+
+    /// Up to `len` bytes of the object under `key` from `from` on, and its length; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub(crate) fn read(&self, key: &str, from: u64, len: u64) -> io::Result<Option<Stretch>> {
+        let file = match File::open(self.root.join(key)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let of = file.metadata()?.len();
+        let len = len.min(of.saturating_sub(from));
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, from)?;
+        Ok(Some(Stretch {
+            bytes: bytes.into(),
+            of,
+        }))
     }
 
     /// The object under `key`, whole. For small objects: playlists, `recording.json`.

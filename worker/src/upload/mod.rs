@@ -6,10 +6,12 @@
 //! * [`local`]: a staged file; the head is inserted in front of it, and a rename publishes it. All within the step that rendered it.
 //! * [`remote`]: a multipart upload. A step gives back what is to be stored, and the recorder goes on when it is; `plan` says which
 //!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `health` and `pace` hold uploads back.
+//! * `growing`: a file composed of what is stored already.
 //! * `shelf`: small objects, and when everything that was written is safe.
 //! * [`abandoned`]: multipart uploads that nobody will complete are aborted, if not today then later.
 
 pub(crate) mod abandoned;
+mod growing;
 mod health;
 pub mod local;
 mod pace;
@@ -20,6 +22,7 @@ mod spool;
 
 use std::io;
 
+pub(crate) use growing::{Growing, Stretch};
 pub use local::{Local, Staged};
 pub(crate) use plan::{HELD, Plan};
 pub use remote::{Limits, Remote};

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, info, warn};
 
+use super::growing::Stretch;
 use super::health::{Health, Probe};
 use super::pace::Pace;
 use super::plan::Plan;
@@ -79,6 +80,8 @@ pub(crate) enum Store {
     Tidy { prefix: String, keep: Option<String> },
     /// Read the first of these objects that is there. Nothing is stored.
     Fetch { keys: Vec<String> },
+    /// Read up to so many bytes of an object. Nothing is stored.
+    Read { key: String, from: u64, len: u64 },
 }
 
 /// What storing came to.
@@ -92,6 +95,8 @@ pub(crate) enum Stored {
     },
     /// The object that was found, and which of those asked for it is.
     Fetched(Option<(usize, Bytes)>),
+    /// What was read; none: there is no such object.
+    Read(Option<Stretch>),
 }
 
 /// Why nothing was stored. The recorder's state is as before.
@@ -361,6 +366,7 @@ impl Inner {
                 self.objects(then).await?;
             }
             Store::Fetch { keys } => return self.fetch(&keys).await.map(Stored::Fetched),
+            Store::Read { key, from, len } => return self.read(&key, from, len).await.map(Stored::Read),
             Store::Tidy { prefix, keep } => self.tidy(&prefix, keep.as_deref()).await?,
         }
         Ok(Stored::Done)
@@ -577,6 +583,14 @@ impl Inner {
             }
         }
         Ok(None)
+    }
+
+    async fn read(&self, key: &str, from: u64, len: u64) -> Result<Option<Stretch>, ObjectError> {
+        match self.again(key, || self.bucket.range(key, from, len)).await {
+            Ok((bytes, of)) => Ok(Some(Stretch { bytes, of })),
+            Err(ObjectError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn tidy(&self, prefix: &str, keep: Option<&str>) -> Result<(), ObjectError> {

@@ -97,6 +97,7 @@ impl Said {
         }
         let before = spec.formats.get(&Format::Hls);
         let (waited, segments) = (before.map(|hls| hls.flow_continue_s), spec.hls_segments());
+        let stitched = spec.mp4_stitch();
         for (format, settings) in self.formats {
             match settings {
                 Some(settings) => drop(spec.formats.insert(format, settings)),
@@ -107,9 +108,12 @@ impl Said {
         if let (Some(hls), Some(wait)) = (spec.formats.get_mut(&Format::Hls), self.flow_continue_s.or(waited)) {
             hls.flow_continue_s = wait;
         }
-        // It has no word here.
+        // These have no word here.
         if let Some(hls) = spec.formats.get_mut(&Format::Hls) {
             hls.hls_segments = segments;
+        }
+        if let Some(mp4) = spec.formats.get_mut(&Format::Mp4) {
+            mp4.mp4_stitch = stitched;
         }
         spec
     }

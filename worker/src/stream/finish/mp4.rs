@@ -1,0 +1,432 @@
+//! One MP4 of all pushes of a recording: its body is what the fragments of the final playlist hold, segment after segment; its head is
+//! composed of what they say of it.
+//!
+//! Nothing is kept between two tries: what it reads stays as it is, so the same file comes out. A segment that is not there or that cannot be
+//! read is a gap by name, and no reason to have no file.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use media::hls;
+use media::mp4::{
+    self, BOX_HEADER, Config, FragmentSample, Gaps, Segment, Span, Stitcher, Take, box_header, read_init, read_moof,
+};
+use shared::ids::RecordingId;
+use shared::lease::Epoch;
+use shared::recording::{FinishedFile, Gap, join_gaps};
+use shared::template::{Format, Mp4Stitch};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::record::crc;
+use crate::upload::{Growing, Objects};
+
+/// Files that are composed at a time: each has the first part, the one being filled and a stretch of a segment in memory.
+const AT_ONCE: usize = 2;
+/// Bytes of a segment that are read at a time: most segments are shorter.
+const WINDOW: u64 = 8 << 20;
+/// Longest `moof` that is read. Ours have some 100 bytes and 16 for each unit of a megabyte.
+const LONGEST_MOOF: usize = 64 << 20;
+/// The name of a gap: a segment of the list is not in storage.
+const SEGMENT_MISSING: &str = "segment_missing";
+/// The name of a gap: a segment is not as it was written.
+const SEGMENT_DAMAGED: &str = "segment_damaged";
+
+/// Composes files, a few at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Composer {
+    objects: Objects,
+    turns: Arc<Semaphore>,
+}
+
+/// What is to be composed.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) recording: RecordingId,
+    /// The recording's folder.
+    pub(crate) root: &'a str,
+    /// The file is written under this one; the playlist lies with it.
+    pub(crate) epoch: Epoch,
+    pub(crate) stitch: Mp4Stitch,
+    /// The final playlist's.
+    pub(crate) segments: &'a [hls::Segment],
+    /// What the playlist's record says is missing, by the playlist's time.
+    pub(crate) gaps: &'a [Gap],
+    /// Wall clock of the first unit, milliseconds since the Unix epoch.
+    pub(crate) start_ms: i64,
+}
+
+/// A stretch of the playlist that is one push's, by the playlist's time.
+type Stretch = Range<i64>;
+
+/// The file in hand.
+struct Open {
+    stitcher: Stitcher,
+    file: Growing,
+    sequence: u32,
+    key: String,
+    start_ms: i64,
+    /// As many as the stitcher has pushes.
+    stretches: Vec<Stretch>,
+    /// What is missing of the file beside what the playlist's record says.
+    gaps: Vec<Gap>,
+}
+
+/// Where in the playlist it is.
+#[derive(Default)]
+struct Walk {
+    /// Length of the segments before.
+    at_ms: i64,
+    /// Wall clock there.
+    wall_ms: Option<i64>,
+    /// The folder of the push in hand.
+    folder: String,
+    /// Nothing of that push is in the file yet.
+    joins: bool,
+    configs: Vec<Config>,
+}
+
+/// A segment as it is stored.
+struct Found {
+    samples: Vec<FragmentSample>,
+    /// Where its data lies.
+    data: Vec<Range<u64>>,
+}
+
+impl Composer {
+    pub(crate) fn new(objects: Objects) -> Self {
+        Self {
+            objects,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Composes the files of an order: one, or one more wherever a file cannot go on (H.264 then HEVC).
+    pub(crate) async fn compose(&self, order: &Order<'_>) -> io::Result<Vec<FinishedFile>> {
+        let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
+        let mut files = Vec::new();
+        let mut open: Option<Open> = None;
+        let mut walk = Walk::default();
+        for segment in order.segments {
+            let length_ms = i64::from(segment.duration_ms);
+            let (key, mut window) = self.enter(order, segment, &mut walk).await?;
+            let read = match walk.configs.is_empty() {
+                true => Err(SEGMENT_DAMAGED),
+                false => window.segment().await?,
+            };
+            let stretch = walk.at_ms..walk.at_ms + length_ms;
+            let placed = match read {
+                Ok(found) => {
+                    let mut placed = self.place(order, &mut open, &walk, &found, files.len()).await?;
+                    if let Err(Refused::NewFile) = placed {
+                        files.extend(close(order, open.take()).await?);
+                        placed = self.place(order, &mut open, &walk, &found, files.len()).await?;
+                    }
+                    match (placed, &mut open) {
+                        (Ok(()), Some(open)) => {
+                            open.grow(&mut window, &found, walk.joins, stretch.clone()).await?;
+                            walk.joins = false;
+                            Ok(())
+                        }
+                        (Err(Refused::Never(reason)), _) => Err(reason),
+                        _ => Err(mp4::reason::TOO_MANY_UNITS),
+                    }
+                }
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = placed {
+                warn!(key, reason, "a segment is left out of the MP4 of all pushes");
+                if let Some(open) = &mut open {
+                    open.leave_out(reason, stretch);
+                }
+            }
+            walk.at_ms += length_ms;
+            walk.wall_ms = walk.wall_ms.map(|wall| wall + length_ms);
+        }
+        files.extend(close(order, open).await?);
+        Ok(files)
+    }
+
+    /// Notes what the playlist says of a segment; gives its key and what reads it.
+    async fn enter<'a>(
+        &'a self,
+        order: &Order<'_>,
+        segment: &hls::Segment,
+        walk: &mut Walk,
+    ) -> io::Result<(String, Window<'a>)> {
+        let key = resolve(order, &segment.uri);
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if walk.folder != folder {
+            folder.clone_into(&mut walk.folder);
+            walk.joins = true;
+            walk.wall_ms = None;
+        }
+        walk.wall_ms = segment.program_date_time_ms.or(walk.wall_ms);
+        if let Some(map) = &segment.map {
+            let init = self.objects.read(&resolve(order, map), 0, WINDOW).await?;
+            let configs = init.and_then(|init| read_init(&init.bytes).ok());
+            walk.configs = configs.unwrap_or_default();
+        }
+        let window = Window {
+            objects: &self.objects,
+            key: key.clone(),
+            at: 0,
+            bytes: Bytes::new(),
+            of: None,
+        };
+        Ok((key, window))
+    }
+
+    /// Puts a segment into the head of the open file, or of a new one where none is open.
+    async fn place(
+        &self,
+        order: &Order<'_>,
+        open: &mut Option<Open>,
+        walk: &Walk,
+        found: &Found,
+        sequence: usize,
+    ) -> io::Result<Result<(), Refused>> {
+        let begins = open.is_none();
+        let file = match open {
+            Some(open) => open,
+            None => {
+                let start_ms = walk.wall_ms.filter(|_| sequence > 0).unwrap_or(order.start_ms);
+                let sequence = u32::try_from(sequence).unwrap_or(u32::MAX);
+                let key = format!("{}/{}/mp4/{sequence:06}.mp4", order.root, order.epoch.path_component());
+                let staged = format!("{}-{}-stitched-{sequence:06}.mp4", order.recording, order.epoch);
+                let gaps = match order.stitch {
+                    Mp4Stitch::Keep => Gaps::Keep,
+                    Mp4Stitch::Close => Gaps::Close,
+                };
+                open.insert(Open {
+                    stitcher: Stitcher::new(gaps, start_ms),
+                    file: self.objects.grow(staged, key.clone()).await?,
+                    sequence,
+                    key,
+                    start_ms,
+                    stretches: Vec::new(),
+                    gaps: Vec::new(),
+                })
+            }
+        };
+        let segment = Segment {
+            configs: &walk.configs,
+            samples: &found.samples,
+            joins: walk.joins,
+            wall_ms: walk.wall_ms,
+        };
+        Ok(match file.stitcher.push(&segment) {
+            Take::Yes => Ok(()),
+            Take::NewFile(_) if !begins => Err(Refused::NewFile),
+            Take::NewFile(reason) | Take::Skip(reason) => Err(Refused::Never(reason)),
+            Take::NotAUnit => Err(Refused::Never(SEGMENT_DAMAGED)),
+        })
+    }
+}
+
+/// Why a segment is not in the file.
+enum Refused {
+    /// It can be in the next.
+    NewFile,
+    /// It can be in none.
+    Never(&'static str),
+}
+
+/// The key that a playlist of the order's epoch names so.
+fn resolve(order: &Order<'_>, uri: &str) -> String {
+    match uri.strip_prefix("../../") {
+        Some(elsewhere) => format!("{}/{elsewhere}", order.root),
+        None => format!("{}/{}/hls/{uri}", order.root, order.epoch.path_component()),
+    }
+}
+
+/// Ends a file, if one is open and has anything.
+async fn close(order: &Order<'_>, open: Option<Open>) -> io::Result<Option<FinishedFile>> {
+    let Some(open) = open.filter(|open| open.file.len() > 0) else {
+        return Ok(None);
+    };
+    let Open {
+        stitcher,
+        file,
+        sequence,
+        key,
+        start_ms,
+        stretches,
+        gaps: mut left_out,
+    } = open;
+    let placed: Vec<(Stretch, Span)> = stretches.into_iter().zip(stitcher.pushes()).collect();
+    let within = |gap: &&Gap| {
+        let begin = placed.first().map_or(0, |(stretch, _)| stretch.start);
+        let end = placed.last().map_or(0, |(stretch, _)| stretch.end);
+        (begin..=end).contains(&gap.from_ms)
+    };
+    join_gaps(&mut left_out, order.gaps);
+    let mut gaps = Vec::new();
+    join_gaps(
+        &mut gaps,
+        &left_out
+            .iter()
+            .filter(within)
+            .map(|gap| moved(gap, &placed))
+            .collect::<Vec<_>>(),
+    );
+    let (video_units, audio_units) = stitcher.units();
+    let duration_ms = i64::try_from(stitcher.duration_ms()).unwrap_or(i64::MAX);
+    let head = stitcher.finish().map_err(io::Error::other)?;
+    let (size, checksum) = file.finish(head).await?;
+    Ok(Some(FinishedFile {
+        file_id: format!("{}-mp4-stitched-{sequence:06}", order.recording),
+        format: Format::Mp4,
+        sequence,
+        key,
+        size,
+        checksum: crc::text(checksum),
+        duration_ms,
+        start_ms,
+        video_units,
+        audio_units,
+        gaps,
+    }))
+}
+
+/// A gap of the playlist's time in the file's, where the time between two pushes may be longer.
+fn moved(gap: &Gap, placed: &[(Stretch, Span)]) -> Gap {
+    let within = |at: i64, (stretch, span): &(Stretch, Span)| {
+        (span.from_ms + (at - stretch.start)).clamp(span.from_ms, span.to_ms)
+    };
+    // At a join one moment of the playlist is two of the file: the end of one push, and the beginning of the next.
+    let ending = |at: i64| {
+        let push = placed
+            .iter()
+            .rfind(|(stretch, _)| stretch.start < at)
+            .or(placed.first());
+        push.map_or(0, |push| match at >= push.0.end {
+            true => push.1.to_ms,
+            false => within(at, push),
+        })
+    };
+    let beginning = |at: i64| {
+        let push = placed.iter().find(|(stretch, _)| at < stretch.end).or(placed.last());
+        push.map_or(0, |push| within(at, push))
+    };
+    let (from_ms, to_ms) = match gap.from_ms == gap.to_ms {
+        true => (ending(gap.from_ms), beginning(gap.from_ms)),
+        false => (beginning(gap.from_ms), ending(gap.to_ms)),
+    };
+    Gap {
+        reason: gap.reason.clone(),
+        from_ms,
+        to_ms: to_ms.max(from_ms),
+        units: gap.units,
+    }
+}
+
+impl Open {
+    /// Writes a segment's data behind what is there.
+    async fn grow(&mut self, window: &mut Window<'_>, found: &Found, joins: bool, stretch: Stretch) -> io::Result<()> {
+        for data in &found.data {
+            let mut at = data.start;
+            while at < data.end {
+                let bytes = window.get(at, (data.end - at).min(WINDOW)).await?;
+                let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+                    return Err(io::Error::other(format!(
+                        "{} has changed while it was read",
+                        window.key
+                    )));
+                };
+                at += bytes.len() as u64;
+                self.file.append(bytes).await?;
+            }
+        }
+        match self.stretches.last_mut().filter(|_| !joins) {
+            Some(last) => last.end = stretch.end,
+            None => self.stretches.push(stretch),
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, reason: &str, stretch: Stretch) {
+        let gap = Gap {
+            reason: reason.to_owned(),
+            from_ms: stretch.start,
+            to_ms: stretch.end,
+            units: 0,
+        };
+        join_gaps(&mut self.gaps, &[gap]);
+    }
+}
+
+/// Reads an object front to back, a stretch at a time.
+struct Window<'a> {
+    objects: &'a Objects,
+    key: String,
+    at: u64,
+    bytes: Bytes,
+    /// Length of the object, once something of it was read.
+    of: Option<u64>,
+}
+
+impl Window<'_> {
+    /// Up to `len` bytes from `from` on, fewer at the end. None: there is no such object.
+    async fn get(&mut self, from: u64, len: u64) -> io::Result<Option<Bytes>> {
+        let is_end = |of: Option<u64>| of.is_some_and(|of| from >= of);
+        if is_end(self.of) {
+            return Ok(Some(Bytes::new()));
+        }
+        let end = from + len;
+        let there = self.at + self.bytes.len() as u64;
+        let whole = self.of.is_some_and(|of| there >= of.min(end));
+        if from < self.at || !whole {
+            let read = self.objects.read(&self.key, from, len.max(WINDOW)).await?;
+            let Some(read) = read else { return Ok(None) };
+            (self.at, self.bytes, self.of) = (from, read.bytes, Some(read.of));
+        }
+        let skip = usize::try_from(from - self.at)
+            .unwrap_or(usize::MAX)
+            .min(self.bytes.len());
+        let rest = self.bytes.slice(skip..);
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+        Ok(Some(rest.slice(..len)))
+    }
+
+    /// What the segment holds, or the name of what is wrong with it.
+    async fn segment(&mut self) -> io::Result<Result<Found, &'static str>> {
+        let mut found = Found {
+            samples: Vec::new(),
+            data: Vec::new(),
+        };
+        let mut at = 0;
+        // Bytes that the samples of the `moof` in hand have.
+        let mut due = 0;
+        loop {
+            let Some(header) = self.get(at, BOX_HEADER as u64).await? else {
+                return Ok(Err(SEGMENT_MISSING));
+            };
+            if header.is_empty() && due == 0 && !found.samples.is_empty() {
+                return Ok(Ok(found));
+            }
+            let Some((kind, len)) = box_header(&header) else {
+                return Ok(Err(SEGMENT_DAMAGED));
+            };
+            let end = at + len as u64;
+            match &kind {
+                b"moof" if due == 0 && len <= LONGEST_MOOF => {
+                    let moof = self.get(at, len as u64).await?.unwrap_or_default();
+                    let Ok(samples) = read_moof(&moof) else {
+                        return Ok(Err(SEGMENT_DAMAGED));
+                    };
+                    due = samples.iter().map(|sample| u64::from(sample.size)).sum();
+                    found.samples.extend(samples);
+                }
+                b"mdat" if due > 0 && due == (len - BOX_HEADER) as u64 && self.of.is_some_and(|of| end <= of) => {
+                    found.data.push(at + BOX_HEADER as u64..end);
+                    due = 0;
+                }
+                _ => return Ok(Err(SEGMENT_DAMAGED)),
+            }
+            at = end;
+        }
+    }
+}
