@@ -199,6 +199,12 @@ pub struct MediaFile {
 }
 
 impl MediaFile {
+    /// The identity of a file that its recorder calls so.
+    #[must_use]
+    pub fn id_of(recording: RecordingId, file_id: &str) -> FileId {
+        FileId::from_uuid(uuid::Uuid::new_v5(&recording.as_uuid(), file_id.as_bytes()))
+    }
+
     /// When a file of `recording` that entered the library at `committed` is removed by itself; none: never.
     #[must_use]
     pub fn expiry(format: Format, committed: Timestamp, recording: &Recording) -> Option<Timestamp> {
@@ -267,7 +273,7 @@ impl FinishedFile {
             |settings| settings.file_name.render(&fields, of.zone),
         );
         MediaFile {
-            id: FileId::from_uuid(uuid::Uuid::new_v5(&of.recording.as_uuid(), self.file_id.as_bytes())),
+            id: MediaFile::id_of(of.recording, &self.file_id),
             recording: of.recording,
             stream: of.stream.clone(),
             format: self.format,

@@ -89,3 +89,51 @@ impl From<&Template> for v1::Template {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Format;
+
+    #[test]
+    fn a_template_gets_its_defaults_and_its_ranges_are_checked() {
+        let one = |format: i32, interval| v1::FormatSettings {
+            format,
+            record_interval_s: interval,
+            ..Default::default()
+        };
+        let spec = |formats| v1::TemplateSpec {
+            name: "x".to_owned(),
+            description: String::new(),
+            formats,
+        };
+        let read = TemplateSpec::try_from(spec(vec![one(1, 0)])).unwrap();
+        assert_eq!(read.formats.get(&Format::Flv), Some(&FormatSettings::default()));
+        let error = |formats| TemplateSpec::try_from(spec(formats)).unwrap_err().to_string();
+        assert!(error(vec![one(0, 0)]).starts_with("formats.format: is missing"));
+        assert_eq!(error(vec![one(99, 0)]), "formats.format: 99 is unknown");
+        assert_eq!(error(vec![one(1, 0), one(1, 60)]), "formats: format flv is given twice");
+        assert_eq!(
+            error(vec![one(3, 5)]),
+            "spec: mp4: record_interval_s is 5 s, it must be 30 to 43200 s"
+        );
+        let stitched = |mp4_stitch: i32| {
+            let hls = v1::FormatSettings {
+                flow_continue_s: 60,
+                hls_segments: v1::HlsSegments::Fmp4.into(),
+                ..one(2, 0)
+            };
+            vec![
+                hls,
+                v1::FormatSettings {
+                    mp4_stitch,
+                    ..one(3, 0)
+                },
+            ]
+        };
+        let read = TemplateSpec::try_from(spec(stitched(1))).unwrap();
+        assert_eq!(read.mp4_stitch(), Some(Mp4Stitch::Keep));
+        assert_eq!(v1::TemplateSpec::from(&read).formats[1].mp4_stitch, 1);
+        assert!(error(stitched(9)).starts_with("formats.mp4_stitch: "));
+    }
+}

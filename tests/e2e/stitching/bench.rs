@@ -140,17 +140,26 @@ impl Bench {
         })
     }
 
-    /// Where a recording's final playlist lies, below its stream's folder; it is the only file, if there is one.
-    pub(super) fn list(&self, stream: &str, recording: &str) -> Result<Option<String>> {
+    /// A recording's files of a format, each with the place where it lies, below its stream's folder.
+    pub(super) fn files(&self, stream: &str, recording: &str, format: &str) -> Result<Vec<(Value, String)>> {
         let files = self.coordinator.ask(&["file", "list", "--recording", recording])?;
         let files = files["files"].as_array().cloned().unwrap_or_default();
-        ensure!(files.len() <= 1, "{} files: {files:#?}", files.len());
-        let Some(file) = files.first() else { return Ok(None) };
-        let key = file["object_key"].as_str().context("no key")?;
-        let below = key
-            .split_once(&format!("/{stream}/"))
-            .map(|(_, below)| below.to_owned());
-        Ok(Some(below.context("a key without the stream")?))
+        let placed = files.into_iter().filter(|file| file["format"] == format).map(|file| {
+            let key = file["object_key"].as_str().context("no key")?;
+            let (_, below) = key
+                .split_once(&format!("/{stream}/"))
+                .context("a key without the stream")?;
+            let below = below.to_owned();
+            Ok((file, below))
+        });
+        placed.collect()
+    }
+
+    /// Where a recording's final playlist lies, below its stream's folder.
+    pub(super) fn list(&self, stream: &str, recording: &str) -> Result<Option<String>> {
+        let files = self.files(stream, recording, "hls")?;
+        ensure!(files.len() <= 1, "{} lists: {files:#?}", files.len());
+        Ok(files.into_iter().next().map(|(_, below)| below))
     }
 
     /// Waits until the coordinator has heard that so many units of a live stream are journaled.
@@ -250,7 +259,7 @@ impl Change {
     }
 }
 
-fn tags_of(clip: &Clip) -> Result<Vec<Tag>> {
+pub(super) fn tags_of(clip: &Clip) -> Result<Vec<Tag>> {
     static READ: Mutex<Vec<(&'static str, Vec<Tag>)>> = Mutex::new(Vec::new());
     let mut read = READ.lock().map_err(|_| anyhow::anyhow!("another test's panic"))?;
     if let Some((_, tags)) = read.iter().find(|(name, _)| *name == clip.name) {

@@ -94,16 +94,24 @@ pub(super) fn ensure_reaches_its_end(folder: &Path, list: &Path) -> Result<Value
     Ok(said)
 }
 
-fn plays(folder: &Path, list: &Path, sound_comes_and_goes: bool) -> Result<Value> {
-    let below = list.strip_prefix(folder)?.display().to_string();
+/// What Chromium by itself says of a file; `folder` holds it.
+pub(super) fn plays_natively(folder: &Path, file: &Path) -> Result<Value> {
+    let below = file.strip_prefix(folder)?.display();
+    browse(folder, &format!("playlist={below}&rate=8&with=native"))
+}
+
+fn browse(folder: &Path, query: &str) -> Result<Value> {
     // Browsers share the machine's cores badly.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().map_err(|_| anyhow::anyhow!("another browser's panic"))?;
+    support::browser::play(folder, query)
+}
+
+fn plays(folder: &Path, list: &Path, sound_comes_and_goes: bool) -> Result<Value> {
+    let below = list.strip_prefix(folder)?.display().to_string();
     let joins = u8::from(sound_comes_and_goes);
-    let said = support::browser::play(
-        folder,
-        &format!("playlist={below}&rate=8&with=hls.js&joins={joins}").replace("&joins=0", ""),
-    )?;
+    let query = format!("playlist={below}&rate=8&with=hls.js&joins={joins}").replace("&joins=0", "");
+    let said = browse(folder, &query)?;
     let faults = said["errors"].as_array().context("no list of errors")?.iter();
     let fatal: Vec<_> = faults.filter(|error| error["fatal"] == true).collect();
     ensure!(

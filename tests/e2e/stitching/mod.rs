@@ -3,6 +3,7 @@
 mod bench;
 mod checks;
 mod matrix;
+mod one_file;
 mod workers;
 
 use std::path::Path;

@@ -161,6 +161,17 @@ pub const LARGER: Clip = Clip {
     audio: Some(AAC),
     new: false,
 };
+/// Some ten megabytes: several parts of an upload.
+pub const HEAVY: Clip = Clip {
+    name: "heavy",
+    seconds: 8,
+    video: Some((
+        "testsrc2=size=640x360:rate=25,noise=alls=80:allf=t",
+        "-c:v libx264 -preset ultrafast -g 50 -keyint_min 50 -sc_threshold 0 -bf 0 -b:v 10M -minrate 10M -maxrate 10M -bufsize 5M",
+    )),
+    audio: Some(AAC),
+    new: false,
+};
 /// As [`B_FRAMES`], with sound of another rate alone.
 pub const OTHER_RATE: Clip = Clip {
     name: "other-rate",

@@ -91,7 +91,7 @@ impl Finisher {
                 let text = index.ended(epoch);
                 let playlist = self.playlist(job, &root, &index.totals, &text);
                 self.shelf.put(&playlist.object_key, text.clone().into_bytes()).await?;
-                let mut made = self.stitched(job, &root, &index.totals, (&text, &playlist)).await?;
+                let mut made = self.stitched(job, &root, &index.totals, (&text, &files)).await?;
                 made.push(playlist);
                 files.retain(|known| made.iter().all(|file| file.id != known.id));
                 files.append(&mut made);
@@ -142,31 +142,34 @@ impl Finisher {
         Ok(())
     }
 
-    /// The MP4 of all pushes, where the template has one. The playlist does not wait for it.
+    /// The MP4 of all pushes, where the template has one. One that an earlier finisher wrote down is in the library, or may be: it stays.
     async fn stitched(
         &self,
         job: &FinishJob,
         root: &str,
         totals: &Totals,
-        (text, playlist): (&str, &MediaFile),
+        (text, written): (&str, &[MediaFile]),
     ) -> std::io::Result<Vec<MediaFile>> {
         let Some(stitch) = job.template.mp4_stitch() else {
             return Ok(Vec::new());
         };
         let composer = self.composer.as_ref();
         let composer = composer.ok_or_else(|| std::io::Error::other("there is nothing here to compose an MP4 of"))?;
-        self.shelf.durable().await;
-        self.agent.commit_file(job.recording, job.epoch, playlist).await;
         let list = hls::MediaPlaylist::parse(text).map_err(std::io::Error::other)?;
         let order = Order {
             recording: job.recording,
             root,
             epoch: job.epoch,
+            behind: job.before.first().copied().unwrap_or_default(),
             stitch,
             segments: &list.segments,
             gaps: &totals.gaps,
             start_ms: totals.start_ms.unwrap_or_default(),
         };
+        let known = composer.written(&order, written).await?;
+        if !known.is_empty() {
+            return Ok(known);
+        }
         let files = composer.compose(&order).await?;
         Ok(files.iter().map(|file| file.record(self.about(job))).collect())
     }

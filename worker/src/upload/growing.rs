@@ -53,6 +53,17 @@ impl Objects {
         }
     }
 
+    /// Aborts uploads below `prefix`: nobody will complete them.
+    ///
+    /// # Errors
+    /// Where the uploads' threads have ended.
+    pub(crate) async fn abandon(&self, prefix: &str) -> io::Result<()> {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Remote(remote) => tidy(remote, prefix).await,
+        }
+    }
+
     /// Begins a file under `key`; what an earlier try left of it goes. `name` is for a staged file.
     ///
     /// # Errors
@@ -246,7 +257,7 @@ impl Upload {
     }
 }
 
-/// Aborts uploads of a key.
+/// Aborts uploads of a key, or of all below a prefix.
 async fn tidy(remote: &Remote, key: &str) -> io::Result<()> {
     let tidy = || Store::Tidy {
         prefix: key.to_owned(),

@@ -15,7 +15,7 @@ use media::mp4::{
 };
 use shared::ids::RecordingId;
 use shared::lease::Epoch;
-use shared::recording::{FinishedFile, Gap, join_gaps};
+use shared::recording::{FinishedFile, Gap, MediaFile, join_gaps};
 use shared::template::{Format, Mp4Stitch};
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -29,6 +29,8 @@ const AT_ONCE: usize = 2;
 const WINDOW: u64 = 8 << 20;
 /// Longest `moof` that is read. Ours have some 100 bytes and 16 for each unit of a megabyte.
 const LONGEST_MOOF: usize = 64 << 20;
+/// Epochs of others that were to finish a recording, of which uploads are looked for, the latest.
+const MAX_OTHERS: usize = 8;
 /// The name of a gap: a segment of the list is not in storage.
 const SEGMENT_MISSING: &str = "segment_missing";
 /// The name of a gap: a segment is not as it was written.
@@ -49,6 +51,8 @@ pub(crate) struct Order<'a> {
     pub(crate) root: &'a str,
     /// The file is written under this one; the playlist lies with it.
     pub(crate) epoch: Epoch,
+    /// The last push's. Between the two lie those of others that were to finish it.
+    pub(crate) behind: Epoch,
     pub(crate) stitch: Mp4Stitch,
     /// The final playlist's.
     pub(crate) segments: &'a [hls::Segment],
@@ -103,9 +107,31 @@ impl Composer {
         }
     }
 
+    /// The files of an order that another has composed and written down, if they are all there.
+    pub(crate) async fn written(&self, order: &Order<'_>, known: &[MediaFile]) -> io::Result<Vec<MediaFile>> {
+        let mut found = Vec::new();
+        for sequence in 0.. {
+            let id = MediaFile::id_of(order.recording, &file_id(order, sequence));
+            let Some(file) = known.iter().find(|file| file.id == id) else {
+                break;
+            };
+            let there = self.objects.read(&file.object_key, 0, 1).await?;
+            if there.is_none_or(|there| there.of != file.size) {
+                return Ok(Vec::new());
+            }
+            found.push(file.clone());
+        }
+        Ok(found)
+    }
+
     /// Composes the files of an order: one, or one more wherever a file cannot go on (H.264 then HEVC).
     pub(crate) async fn compose(&self, order: &Order<'_>) -> io::Result<Vec<FinishedFile>> {
         let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
+        let others = (order.behind.get() + 1..order.epoch.get()).rev().take(MAX_OTHERS);
+        for epoch in others.map(Epoch::new) {
+            let prefix = format!("{}/{}/mp4/", order.root, epoch.path_component());
+            self.objects.abandon(&prefix).await?;
+        }
         let mut files = Vec::new();
         let mut open: Option<Open> = None;
         let mut walk = Walk::default();
@@ -234,6 +260,10 @@ enum Refused {
     Never(&'static str),
 }
 
+fn file_id(order: &Order<'_>, sequence: u32) -> String {
+    format!("{}-mp4-stitched-{sequence:06}", order.recording)
+}
+
 /// The key that a playlist of the order's epoch names so.
 fn resolve(order: &Order<'_>, uri: &str) -> String {
     match uri.strip_prefix("../../") {
@@ -277,7 +307,7 @@ async fn close(order: &Order<'_>, open: Option<Open>) -> io::Result<Option<Finis
     let head = stitcher.finish().map_err(io::Error::other)?;
     let (size, checksum) = file.finish(head).await?;
     Ok(Some(FinishedFile {
-        file_id: format!("{}-mp4-stitched-{sequence:06}", order.recording),
+        file_id: file_id(order, sequence),
         format: Format::Mp4,
         sequence,
         key,
