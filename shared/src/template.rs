@@ -365,7 +365,7 @@ pub struct FormatSettings {
 }
 
 /// What becomes of the time between two pushes in an MP4 of all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Mp4Stitch {
     /// What was shown last stays as long as the stream was away, by the wall clock.

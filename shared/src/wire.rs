@@ -17,7 +17,7 @@ use crate::{
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
     store::Removal,
-    template::Format,
+    template::{Format, TemplateSpec},
     time::Timestamp,
     trace,
 };

@@ -111,6 +111,16 @@ pub(super) enum HlsSegments {
     Fmp4,
 }
 
+/// What becomes of the time between two pushes in an MP4 of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mp4Stitch {
+    /// It is kept.
+    Keep,
+    /// The next push begins where the one before ends.
+    Close,
+}
+
 /// Settings of one format.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +145,9 @@ pub(super) struct FormatSettings {
     /// HLS only: what its segments are.
     #[serde(default)]
     hls_segments: HlsSegments,
+    /// MP4 only: one file of all pushes of a recording, made of its HLS segments, which must be `fmp4`; absent: files for each push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mp4_stitch: Option<Mp4Stitch>,
 }
 
 /// What a template says.
@@ -159,6 +172,11 @@ impl From<Option<v1::TemplateSpec>> for TemplateSpec {
             hls_segments: match settings.hls_segments() {
                 v1::HlsSegments::Unspecified | v1::HlsSegments::Ts => HlsSegments::Ts,
                 v1::HlsSegments::Fmp4 => HlsSegments::Fmp4,
+            },
+            mp4_stitch: match settings.mp4_stitch() {
+                v1::Mp4Stitch::Unspecified => None,
+                v1::Mp4Stitch::Keep => Some(Mp4Stitch::Keep),
+                v1::Mp4Stitch::Close => Some(Mp4Stitch::Close),
             },
             format: settings.format().into(),
             record_interval_s: settings.record_interval_s,
@@ -185,6 +203,12 @@ impl From<TemplateSpec> for v1::TemplateSpec {
             hls_segments: match settings.hls_segments {
                 HlsSegments::Ts => v1::HlsSegments::Ts,
                 HlsSegments::Fmp4 => v1::HlsSegments::Fmp4,
+            }
+            .into(),
+            mp4_stitch: match settings.mp4_stitch {
+                None => v1::Mp4Stitch::Unspecified,
+                Some(Mp4Stitch::Keep) => v1::Mp4Stitch::Keep,
+                Some(Mp4Stitch::Close) => v1::Mp4Stitch::Close,
             }
             .into(),
         };
