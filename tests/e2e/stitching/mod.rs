@@ -4,6 +4,7 @@ mod bench;
 mod checks;
 mod matrix;
 mod one_file;
+mod rolling;
 mod workers;
 
 use std::path::Path;

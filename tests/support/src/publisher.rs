@@ -98,6 +98,20 @@ impl Publisher {
         Ok(self.socket.write_all(bytes)?)
     }
 
+    /// True once the server has asked it to connect again. Reads what the server has said by now.
+    ///
+    /// # Errors
+    /// The server refuses what it does, with its words.
+    pub fn asked(&mut self) -> Result<bool> {
+        self.socket.set_nonblocking(true)?;
+        // An end is noticed by whoever sends next.
+        while let Ok(len @ 1..) = self.socket.read(&mut self.scratch) {
+            self.session.feed(&self.scratch[..len])?;
+        }
+        self.socket.set_nonblocking(false)?;
+        Ok(self.session.asked_to_reconnect())
+    }
+
     /// Waits until the server asks it to connect again.
     ///
     /// # Errors
