@@ -76,7 +76,7 @@ struct Encoder {
 
 impl Encoder {
     fn start(index: usize, balancer: &Arc<Balancer>) -> Self {
-        let (name, able) = (format!("s{index:02}"), index % 2 == 0);
+        let (name, able) = (format!("s{index:02}"), index.is_multiple_of(2));
         let stop = Arc::new(AtomicBool::new(false));
         let (told, balancer, stream) = (Arc::clone(&stop), Arc::clone(balancer), name.clone());
         let thread = std::thread::spawn(move || encode(&stream, able, index, &balancer, &told));
@@ -228,9 +228,17 @@ fn restart(worker: &mut Server, balancer: &Balancer) -> Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a test runs is no setting of the product"
+)]
+fn pushes() -> Result<usize> {
+    Ok(std::env::var("AIRCHECK_ROLLING_PUSHES").map_or(Ok(PUSHES), |count| count.parse())?)
+}
+
 #[test]
 fn workers_and_the_coordinator_are_restarted_one_by_one_under_live_pushes() -> Result<()> {
-    let count: usize = std::env::var("AIRCHECK_ROLLING_PUSHES").map_or(Ok(PUSHES), |count| count.parse())?;
+    let count = pushes()?;
     let mut bench = Bench::start(&["coordinator.heartbeat=300ms"])?;
     bench.wait_for(APP, Duration::from_secs(20), &[])?;
     let mut workers = Vec::new();
