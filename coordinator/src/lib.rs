@@ -32,6 +32,11 @@ mod doors;
 mod election;
 mod events;
 mod fleet;
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    //! What must hold for any bytes that a stranger sends.
+    pub use crate::api::tencent::checks::{parameters, request};
+}
 mod leases;
 mod media;
 mod planner;

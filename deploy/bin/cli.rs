@@ -645,4 +645,14 @@ A key for single domains may not change templates, which belong to all of them."
         #[command(flatten)]
         client: Client,
     },
+    /// Seal all secrets in the metadata store with the first key of coordinator.secrets_key_file.
+    #[command(after_help = "Example:
+  aircheck key reseal
+
+Replaces the key that secrets are sealed with: put a new line in front of the file of every coordinator and restart one after the
+other, reseal, take the old line out and restart them again (docs/security.md). Repeating it changes nothing.")]
+    Reseal {
+        #[command(flatten)]
+        client: Client,
+    },
 }

@@ -1,7 +1,8 @@
 //! [`Secret`], which no log shows, and [`Vault`], which seals secrets for the metadata store.
 //!
 //! A request's signature can only be checked with the secret itself, so it cannot be kept as a hash. It is kept sealed:
-//! AES-256-GCM under one key of 32 bytes that lies in a file beside the store, never in it.
+//! AES-256-GCM under a key of 32 bytes that lies in a file beside the store, never in it. The file may hold older keys behind
+//! it: they open what was sealed with them until everything is sealed anew.
 
 use std::{
     fmt,
@@ -65,7 +66,9 @@ pub enum VaultError {
         source: io::Error,
     },
     /// The file is not one.
-    #[error("the key file {path} must hold 64 hexadecimal digits: `openssl rand -hex 32` makes them")]
+    #[error(
+        "the key file {path} must hold 64 hexadecimal digits on each of at most {MAX_KEYS} lines: `openssl rand -hex 32` makes a line"
+    )]
     Shape {
         /// Which.
         path: PathBuf,
@@ -80,12 +83,56 @@ pub enum VaultError {
     WrongKey,
 }
 
+/// Most keys of a file.
+pub const MAX_KEYS: usize = 4;
+
+/// One key, and those made from it.
+struct Key {
+    seal: LessSafeKey,
+    fingerprint: String,
+    media: [u8; 32],
+    peer: [u8; 32],
+}
+
+impl Key {
+    fn new(key: &[u8; 32]) -> Result<Self, VaultError> {
+        let derived = |purpose: &[u8]| {
+            let mut context = digest::Context::new(&digest::SHA256);
+            context.update(purpose);
+            context.update(key);
+            let mut out = [0; 32];
+            out.iter_mut()
+                .zip(context.finish().as_ref())
+                .for_each(|(to, from)| *to = *from);
+            out
+        };
+        Ok(Key {
+            seal: UnboundKey::new(&AES_256_GCM, key)
+                .map(LessSafeKey::new)
+                .map_err(|_| VaultError::Crypto)?,
+            fingerprint: STANDARD.encode(derived(b"aircheck fingerprint\0")),
+            media: derived(b"aircheck media links\0"),
+            peer: derived(b"aircheck peers\0"),
+        })
+    }
+
+    fn open(&self, purpose: &str, nonce: &[u8], sealed: &[u8]) -> Option<Secret> {
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut rest = sealed.to_vec();
+        let plain = self
+            .seal
+            .open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut rest)
+            .ok()?;
+        String::from_utf8(plain.to_vec()).ok().map(Secret)
+    }
+}
+
 /// Seals and opens secrets.
 pub struct Vault {
-    key: LessSafeKey,
-    fingerprint: String,
-    media_key: [u8; 32],
-    peer_key: [u8; 32],
+    /// What seals.
+    key: Key,
+    /// What opens besides.
+    older: Vec<Key>,
     /// The store's secrets were sealed with another key.
     foreign: bool,
 }
@@ -97,31 +144,28 @@ impl fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// Over a key.
+    /// Over one key.
     ///
     /// # Errors
     /// [`VaultError::Crypto`], never in practice.
     pub fn new(key: &[u8; 32]) -> Result<Self, VaultError> {
-        let derived = |purpose: &[u8]| {
-            let mut context = digest::Context::new(&digest::SHA256);
-            context.update(purpose);
-            context.update(key);
-            let mut out = [0; 32];
-            out.iter_mut()
-                .zip(context.finish().as_ref())
-                .for_each(|(to, from)| *to = *from);
-            out
-        };
-        let fingerprint = derived(b"aircheck fingerprint\0");
+        Vault::with_older(key, &[])
+    }
+
+    /// Over a key that seals and opens, and older ones that open.
+    ///
+    /// # Errors
+    /// [`VaultError::Crypto`], never in practice.
+    pub fn with_older(key: &[u8; 32], older: &[[u8; 32]]) -> Result<Self, VaultError> {
         Ok(Vault {
-            key: UnboundKey::new(&AES_256_GCM, key)
-                .map(LessSafeKey::new)
-                .map_err(|_| VaultError::Crypto)?,
-            fingerprint: STANDARD.encode(fingerprint),
-            media_key: derived(b"aircheck media links\0"),
-            peer_key: derived(b"aircheck peers\0"),
+            key: Key::new(key)?,
+            older: older.iter().map(Key::new).collect::<Result<_, _>>()?,
             foreign: false,
         })
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.key).chain(&self.older)
     }
 
     /// Over the key in a file; a file that is not there is made, for its owner alone.
@@ -138,16 +182,23 @@ impl Vault {
             other => other.map_err(at)?,
         };
         let shape = || VaultError::Shape { path: path.to_owned() };
-        let text = text.trim();
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(shape());
+        let read = |line: &str| {
+            let mut key = [0; 32];
+            if line.len() != 64 || !line.is_ascii() {
+                return Err(shape());
+            }
+            for (index, byte) in key.iter_mut().enumerate() {
+                let digits = line.get(index * 2..index * 2 + 2).ok_or_else(shape)?;
+                *byte = u8::from_str_radix(digits, 16).map_err(|_| shape())?;
+            }
+            Ok(key)
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys: Vec<[u8; 32]> = lines.map(read).collect::<Result<_, _>>()?;
+        match keys.split_first() {
+            Some((key, older)) if keys.len() <= MAX_KEYS => Vault::with_older(key, older),
+            _ => Err(shape()),
         }
-        let mut key = [0; 32];
-        for (index, byte) in key.iter_mut().enumerate() {
-            let digits = text.get(index * 2..index * 2 + 2).ok_or_else(shape)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| shape())?;
-        }
-        Vault::new(&key)
     }
 
     /// Where the store's secrets were sealed with another key: it seals nothing and opens nothing.
@@ -157,22 +208,26 @@ impl Vault {
         self
     }
 
-    /// Tells keys apart without telling the key.
+    /// Tells keys apart without telling the key: that of the one that seals.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.key.fingerprint
     }
 
-    /// A key of its own for signing links to media.
+    /// True if it opens what the key of this fingerprint sealed.
     #[must_use]
-    pub fn media_key(&self) -> &[u8; 32] {
-        &self.media_key
+    pub fn knows(&self, fingerprint: &[u8]) -> bool {
+        self.keys().any(|key| key.fingerprint.as_bytes() == fingerprint)
     }
 
-    /// A key of its own by which coordinators that share this one know each other's word.
-    #[must_use]
-    pub fn peer_key(&self) -> &[u8; 32] {
-        &self.peer_key
+    /// Keys of their own for links to media: the first signs, all are accepted.
+    pub fn media_keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys().map(|key| &key.media)
+    }
+
+    /// Keys of their own by which coordinators that share this file know each other's word: the first signs, all are accepted.
+    pub fn peer_keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys().map(|key| &key.peer)
     }
 
     /// Seals a secret for one purpose, such as the record that it is part of; it opens for no other.
@@ -187,6 +242,7 @@ impl Vault {
         SystemRandom::new().fill(&mut nonce).map_err(|_| VaultError::Crypto)?;
         let mut bytes = secret.0.clone().into_bytes();
         self.key
+            .seal
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(purpose.as_bytes()),
@@ -203,17 +259,27 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WrongKey`].
     pub fn open(&self, purpose: &str, sealed: &Sealed) -> Result<Secret, VaultError> {
+        self.opened(purpose, sealed).map(|(secret, _)| secret)
+    }
+
+    /// What was sealed with an older key, sealed with the newest; none where it is already.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] and [`Vault::seal`].
+    pub fn reseal(&self, purpose: &str, sealed: &Sealed) -> Result<Option<Sealed>, VaultError> {
+        match self.opened(purpose, sealed)? {
+            (_, true) => Ok(None),
+            (secret, false) => self.seal(purpose, &secret).map(Some),
+        }
+    }
+
+    /// The secret, and whether the newest key sealed it.
+    fn opened(&self, purpose: &str, sealed: &Sealed) -> Result<(Secret, bool), VaultError> {
         let bytes = STANDARD.decode(&sealed.0).map_err(|_| VaultError::WrongKey)?;
         let (nonce, rest) = bytes.split_at_checked(NONCE_LEN).ok_or(VaultError::WrongKey)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| VaultError::WrongKey)?;
-        let mut rest = rest.to_vec();
-        let plain = self
-            .key
-            .open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut rest)
-            .map_err(|_| VaultError::WrongKey)?;
-        String::from_utf8(plain.to_vec())
-            .map(Secret)
-            .map_err(|_| VaultError::WrongKey)
+        let mut all = self.keys().enumerate();
+        let found = all.find_map(|(index, key)| Some((key.open(purpose, nonce, rest)?, index == 0)));
+        found.ok_or(VaultError::WrongKey)
     }
 }
 
@@ -279,7 +345,7 @@ mod tests {
         let other = Vault::new(&[2; 32]).unwrap();
         assert!(matches!(other.open("key/a", &sealed), Err(VaultError::WrongKey)));
         assert_ne!(vault.fingerprint(), other.fingerprint());
-        assert_ne!(vault.media_key(), other.media_key());
+        assert_ne!(vault.media_keys().next(), other.media_keys().next());
         assert_ne!(
             sealed,
             vault.seal("key/a", &Secret::new("s3cret")).unwrap(),
@@ -288,6 +354,27 @@ mod tests {
         for damaged in ["", "AAAA", "!"] {
             assert!(vault.open("key/a", &Sealed(damaged.to_owned())).is_err());
         }
+    }
+
+    #[test]
+    fn an_older_key_opens_until_everything_is_sealed_anew() {
+        let (old, new) = ([1; 32], [2; 32]);
+        let before = Vault::new(&old).unwrap();
+        let both = Vault::with_older(&new, &[old]).unwrap();
+        let after = Vault::new(&new).unwrap();
+        let sealed = before.seal("p", &Secret::new("s3cret")).unwrap();
+        assert_eq!(both.open("p", &sealed).unwrap().reveal(), "s3cret");
+        assert!(both.reseal("q", &sealed).is_err(), "the purpose counts");
+        assert!(after.open("p", &sealed).is_err());
+        let again = both.reseal("p", &sealed).unwrap().unwrap();
+        assert_eq!(after.open("p", &again).unwrap().reveal(), "s3cret");
+        assert!(before.open("p", &again).is_err());
+        assert_eq!(both.reseal("p", &again).unwrap(), None, "once is enough");
+        assert!(both.knows(before.fingerprint().as_bytes()) && both.knows(after.fingerprint().as_bytes()));
+        assert!(!after.knows(before.fingerprint().as_bytes()));
+        assert_eq!(both.fingerprint(), after.fingerprint());
+        assert_eq!(both.media_keys().count(), 2);
+        assert_eq!(both.peer_keys().next(), after.peer_keys().next());
     }
 
     #[test]
@@ -309,7 +396,21 @@ mod tests {
         let made = Vault::open_file(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(made.fingerprint(), Vault::open_file(&path).unwrap().fingerprint());
-        for bad in ["", "00", &"zz".repeat(32), &"é".repeat(32)] {
+        let (old, new) = ("01".repeat(32), "02".repeat(32));
+        std::fs::write(&path, format!("{new}\n\n {old} \n")).unwrap();
+        let both = Vault::open_file(&path).unwrap();
+        assert_eq!(both.fingerprint(), Vault::new(&[2; 32]).unwrap().fingerprint());
+        assert!(both.knows(Vault::new(&[1; 32]).unwrap().fingerprint().as_bytes()));
+        let many = format!("{new}\n").repeat(MAX_KEYS + 1);
+        for bad in [
+            "",
+            "\n",
+            "00",
+            &"zz".repeat(32),
+            &"é".repeat(32),
+            &format!("{new}\n00"),
+            &many,
+        ] {
             std::fs::write(&path, bad).unwrap();
             assert!(
                 matches!(Vault::open_file(&path), Err(VaultError::Shape { .. })),

@@ -3,6 +3,7 @@
 //!
 //! `AIRCHECK_CLUSTER_PUSHES` and `AIRCHECK_CLUSTER_ROUNDS` make it longer (`tests/README.md`). What was pushed is compared with what was recorded, frame by frame.
 
+mod events;
 mod faults;
 mod http;
 mod leaders;

@@ -17,6 +17,7 @@ mod rest;
 mod retention;
 mod rules;
 mod salvage;
+mod secrets;
 mod shutdown;
 mod stitching;
 mod storage;

@@ -101,7 +101,8 @@ pub(crate) struct ToLeader {
     tls: Arc<Certificates>,
     /// Connections, and the certificates that they were made with.
     sender: Mutex<Option<(Arc<rustls::ClientConfig>, Sender)>>,
-    key: hmac::Key,
+    /// Of all coordinators of the cluster: the first signs, all are accepted.
+    keys: Vec<hmac::Key>,
     clock: Arc<dyn Clock>,
     metrics: CoordinatorMetrics,
     places: Semaphore,
@@ -136,7 +137,10 @@ impl ToLeader {
             roles,
             tls: Arc::clone(tls),
             sender: Mutex::new(None),
-            key: hmac::Key::new(hmac::HMAC_SHA256, vault.peer_key()),
+            keys: vault
+                .peer_keys()
+                .map(|key| hmac::Key::new(hmac::HMAC_SHA256, key))
+                .collect(),
             clock,
             metrics,
             places: Semaphore::new(MAX_UNDER_WAY),
@@ -192,8 +196,10 @@ impl ToLeader {
     }
 
     fn signed(&self, ms: i64, client: IpAddr, method: &str, target: &str) -> String {
-        let tag = hmac::sign(&self.key, words(ms, client, method, target).as_bytes());
-        format!("{ms},{client},{}", URL_SAFE_NO_PAD.encode(tag))
+        let signed = words(ms, client, method, target);
+        let tag = self.keys.first().map(|key| hmac::sign(key, signed.as_bytes()));
+        let tag = tag.map(|tag| URL_SAFE_NO_PAD.encode(tag));
+        format!("{ms},{client},{}", tag.unwrap_or_default())
     }
 
     /// The client that another coordinator speaks for, if it is one.
@@ -202,7 +208,9 @@ impl ToLeader {
         let (ms, client, tag) = (parts.next()?, parts.next()?, parts.next()?);
         let (ms, client) = (ms.parse().ok()?, client.parse().ok()?);
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-        hmac::verify(&self.key, words(ms, client, method, target).as_bytes(), &tag).ok()?;
+        let signed = words(ms, client, method, target);
+        let mut keys = self.keys.iter();
+        keys.find(|key| hmac::verify(key, signed.as_bytes(), &tag).is_ok())?;
         let age = self.clock.now().as_millis().saturating_sub(ms);
         (age.abs() <= FRESH_MS).then_some(client)
     }

@@ -163,6 +163,12 @@ impl CallbackSpec {
 }
 
 impl Book {
+    /// What events are signed with, sealed.
+    pub(crate) fn keys_mut(&mut self) -> impl Iterator<Item = &mut Sealed> {
+        let keys = self.templates.iter_mut();
+        keys.filter_map(|template| template.spec.key.as_mut())
+    }
+
     /// In the order of their making.
     pub(crate) fn templates(&self) -> &[CallbackTemplate] {
         &self.templates

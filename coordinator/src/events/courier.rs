@@ -63,7 +63,7 @@ impl Courier {
             reach: Arc::new(Reach::new(Policy {
                 allow: tools.config.events.allow.clone(),
             })),
-            links: Links::new(tools.vault.media_key()),
+            links: Links::new(tools.vault.media_keys()),
             tools: tools.clone(),
         };
         let ended = end.clone();

@@ -22,26 +22,31 @@ const MAC_BYTES: usize = 16;
 /// Makes and checks links.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
-    key: hmac::Key,
+    /// The first signs, all are accepted.
+    keys: Vec<hmac::Key>,
 }
 
 impl Links {
-    pub(crate) fn new(key: &[u8; 32]) -> Self {
+    pub(crate) fn new<'a>(keys: impl Iterator<Item = &'a [u8; 32]>) -> Self {
         Links {
-            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            keys: keys.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)).collect(),
         }
     }
 
-    fn mac(&self, expires_s: i64, subject: &str) -> String {
-        let tag = hmac::sign(&self.key, format!("{expires_s}/{subject}").as_bytes());
-        tag.as_ref()
-            .iter()
-            .take(MAC_BYTES)
-            .fold(String::new(), |mut out, byte| {
-                // Writing to a string does not fail.
-                let _ = write!(out, "{byte:02x}");
-                out
-            })
+    /// What the link may carry, that of the key that signs first.
+    fn macs(&self, expires_s: i64, subject: &str) -> impl Iterator<Item = String> {
+        let signed = format!("{expires_s}/{subject}");
+        self.keys.iter().map(move |key| {
+            let tag = hmac::sign(key, signed.as_bytes());
+            tag.as_ref()
+                .iter()
+                .take(MAC_BYTES)
+                .fold(String::new(), |mut out, byte| {
+                    // Writing to a string does not fail.
+                    let _ = write!(out, "{byte:02x}");
+                    out
+                })
+        })
     }
 
     /// Path and name of a link that is good until `expires`, beginning with `/media/`. `name` is what the file is called
@@ -58,10 +63,8 @@ impl Links {
     fn written(&self, subject: &str, depth: &str, name: &str, expires: Timestamp) -> String {
         let expires_s = expires.as_millis().div_euclid(1_000);
         let name = utf8_percent_encode(name, IN_A_NAME);
-        format!(
-            "/media/{expires_s}-{}/{subject}/{depth}{name}",
-            self.mac(expires_s, subject)
-        )
+        let mac = self.macs(expires_s, subject).next().unwrap_or_default();
+        format!("/media/{expires_s}-{mac}/{subject}/{depth}{name}")
     }
 
     /// True if the folder of a link says that its subject may be read now.
@@ -74,8 +77,10 @@ impl Links {
         let Ok(expires_s) = expires.parse::<i64>() else {
             return false;
         };
-        let same: bool = self.mac(expires_s, subject).as_bytes().ct_eq(mac.as_bytes()).into();
-        same && now.as_millis().div_euclid(1_000) <= expires_s
+        let signed = self
+            .macs(expires_s, subject)
+            .any(|known| known.as_bytes().ct_eq(mac.as_bytes()).into());
+        signed && now.as_millis().div_euclid(1_000) <= expires_s
     }
 }
 
@@ -87,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_link_is_good_for_its_file_until_its_time() {
-        let links = Links::new(&[3; 32]);
+        let links = Links::new([[3; 32]].iter());
         let ids = Seeded::new(1);
         let at = |s: i64| Timestamp::from_millis(s * 1_000);
         let (file, other) = (FileId::generate(&ids, at(0)), FileId::generate(&ids, at(0)));
@@ -98,7 +103,9 @@ mod tests {
         assert!(links.covers(folder, &file.to_string(), at(100)));
         assert!(!links.covers(folder, &file.to_string(), at(101)));
         assert!(!links.covers(folder, &other.to_string(), at(100)));
-        assert!(!Links::new(&[4; 32]).covers(folder, &file.to_string(), at(100)));
+        assert!(!Links::new([[4; 32]].iter()).covers(folder, &file.to_string(), at(100)));
+        // A key that is replaced opens what it signed for as long as it is there.
+        assert!(Links::new([[4; 32], [3; 32]].iter()).covers(folder, &file.to_string(), at(100)));
         // A recording's link is not a file's, whatever its id is.
         let recording = RecordingId::from_uuid(file.as_uuid());
         let path = links.recording_path(recording, "show.m3u8", at(100));

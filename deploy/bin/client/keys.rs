@@ -1,7 +1,7 @@
 //! `aircheck key …`
 
 use proto::v1::keys_client::KeysClient;
-use proto::v1::{AccessKey, CreateKeyRequest, DisableKeyRequest, ListKeysRequest};
+use proto::v1::{AccessKey, CreateKeyRequest, DisableKeyRequest, ListKeysRequest, ResealSecretsRequest};
 use serde_json::{Value, json};
 
 use super::{Done, connect, instant, print, said, table, when};
@@ -56,6 +56,17 @@ pub(crate) async fn run(command: KeyCommand) -> Done {
                 .into_inner();
             let key = answer.key.ok_or("the coordinator sent no key")?;
             print(&client, &document(&key), || table(&HEADINGS, &[row(&key)]))
+        }
+        KeyCommand::Reseal { client } => {
+            let answer = KeysClient::new(connect(&client)?)
+                .reseal_secrets(ResealSecretsRequest {})
+                .await
+                .map_err(said)?
+                .into_inner();
+            let document = json!({ "resealed": answer.resealed, "total": answer.total });
+            print(&client, &document, || {
+                format!("{} of {} secrets sealed anew\n", answer.resealed, answer.total)
+            })
         }
     }
 }

@@ -4,6 +4,7 @@ mod actions;
 mod by_hand;
 mod events;
 mod media;
+mod pulls;
 mod pushes;
 mod tasks;
 

@@ -1,16 +1,23 @@
 //! Service `Keys`.
 
+use std::sync::Arc;
+
 use proto::v1;
 use shared::{
     access::{AccessKey, AccessScope},
     ids::check_domain,
-    secret::{Secret, random_text},
-    store::{Txn, keys},
+    secret::{Sealed, Secret, Vault, VaultError, random_text},
+    store::{Guard, StoreError, Txn, keys},
 };
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::{Api, status::Failure};
+use crate::{
+    actors::coordinator::Decide,
+    doors::PushDomain,
+    events::{book::KEY_PURPOSE, desk},
+};
 
 /// Most keys.
 const MOST: usize = 1_000;
@@ -45,6 +52,103 @@ impl Api {
     async fn put_key(&self, key: AccessKey) -> Result<(), Failure> {
         self.change(move |_, _| Ok(((), Txn::new().put_json(keys::access_key(&key.id), &key)?)))
             .await
+    }
+}
+
+/// How many secrets there are, and how many of them were sealed anew.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    resealed: u32,
+    total: u32,
+}
+
+impl Tally {
+    /// Seals one secret with the newest key; true if it was with another.
+    fn reseal(&mut self, vault: &Vault, purpose: &str, sealed: &mut Sealed) -> Result<bool, VaultError> {
+        self.total = self.total.saturating_add(1);
+        let Some(anew) = vault.reseal(purpose, sealed)? else {
+            return Ok(false);
+        };
+        *sealed = anew;
+        self.resealed = self.resealed.saturating_add(1);
+        Ok(true)
+    }
+}
+
+impl Api {
+    /// Access keys, one after the other: one that changes meanwhile is looked at again.
+    async fn reseal_access_keys(&self, tally: &mut Tally) -> Result<(), Failure> {
+        let known: Vec<AccessKey> = self.tools.repo.all(keys::ACCESS_KEYS).await?;
+        for AccessKey { id, .. } in known {
+            loop {
+                let place = keys::access_key(&id);
+                let Some((mut key, revision)) = self.tools.repo.get::<AccessKey>(&place).await? else {
+                    break;
+                };
+                let mut after = *tally;
+                let purpose = AccessKey::purpose(&id);
+                if after
+                    .reseal(&self.tools.vault, &purpose, &mut key.sealed)
+                    .map_err(unsealed)?
+                {
+                    let guard = Guard::AtRevision(place.clone(), revision);
+                    let txn = Txn::new().guard(guard).put_json(place.clone(), &key)?;
+                    match self.tools.repo.store().commit(txn).await {
+                        Err(StoreError::Stale { key }) if key == place => continue,
+                        committed => committed?,
+                    };
+                }
+                *tally = after;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Push keys, all at once.
+    async fn reseal_push_keys(&self) -> Result<Tally, Failure> {
+        let vault = Arc::clone(&self.tools.vault);
+        let decide = Decide(Box::new(move |state, _| {
+            let (mut tally, mut all) = (Tally::default(), Txn::new());
+            let names: Vec<String> = state.doors.domains().map(|domain| domain.name.clone()).collect();
+            for name in names {
+                let mut auth = state.doors.domain(&name).map_err(Failure::internal)?.auth.clone();
+                let mut changed = false;
+                for sealed in [&mut auth.master, &mut auth.backup].into_iter().flatten() {
+                    changed |= tally
+                        .reseal(&vault, &PushDomain::purpose(&name), sealed)
+                        .map_err(unsealed)?;
+                }
+                if changed {
+                    let txn = state.doors.change_domain(&name, |domain| domain.auth = auth);
+                    all.ops.extend(txn.map_err(Failure::internal)?.ops);
+                }
+            }
+            Ok::<_, Failure>((tally, all))
+        }));
+        self.handle.ask(decide).await?
+    }
+
+    /// Callback keys, all at once.
+    async fn reseal_callback_keys(&self) -> Result<Tally, Failure> {
+        let vault = Arc::clone(&self.tools.vault);
+        let resealed = desk::change(&self.tools.repo, move |book| {
+            let mut tally = Tally::default();
+            let each = book
+                .keys_mut()
+                .map(|sealed| tally.reseal(&vault, KEY_PURPOSE, sealed).map(drop));
+            let done: Result<(), VaultError> = each.collect();
+            Ok(done.map(|()| tally))
+        });
+        let resealed = resealed.await?.map_err(Failure::internal)?;
+        resealed.map_err(unsealed)
+    }
+}
+
+fn unsealed(error: VaultError) -> Failure {
+    match error {
+        VaultError::WrongKey => Failure::refused(error),
+        other => Failure::internal(other),
     }
 }
 
@@ -113,6 +217,26 @@ impl v1::keys_server::Keys for Api {
         }
         Ok(Response::new(v1::DisableKeyResponse {
             key: Some(written(&key)),
+        }))
+    }
+
+    async fn reseal_secrets(
+        &self,
+        _: Request<v1::ResealSecretsRequest>,
+    ) -> Result<Response<v1::ResealSecretsResponse>, Status> {
+        let mut tally = Tally::default();
+        self.reseal_access_keys(&mut tally).await?;
+        for more in [self.reseal_push_keys().await?, self.reseal_callback_keys().await?] {
+            tally.resealed = tally.resealed.saturating_add(more.resealed);
+            tally.total = tally.total.saturating_add(more.total);
+        }
+        // From now on a coordinator that has not the newest key does not start.
+        let note = Txn::new().put(keys::VAULT, self.tools.vault.fingerprint().as_bytes().to_vec());
+        self.tools.repo.store().commit(note).await.map_err(Failure::from)?;
+        info!(resealed = tally.resealed, total = tally.total, "secrets sealed anew");
+        Ok(Response::new(v1::ResealSecretsResponse {
+            resealed: tally.resealed,
+            total: tally.total,
         }))
     }
 }

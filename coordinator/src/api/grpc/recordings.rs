@@ -43,7 +43,7 @@ impl Api {
         }
         let expires = self.tools.clock.now() + self.tools.config.media_link_ttl;
         let name = format!("{}.m3u8", recording.stream.stream());
-        let path = Links::new(self.tools.vault.media_key()).recording_path(recording.id, &name, expires);
+        let path = Links::new(self.tools.vault.media_keys()).recording_path(recording.id, &name, expires);
         format!("{}{path}", self.tools.public_url)
     }
 }

@@ -61,6 +61,10 @@ impl Failure {
         Failure(status(Code::Internal, message))
     }
 
+    pub(super) fn refused(message: impl ToString) -> Self {
+        Failure(status(Code::FailedPrecondition, message))
+    }
+
     pub(super) fn invalid(message: impl ToString) -> Self {
         Failure(status(Code::InvalidArgument, message))
     }

@@ -40,7 +40,7 @@ pub(crate) struct Media {
 impl Media {
     pub(crate) fn new(tools: &Tools) -> Arc<Self> {
         Arc::new(Media {
-            links: Links::new(tools.vault.media_key()),
+            links: Links::new(tools.vault.media_keys()),
             place: Place::new(tools.config.objects.url.clone()),
             tools: tools.clone(),
         })

@@ -47,7 +47,7 @@ pub(crate) struct Rest {
 impl Rest {
     pub(crate) fn new(api: Api, gate: Arc<Gate>) -> Arc<Self> {
         Arc::new(Rest {
-            links: Links::new(api.tools.vault.media_key()),
+            links: Links::new(api.tools.vault.media_keys()),
             api,
             gate,
         })

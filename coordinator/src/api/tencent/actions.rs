@@ -5,7 +5,9 @@ use std::pin::Pin;
 use serde_json::{Map, Value};
 use shared::store::Txn;
 
-use super::{callbacks, domains, error::ApiError, gate::Caller, params::Fields, rules, streams, tasks, templates, vod};
+use super::{
+    callbacks, domains, error::ApiError, gate::Caller, params::Fields, pulls, rules, streams, tasks, templates, vod,
+};
 use crate::{
     actors::{
         coordinator::{Change, Decide, Look, Moment, Tools},
@@ -107,6 +109,11 @@ actions! {
     LIVE reads 100 DescribeLiveDomains => domains::list,
     LIVE reads 100 DescribeLivePushAuthKey => domains::describe_keys,
     LIVE changes 100 ModifyLivePushAuthKey => domains::modify_keys,
+    LIVE changes 100 CreateLivePullStreamTask => pulls::create,
+    LIVE changes 100 ModifyLivePullStreamTask => pulls::modify,
+    LIVE changes 100 DeleteLivePullStreamTask => pulls::delete,
+    LIVE reads 100 DescribeLivePullStreamTasks => pulls::list,
+    LIVE reads 100 DescribeLivePullStreamTaskStatus => pulls::status,
     VOD reads 100 SearchMedia => vod::search,
     VOD reads 100 DescribeMediaInfos => vod::describe,
     VOD changes 100 ModifyMediaInfo => vod::modify,

@@ -12,11 +12,14 @@
 
 mod actions;
 mod callbacks;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod checks;
 mod domains;
 mod error;
 mod gate;
 mod limits;
 mod params;
+mod pulls;
 mod replays;
 mod request;
 mod rules;
@@ -64,7 +67,7 @@ impl Tencent {
     pub(crate) fn new(handle: Handle, tools: Tools) -> Arc<Self> {
         Arc::new(Tencent {
             gate: Gate::new(&tools),
-            links: Links::new(tools.vault.media_key()),
+            links: Links::new(tools.vault.media_keys()),
             handle,
             tools,
         })
