@@ -10,6 +10,7 @@ use shared::{
     secret::{Vault, VaultError},
     shutdown::Shutdown,
     store::{MetaStore, Repo},
+    time::Steady,
 };
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -71,7 +72,7 @@ impl Node {
         let mut tools = Tools {
             config: Arc::new(config),
             repo: Repo::new(Arc::clone(&store)),
-            clock: deps.clock,
+            clock: Steady::over(deps.clock),
             ids: deps.ids,
             metrics: deps.metrics.coordinator,
             vault: Arc::new(Vault::new(&[7; 32])?),

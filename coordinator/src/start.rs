@@ -19,7 +19,7 @@ use shared::{
     shutdown::{Phase, Shutdown},
     store::{self, ErrorClass, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
     telemetry::Metrics,
-    time::Clock,
+    time::{Clock, Steady},
 };
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
@@ -232,6 +232,10 @@ async fn run(
     deps: Deps,
     sole: bool,
 ) -> Result<Running, StartError> {
+    let deps = Deps {
+        clock: Steady::over(deps.clock),
+        ..deps
+    };
     let (grpc_listener, grpc_addr) = bind("gRPC", config.grpc)?;
     let (http_listener, http_addr) = bind("HTTP", config.http)?;
     let grpc_listener = tokio::net::TcpListener::from_std(grpc_listener).map_err(|source| StartError::Bind {

@@ -2,7 +2,8 @@
 //!
 //! A worker learns of a task up to an hour before its start and keeps to the times by its own knowledge, so nothing here need happen
 //! at the very second: a leader that takes over late only tells late what has happened. Each look begins anew from the wall clock;
-//! a clock that jumps makes no task begin or end twice.
+//! a clock that jumps makes no task begin or end twice. A task whose time seems over is finishing, and that can still be told to have
+//! been too early: its final state waits until the clock has stood for a while, or a worker's clock said the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +17,8 @@ use shared::{
     recording::RecordingState,
     store::{StoreError, TaskRecording, Txn},
     task::{
-        self, IllegalTransition, NO_MEDIA, NewTask, STOPPED_BEFORE_RECORDING, STREAM_NEVER_LIVE, Task, TaskEvent,
-        TaskInputError, TaskState,
+        self, IllegalTransition, NO_MEDIA, NewTask, STOPPED_BEFORE_RECORDING, STREAM_NEVER_LIVE, TASK_ENDED, Task,
+        TaskEvent, TaskInputError, TaskState,
     },
     template::TemplateSpec,
     time::{Monotonic, Timestamp},
@@ -307,7 +308,9 @@ impl Tasks {
                     open.look_at = mono + LOOK_EVERY;
                     plan.read.push(*id);
                 }
-                continue;
+                if is_over(task, now) {
+                    continue;
+                }
             }
             if presence != Presence::Offline && task.start <= now + AHEAD {
                 plan.grant.push(*id);
@@ -326,12 +329,14 @@ impl Tasks {
         }
     }
 
-    /// Decides from a finishing task's recordings whether it has ended, and how. None: not yet.
+    /// Decides from a finishing task's recordings whether it has ended, and how. None: not yet. The clock `is_settled` if it may end
+    /// a task by itself.
     pub(crate) fn settle(
         &mut self,
         id: TaskId,
         recordings: &[TaskRecording],
         (now, mono): (Timestamp, Monotonic),
+        is_settled: bool,
     ) -> Result<Option<(Task, Txn)>, TaskError> {
         let (patience, loaded) = (self.patience, self.loaded);
         let Some(open) = self.open.get_mut(&id) else {
@@ -339,6 +344,10 @@ impl Tasks {
         };
         let task = &mut open.task;
         if task.state != TaskState::Finishing || recordings.iter().any(|r| !r.recording.state.is_terminal()) {
+            return Ok(None);
+        }
+        let is_witnessed = task.stopped.is_some() || recordings.iter().any(|r| r.recording.reason == TASK_ENDED);
+        if !is_over(task, now) || !(is_settled || is_witnessed) {
             return Ok(None);
         }
         let failed = recordings.iter().find(|r| r.recording.state == RecordingState::Failed);
@@ -368,11 +377,16 @@ pub(crate) fn window(task: &Task) -> Window {
     }
 }
 
+/// True if nothing of a task is to come.
+fn is_over(task: &Task, now: Timestamp) -> bool {
+    task.stopped.is_some() || now >= task.over()
+}
+
 /// What happens to a task now, if anything.
 fn event(task: &Task, presence: Presence, now: Timestamp) -> Option<TaskEvent> {
     let (event, state) = match presence {
         _ if task.state == TaskState::Finishing => return None,
-        _ if now >= task.over() => (TaskEvent::TimeOver, TaskState::Finishing),
+        _ if is_over(task, now) => (TaskEvent::TimeOver, TaskState::Finishing),
         // Also after a clock that jumped back: what has begun goes on.
         _ if task.state == TaskState::Scheduled && now < task.start => return None,
         Presence::Live => (TaskEvent::StreamLive, TaskState::Recording),

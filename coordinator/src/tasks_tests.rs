@@ -121,12 +121,12 @@ fn a_task_is_told_of_an_hour_ahead_and_begins_and_ends_by_the_clock() {
     let task = tasks.get(id).unwrap().clone();
     let running = [recording(&task, RecordingState::Recording, 1)];
     let now = (at(5_010), mono(5_010));
-    assert!(tasks.settle(id, &running, now).unwrap().is_none());
+    assert!(tasks.settle(id, &running, now, true).unwrap().is_none());
     let done = [
         recording(&task, RecordingState::Finished, 0),
         recording(&task, RecordingState::Finished, 1),
     ];
-    let (ended, _) = tasks.settle(id, &done, now).unwrap().unwrap();
+    let (ended, _) = tasks.settle(id, &done, now, true).unwrap().unwrap();
     assert_eq!(
         (ended.state, ended.ended, ended.reason.as_str()),
         (TaskState::Completed, Some(at(5_010)), "")
@@ -147,10 +147,14 @@ fn a_clock_that_jumps_makes_nothing_happen_twice() {
     look(&mut tasks, 10_000, Presence::Live);
     assert_eq!(state(&tasks, id), TaskState::Finishing);
     let plan = look(&mut tasks, 100, Presence::Live);
-    assert!(
-        plan.txns.is_empty() && plan.grant.is_empty(),
-        "what is over does not begin again"
+    assert!(plan.txns.is_empty(), "what is over does not begin again");
+    assert_eq!(
+        plan.grant,
+        [id],
+        "and its worker, which goes by its own clock, records what there is"
     );
+    let plan = look(&mut tasks, 200, Presence::Live);
+    assert!(plan.txns.is_empty() && plan.grant.is_empty(), "it ends once");
 }
 
 #[test]
@@ -172,9 +176,9 @@ fn outcomes_have_names() {
             || files
                 .iter()
                 .any(|(state, files)| *files > 0 || *state == RecordingState::Failed);
-        let early = tasks.settle(id, &recordings, (at(25), mono(25))).unwrap();
+        let early = tasks.settle(id, &recordings, (at(25), mono(25)), true).unwrap();
         assert_eq!(early.is_some(), patient, "only what cannot change is settled at once");
-        let ended = early.or_else(|| tasks.settle(id, &recordings, (at(31), mono(31))).unwrap());
+        let ended = early.or_else(|| tasks.settle(id, &recordings, (at(31), mono(31)), true).unwrap());
         let (task, _) = ended.unwrap();
         (task.state, task.reason)
     };
@@ -215,12 +219,52 @@ fn a_leader_that_takes_over_late_waits_for_what_workers_know() {
     let mut after = Tasks::new(TasksConfig::default(), Duration::from_secs(10), vec![task], mono(1_000));
     let plan = look(&mut after, 1_000, Presence::Offline);
     assert_eq!((plan.txns.len(), plan.read), (1, vec![id]), "start and end have passed");
-    assert!(after.settle(id, &[], (at(1_005), mono(1_005))).unwrap().is_none());
+    assert!(after.settle(id, &[], (at(1_005), mono(1_005)), true).unwrap().is_none());
     let wanted = after.wanted(&stream("s"), at(5), at(1_006));
     assert_eq!(wanted.len(), 1, "a publish of its time that asks only now is recorded");
     assert!(after.wanted(&stream("s"), at(20), at(1_006)).is_empty());
-    let (task, _) = after.settle(id, &[], (at(1_010), mono(1_010))).unwrap().unwrap();
+    let (task, _) = after.settle(id, &[], (at(1_010), mono(1_010)), true).unwrap().unwrap();
     assert_eq!(task.reason, STREAM_NEVER_LIVE);
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_moment_ends_no_task_for_good() {
+    let mut tasks = tasks();
+    let id = make(&mut tasks, new(Some(4_000), 5_000), 0, Presence::Offline);
+    // A clock that is an hour and a half ahead, of a coordinator that has just come up.
+    let seen = |tasks: &mut Tasks, wall, elapsed| tasks.plan(|_| Presence::Live, (at(wall), mono(elapsed))).unwrap();
+    let plan = seen(&mut tasks, 5_500, 100);
+    assert_eq!((plan.read, state(&tasks, id)), (vec![id], TaskState::Finishing));
+    let doubtful = tasks.settle(id, &[], (at(5_500), mono(100)), false).unwrap();
+    assert!(doubtful.is_none(), "nobody else said that its time is over");
+    // The clock is right again.
+    assert!(tasks.settle(id, &[], (at(1_000), mono(200)), true).unwrap().is_none());
+    let plan = seen(&mut tasks, 1_000, 1_000);
+    assert_eq!(plan.grant, [id], "its stream's worker is told as ever");
+    assert_eq!(tasks.wanted(&stream("s"), at(900), at(1_000)).len(), 1);
+    let task = tasks.get(id).unwrap().clone();
+    let part = [recording(&task, RecordingState::Finished, 1)];
+    let early = tasks.settle(id, &part, (at(4_500), mono(4_500)), true).unwrap();
+    assert!(early.is_none(), "the stream may come back");
+    let (task, _) = tasks
+        .settle(id, &part, (at(5_000), mono(5_000)), true)
+        .unwrap()
+        .unwrap();
+    assert_eq!(task.state, TaskState::Completed);
+}
+
+#[test]
+fn a_worker_that_ended_the_recording_by_its_own_clock_vouches_for_the_end() {
+    let mut tasks = tasks();
+    let id = make(&mut tasks, new(Some(10), 20), 0, Presence::Live);
+    look(&mut tasks, 20, Presence::Live);
+    let task = tasks.get(id).unwrap().clone();
+    let mut ended = [recording(&task, RecordingState::Finished, 1)];
+    let doubtful = tasks.settle(id, &ended, (at(20), mono(20)), false).unwrap();
+    assert!(doubtful.is_none(), "its publisher may have left and come back");
+    ended[0].recording.reason = TASK_ENDED.to_owned();
+    let (task, _) = tasks.settle(id, &ended, (at(20), mono(20)), false).unwrap().unwrap();
+    assert_eq!(task.state, TaskState::Completed);
 }
 
 #[test]
@@ -351,7 +395,7 @@ proptest! {
             if plan.read.contains(&id) {
                 let task = tasks.get(id).unwrap().clone();
                 let made = [recording(&task, RecordingState::Finished, 1)];
-                tasks.settle(id, if recorded { &made } else { &[] }, (at(wall), mono(elapsed))).unwrap();
+                tasks.settle(id, if recorded { &made } else { &[] }, (at(wall), mono(elapsed)), true).unwrap();
             }
             match tasks.get(id) {
                 Some(task) if states.last() != Some(&task.state) => states.push(task.state),

@@ -22,6 +22,8 @@ pub const DEFAULT_TEMPLATE: &str = "task-default";
 pub const STREAM_NEVER_LIVE: &str = "stream_never_live";
 /// Why a task failed: the stream was live and sent nothing that can be recorded.
 pub const NO_MEDIA: &str = "no_media";
+/// Why a recording ended: its task's time was over, by the clock of the worker that recorded it.
+pub const TASK_ENDED: &str = "task_ended";
 /// Why a task was cancelled.
 pub const STOPPED_BEFORE_RECORDING: &str = "stopped_before_recording";
 

@@ -1,5 +1,7 @@
 //! [`Clock`]: the only door to the time of day and to elapsed time, so that both can be an argument.
 
+mod steady;
+
 use std::{
     fmt,
     ops::{Add, Sub},
@@ -8,6 +10,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use self::steady::Steady;
 
 /// Wall clock, milliseconds since the Unix epoch, UTC. Media time never follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -95,6 +99,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
     /// Elapsed time. Never goes back.
     fn monotonic(&self) -> Monotonic;
+    /// True if the time of day has agreed with elapsed time for long enough to decide by it what nobody can take back.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// The machine's clocks.

@@ -56,6 +56,7 @@ impl Tools {
         At {
             now: self.clock.now(),
             mono: self.clock.monotonic(),
+            is_settled: self.clock.is_settled(),
         }
     }
 }
@@ -321,7 +322,8 @@ impl Handler<Release> for CoordinatorActor {
             ended,
         } = release;
         info!(%publish, %epoch, reason, "publish released");
-        let released = self.planner.release(publish, (epoch, revision), reason, ended);
+        let moment = (ended, self.tools.clock.monotonic());
+        let released = self.planner.release(publish, (epoch, revision), reason, moment);
         // Also when there is nothing to do: the answer must not come before earlier decisions are durable.
         let durable = released.map(|(knows, txn)| (knows, self.committer.submit(txn)));
         Box::pin(async move {

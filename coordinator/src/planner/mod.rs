@@ -96,6 +96,8 @@ pub(crate) struct At {
     pub(crate) now: Timestamp,
     /// By the clock that never jumps.
     pub(crate) mono: Monotonic,
+    /// The wall clock may decide what nobody can take back.
+    pub(crate) is_settled: bool,
 }
 
 /// A request's outcome: what goes before it, what it is, to be answered when its transaction is durable, and what follows.
@@ -279,10 +281,10 @@ impl Planner {
         publish: PublishId,
         (epoch, revision): (Epoch, u64),
         reason: String,
-        ended: Timestamp,
+        (ended, mono): (Timestamp, Monotonic),
     ) -> Result<(bool, Txn), StoreError> {
         let last = self.state.leases.revision(publish);
-        let txn = self.state.leases.release(publish, epoch, reason, ended)?;
+        let txn = self.state.leases.release(publish, epoch, reason, (ended, mono))?;
         Ok((txn.is_some() && last == Some(revision), txn.unwrap_or_default()))
     }
 

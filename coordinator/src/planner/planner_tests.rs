@@ -25,6 +25,7 @@ fn at(s: i64) -> At {
     At {
         now: Timestamp::from_millis(1_790_000_000_000 + s * 1_000),
         mono: Monotonic::from_millis(s * 1_000),
+        is_settled: true,
     }
 }
 
@@ -65,6 +66,7 @@ fn publish(planner: &mut Planner, worker: WorkerId) -> PublishId {
         storage: String::new(),
         held: None,
         known_epoch: Epoch::default(),
+        asks_again: false,
     };
     let decided = planner.acquire(request, None, at(0)).unwrap();
     assert!(matches!(decided.outcome, LeaseOutcome::Granted(_)));

@@ -99,7 +99,10 @@ impl Planner {
         at: At,
     ) -> Option<Output> {
         let settled = match read {
-            Ok(recordings) => self.state.tasks.settle(id, &recordings, (at.now, at.mono)),
+            Ok(recordings) => self
+                .state
+                .tasks
+                .settle(id, &recordings, (at.now, at.mono), at.is_settled),
             Err(error) => Err(error.into()),
         };
         match settled {

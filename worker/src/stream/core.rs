@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, Window};
 use shared::recording::{Gap, RecordingState};
+use shared::task::TASK_ENDED;
 use shared::template::Format;
 use shared::time::Timestamp;
 
@@ -18,8 +19,6 @@ use crate::record::FinishedFile;
 /// A publisher that is silent leaves nothing to tell that a window is over but the clock. So long after the window's end the clock is
 /// believed: what arrived before it is in the journal by then.
 const SILENT_END_MS: i64 = 2_000;
-/// Why a recording ended before its publish.
-const WINDOW_ENDED: &str = "task_ended";
 /// Why a recording ended that never began.
 const NEVER_BEGAN: &str = "ended_before_its_start";
 /// End of the name of a gap: one publish of several was not rendered in a format.
@@ -450,7 +449,7 @@ impl Recording {
                 Some((closed, _)) if granted.stitch.is_some() => (RecordingState::Interrupted, closed.clone()),
                 _ if !self.failures.is_empty() => (RecordingState::Failed, self.failures.join("; ")),
                 Some((closed, _)) => (RecordingState::Finished, closed.clone()),
-                None => (RecordingState::Finished, WINDOW_ENDED.to_owned()),
+                None => (RecordingState::Finished, TASK_ENDED.to_owned()),
             };
             effects.push(Effect::WriteDocument {
                 recording: id,

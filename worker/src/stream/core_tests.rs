@@ -279,10 +279,7 @@ fn a_window_begins_with_the_first_arrival_in_it_and_ends_within_the_publish() {
         "the library has not heard yet that it began"
     );
     let ended = core.on(Event::Begun(task.id), moment(9_600));
-    assert_eq!(
-        committed(&ended),
-        Some((task.id, RecordingState::Finished, WINDOW_ENDED))
-    );
+    assert_eq!(committed(&ended), Some((task.id, RecordingState::Finished, TASK_ENDED)));
     assert!(!core.waits_for_time());
     core.on(Event::RecordingCommitted(task.id), moment(9_700));
     core.on(Event::Closed("peer_closed".to_owned()), moment(20_000));
