@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) held: Option<Grant>,
     /// The highest epoch of the stream that the worker knows.
     pub(crate) known_epoch: Epoch,
+    /// Its worker asks again if the stream is live elsewhere.
+    pub(crate) asks_again: bool,
 }
 
 /// What the store has of a publish that is asked about again.
@@ -481,8 +483,9 @@ impl Leases {
         publish: PublishId,
         epoch: Epoch,
         reason: String,
-        ended: Timestamp,
+        (ended, mono): (Timestamp, Monotonic),
     ) -> Result<Option<Txn>, StoreError> {
+        self.recent.over(publish, mono);
         if self.live.get(&publish).is_none_or(|live| live.record.epoch != epoch) {
             return Ok(None);
         }

@@ -74,6 +74,7 @@ impl World {
             storage: String::new(),
             held: None,
             known_epoch: Epoch::default(),
+            asks_again: false,
         }
     }
 
@@ -92,8 +93,8 @@ impl World {
         })
     }
 
-    fn acquire(&mut self, request: &Request) -> LeaseOutcome {
-        let known = self.known(request.publish);
+    /// Asks with what was read before from the store; nothing is stored of the answer yet.
+    fn ask(&mut self, request: &Request, known: Option<Known>) -> Decided {
         let (now, mono) = (self.now(), self.mono());
         let cx = Context {
             catalog: &self.catalog,
@@ -105,7 +106,12 @@ impl World {
             now,
             mono,
         };
-        let decided = self.leases.acquire(&cx, request.clone(), known).unwrap();
+        self.leases.acquire(&cx, request.clone(), known).unwrap()
+    }
+
+    fn acquire(&mut self, request: &Request) -> LeaseOutcome {
+        let known = self.known(request.publish);
+        let decided = self.ask(request, known);
         self.kv.commit(decided.txn).unwrap();
         decided.outcome
     }
@@ -125,14 +131,22 @@ impl World {
     }
 
     fn release(&mut self, request: &Request, epoch: Epoch) -> bool {
-        let now = self.now();
+        let moment = (self.now(), self.mono());
         let txn = self
             .leases
-            .release(request.publish, epoch, "unpublish".to_owned(), now)
+            .release(request.publish, epoch, "unpublish".to_owned(), moment)
             .unwrap();
         let some = txn.is_some();
         self.kv.commit(txn.unwrap_or_default()).unwrap();
         some
+    }
+
+    /// A worker is not heard of for too long; its publishers may be with it still.
+    fn falls_silent(&mut self, worker: WorkerId) {
+        let now = self.now();
+        for txn in self.leases.end_all_of(worker, "silent", now).unwrap() {
+            self.kv.commit(txn).unwrap();
+        }
     }
 
     fn lose_silent_workers(&mut self) {
@@ -490,39 +504,61 @@ fn a_question_that_comes_twice_is_answered_the_same_whatever_was_read_for_it() {
         adopted: true,
         ..world.request(worker)
     };
-    let ask = |world: &mut World, request: &Request| {
-        let cx = Context {
-            catalog: &world.catalog,
-            fleet: &world.fleet,
-            tasks: &world.tasks,
-            doors: &world.doors,
-            vault: &world.vault,
-            ids: &world.ids,
-            now: world.now(),
-            mono: world.mono(),
-        };
-        // Nothing was in the store yet when it was read.
-        world.leases.acquire(&cx, request.clone(), None).unwrap().outcome
-    };
+    // Nothing was in the store yet when it was read.
+    let ask = |world: &mut World, request: &Request| world.ask(request, None).outcome;
     let first = ask(&mut world, &adopted);
     assert_eq!(ask(&mut world, &adopted), first, "one recording, not two");
 
     let (live, other) = (world.request(worker), world.worker());
     assert!(matches!(ask(&mut world, &live), LeaseOutcome::Granted(_)));
     let second = world.request(other);
+    let first = Request {
+        asks_again: true,
+        ..second.clone()
+    };
+    assert!(matches!(ask(&mut world, &first), LeaseOutcome::Refused(_)));
     assert!(matches!(ask(&mut world, &second), LeaseOutcome::Refused(_)));
     let epoch = world.leases.streams[&second.stream].epoch;
     world
         .leases
-        .release(live.publish, epoch, String::new(), world.now())
+        .release(live.publish, epoch, String::new(), (world.now(), world.mono()))
         .unwrap();
-    world.second += 6;
-    assert!(
-        matches!(ask(&mut world, &second), LeaseOutcome::Refused(_)),
-        "its worker has forgotten it"
-    );
+    for late in [&first, &second] {
+        assert!(
+            matches!(ask(&mut world, late), LeaseOutcome::Refused(_)),
+            "its worker has forgotten it"
+        );
+    }
 
     world.second = 120;
     let next = world.request(other);
     assert!(matches!(ask(&mut world, &next), LeaseOutcome::Granted(_)));
+}
+
+#[test]
+fn a_question_from_before_a_release_takes_no_stream_again() {
+    for reads_late in [false, true] {
+        let mut world = World::new();
+        let worker = world.worker();
+        let request = world.request(worker);
+        let grant = world.grant(&request);
+        // The first question comes once more: it was late, and what is read for it is as it was before the release, or behind it.
+        let before = world.known(request.publish);
+        assert!(world.release(&request, grant.epoch));
+        let known = if reads_late {
+            world.known(request.publish)
+        } else {
+            before
+        };
+        let late = world.ask(&request, known);
+        assert_eq!(
+            late.outcome,
+            LeaseOutcome::Granted(grant),
+            "what it was granted is what it is to finish"
+        );
+        assert!(late.txn.ops.is_empty());
+        assert!(world.leases.holder(&request.stream).is_none(), "the stream is free");
+        let next = world.request(worker);
+        world.grant(&next);
+    }
 }

@@ -228,14 +228,14 @@ fn a_publish_that_comes_back_goes_on_with_its_recording_unless_another_has_it() 
     let mut world = world();
     let worker = world.worker_on("");
     let (first, grant, id, _) = world.publish(worker);
-    world.release(&first, grant.epoch);
+    world.falls_silent(worker);
     let back = world.grant(&first);
     assert_eq!(
         (back.recordings[0].id, back.epoch),
         (id, grant.epoch),
         "nobody else had it"
     );
-    world.release(&first, grant.epoch);
+    world.falls_silent(worker);
     let (second, grant, ..) = world.publish(worker);
     world.release(&second, grant.epoch);
     world.second = WAIT + 1;
@@ -252,7 +252,9 @@ fn a_clock_that_was_ahead_keeps_no_recording_waiting() {
     let worker = world.worker_on("");
     let (first, grant, id, _) = world.publish(worker);
     let ahead = Timestamp::from_millis(world.now().as_millis() + 7_200_000);
-    let release = world.leases.release(first.publish, grant.epoch, "x".to_owned(), ahead);
+    let release = world
+        .leases
+        .release(first.publish, grant.epoch, "x".to_owned(), (ahead, world.mono()));
     world.kv.commit(release.unwrap().unwrap()).unwrap();
     world.settle(id, grant.epoch);
     assert_eq!(world.finishes(worker), []);

@@ -1,5 +1,6 @@
 //! [`Recent`]: what publishes were answered a moment ago. A question may come twice, late, and after what answered it is over; whoever
-//! reads the store for it may have read it before the first answer was there. Pure.
+//! reads the store for it may have read it before the first answer was there. A publish that its worker has once called over is over:
+//! a question from before that takes no stream again. Pure.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,9 +18,6 @@ use super::{Context, Decided, Known, Leases, Request, refused};
 
 /// Longer than a question may be on its way.
 const KEEP: Duration = Duration::from_secs(60);
-/// A worker asks again for a stream that is live elsewhere, since it may just have ended there; so long after the first refusal it has
-/// stopped, and what still comes is late.
-const ASKS_AGAIN: Duration = Duration::from_secs(5);
 /// Most answers that are remembered; beyond that the oldest goes early.
 const MOST: usize = 50_000;
 
@@ -28,46 +26,76 @@ const MOST: usize = 50_000;
 pub(super) enum Answer {
     /// It was granted this.
     Granted(Box<Known>),
-    /// It was refused, first at this moment.
-    Refused(Refusal, Monotonic),
+    /// It was refused, for good.
+    Refused(Refusal),
 }
 
-/// The answers of the last minute.
-#[derive(Debug, Default)]
-pub(super) struct Recent {
-    answers: BTreeMap<PublishId, Answer>,
+/// What was noted of publishes in the last minute, and when first.
+#[derive(Debug)]
+struct Notes<T> {
+    notes: BTreeMap<PublishId, T>,
     /// The oldest first.
     order: VecDeque<(Monotonic, PublishId)>,
 }
 
-impl Recent {
-    pub(super) fn get(&self, publish: PublishId) -> Option<&Answer> {
-        self.answers.get(&publish)
+impl<T> Default for Notes<T> {
+    fn default() -> Self {
+        Notes {
+            notes: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
     }
+}
 
-    pub(super) fn granted(&mut self, known: Known, now: Monotonic) {
-        let publish = known.record.id;
-        if self.answers.insert(publish, Answer::Granted(Box::new(known))).is_none() {
+impl<T> Notes<T> {
+    fn put(&mut self, publish: PublishId, note: T, now: Monotonic) {
+        if self.notes.insert(publish, note).is_none() {
             self.order.push_back((now, publish));
         }
     }
 
-    /// What was granted is not forgotten for a refusal behind it: it is to be finished.
-    fn refused(&mut self, publish: PublishId, refusal: Refusal, now: Monotonic) {
-        self.answers.entry(publish).or_insert_with(|| {
-            self.order.push_back((now, publish));
-            Answer::Refused(refusal, now)
-        });
-    }
-
     /// Forgets what is too old to be asked about again.
-    pub(super) fn forget(&mut self, now: Monotonic) {
+    fn forget(&mut self, now: Monotonic) {
         while let Some((at, publish)) = self.order.front().copied()
             && (now.since(at) > KEEP || self.order.len() > MOST)
         {
             self.order.pop_front();
-            self.answers.remove(&publish);
+            self.notes.remove(&publish);
         }
+    }
+}
+
+/// The answers of the last minute, and who was called over in it.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    answers: Notes<Answer>,
+    over: Notes<()>,
+}
+
+impl Recent {
+    pub(super) fn get(&self, publish: PublishId) -> Option<&Answer> {
+        self.answers.notes.get(&publish)
+    }
+
+    pub(super) fn granted(&mut self, known: Known, now: Monotonic) {
+        self.answers.put(known.record.id, Answer::Granted(Box::new(known)), now);
+    }
+
+    /// Its worker says that a publish is over.
+    pub(super) fn over(&mut self, publish: PublishId, now: Monotonic) {
+        self.over.put(publish, (), now);
+    }
+
+    /// What was granted is not forgotten for a refusal behind it: it is to be finished.
+    fn refused(&mut self, publish: PublishId, refusal: Refusal, now: Monotonic) {
+        if self.get(publish).is_none() {
+            self.answers.put(publish, Answer::Refused(refusal), now);
+        }
+    }
+
+    fn forget(&mut self, now: Monotonic) {
+        self.answers.forget(now);
+        self.over.forget(now);
     }
 }
 
@@ -76,27 +104,31 @@ impl Leases {
     pub(crate) fn acquire(
         &mut self,
         cx: &Context<'_>,
-        request: Request,
+        mut request: Request,
         known: Option<Known>,
     ) -> Result<Decided, StoreError> {
         self.recent.forget(cx.mono);
-        let (publish, started) = (request.publish, cx.mono);
+        let (publish, asks_again) = (request.publish, request.asks_again);
+        match request.adopted {
+            true => self.recent.over(publish, cx.mono),
+            false => request.adopted = self.recent.over.notes.contains_key(&publish),
+        }
         let decided = match self.recent.get(publish) {
             // Asked twice, and answered while the second question was on its way: a worker that was refused has forgotten it.
-            Some(Answer::Refused(refusal, first))
-                if known.is_none()
-                    && (refusal.kind != RefusalKind::AlreadyLive || cx.mono.since(*first) > ASKS_AGAIN) =>
-            {
+            Some(Answer::Refused(refusal)) if known.is_none() => {
                 return Ok(refused(refusal.kind, refusal.reason.clone()));
             }
             Some(Answer::Granted(granted)) => {
                 let known = known.or_else(|| Some(Known::clone(granted)));
                 self.decide(cx, request, known)?
             }
-            Some(Answer::Refused(..)) | None => self.decide(cx, request, known)?,
+            Some(Answer::Refused(_)) | None => self.decide(cx, request, known)?,
         };
-        if let LeaseOutcome::Refused(refusal) = &decided.outcome {
-            self.recent.refused(publish, refusal.clone(), started);
+        // A stream that is live elsewhere may just have ended there: its worker has not given up yet.
+        if let LeaseOutcome::Refused(refusal) = &decided.outcome
+            && !(asks_again && refusal.kind == RefusalKind::AlreadyLive)
+        {
+            self.recent.refused(publish, refusal.clone(), cx.mono);
         }
         Ok(decided)
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::line::{Grpc, Line};
 use super::load::Journals;
@@ -186,18 +186,20 @@ impl Agent {
                 .as_ref()
                 .map_or(0, |held| held.epoch.get())
                 .max(self.epoch_of(&ask.stream)),
+            asks_again: false,
         };
         let mut wait = FIRST_WAIT;
-        let asked = Instant::now();
+        let asked = tokio::time::Instant::now();
         loop {
             request.adopted = ask.over.load(Ordering::Relaxed);
+            request.asks_again = asked.elapsed() < MAY_HAVE_ENDED;
             let answer = self.line.acquire_lease(request.clone()).await;
             match answer
                 .map_err(|e| e.to_string())
                 .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
             {
                 Ok(LeaseOutcome::Refused(refusal))
-                    if refusal.kind == RefusalKind::AlreadyLive && asked.elapsed() < MAY_HAVE_ENDED =>
+                    if refusal.kind == RefusalKind::AlreadyLive && request.asks_again =>
                 {
                     tokio::time::sleep(FIRST_WAIT).await;
                     continue;

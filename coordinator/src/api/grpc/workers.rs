@@ -399,5 +399,6 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         storage: short("storage", request.storage)?,
         held: request.held.map(wire::held).transpose()?,
         known_epoch: Epoch::new(request.known_epoch),
+        asks_again: request.asks_again,
     })
 }
