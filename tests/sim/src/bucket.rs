@@ -12,11 +12,18 @@ use crate::world::{Place, World, lock};
 
 /// What lies in storage. Where workers store on their own disks each has one.
 #[derive(Debug, Default)]
-pub(crate) struct Stored(Mutex<BTreeMap<String, Object>>);
+pub(crate) struct Stored(Mutex<BTreeMap<String, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    object: Object,
+    /// Whoever stored it was told so, and goes on from it. Before, it may still be another: the window's end may have moved.
+    told: bool,
+}
 
 impl Stored {
     pub(crate) fn get(&self, key: &str) -> Option<Object> {
-        lock(&self.0).get(key).cloned()
+        lock(&self.0).get(key).map(|kept| kept.object.clone())
     }
 }
 
@@ -45,9 +52,15 @@ impl Bucket {
 impl worker::sim::Bucket for Bucket {
     async fn put(&self, object: Object) -> io::Result<()> {
         self.reach().await?;
+        if !object.units.is_empty() && self.world.loses_object() {
+            return Ok(());
+        }
+        // Stored, and the answer lost.
+        let told = !self.world.happens(self.world.weather().bucket_fails);
         {
             let mut stored = lock(&self.stored.0);
-            if let Some(before) = stored.get(&object.key)
+            let before = stored.get(&object.key);
+            if let Some(Kept { object: before, told }) = before
                 && let (Some(one), Some(other)) = (before.by, object.by)
             {
                 if one != other {
@@ -56,15 +69,15 @@ impl worker::sim::Bucket for Bucket {
                         object.key
                     ));
                 }
-                if !before.units.is_empty() && before.units != object.units {
+                if *told && !before.units.is_empty() && before.units != object.units {
                     self.world
                         .broke(format!("object {} is written again with other media", object.key));
                 }
             }
-            stored.insert(object.key.clone(), object);
+            let told = told || before.is_some_and(|before| before.told);
+            stored.insert(object.key.clone(), Kept { object, told });
         }
-        // Stored, and the answer lost.
-        if self.world.happens(self.world.weather().bucket_fails) {
+        if !told {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())

@@ -11,6 +11,7 @@ use shared::template::Format;
 use worker::sim::{Journal, Piece};
 
 use crate::bucket::Stored;
+use crate::cluster::WORKER_TIMEOUT;
 use crate::world::{Place, World, lock};
 
 /// What the store holds, as its transactions told.
@@ -26,6 +27,8 @@ pub(crate) struct Seen {
     /// Tasks that somebody deleted.
     pub(crate) deleted: BTreeSet<String>,
     epochs: BTreeMap<(String, u64), PublishId>,
+    /// When publishes were granted first, in true time, milliseconds since the Unix epoch.
+    heard_of: BTreeMap<PublishId, i64>,
     /// Journals that are settled: nothing is left of them but what is in the library.
     pub(crate) settled: Vec<(WorkerId, Journal)>,
 }
@@ -165,6 +168,7 @@ impl Checks {
                 new.epoch, new.stream, new.id
             ));
         }
+        seen.heard_of.entry(new.id).or_insert(self.world.now().as_millis());
         let old = seen.publishes.get(key);
         if old.is_none_or(|old| old.revision != new.revision || old.ended != new.ended) {
             self.world.say(format_args!(
@@ -387,9 +391,15 @@ impl Checks {
                     continue;
                 };
                 let (from, to) = (task.start.as_millis() + 10_000, task.over().as_millis() - 10_000);
-                let inside = |unit: &&worker::sim::Unit| (from..to).contains(&unit.arrival_ms);
+                let inside = |unit: &&worker::sim::Unit| {
+                    (from..to).contains(&unit.arrival_ms) && (from..to).contains(&unit.sent_ms)
+                };
                 let count = journal.units.iter().filter(inside).count();
-                let known = journal.publish.started_ms < task.over().as_millis();
+                // Whose worker could not ask until the task had waited long enough is not known to anybody.
+                let id = journal.publish.id.parse::<PublishId>().ok();
+                let asked = id.and_then(|id| seen.heard_of.get(&id)).copied().unwrap_or(i64::MAX);
+                let limit = task.over() + WORKER_TIMEOUT;
+                let known = journal.publish.started_ms < task.over().as_millis() && asked < limit.as_millis();
                 if count > 24 && known && task.created < task.start {
                     self.world.broke(format_args!(
                         "task {} says {}, and publish {} (epoch {}) had {count} units in its time",

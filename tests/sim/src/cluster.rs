@@ -23,11 +23,14 @@ use crate::bucket::{Bucket, Stored};
 use crate::checks::Checks;
 use crate::line::{Doors, Wire};
 use crate::process::Process;
+use crate::sabotage::Earlier;
 use crate::store::Reached;
 use crate::world::{MachineClock, Place, World, lock};
 
 pub(crate) const COORDINATORS: usize = 2;
 pub(crate) const WORKERS: usize = 3;
+/// Silence after which a worker is lost; so long a task that is over waits for what workers know.
+pub(crate) const WORKER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Silence after which a worker's streams are offline.
 pub(crate) const OFFLINE: Duration = Duration::from_secs(15);
 /// How long stitched recordings wait for their streams.
@@ -59,8 +62,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// True if the worker has read its disk and takes publishers: the one comes before the other.
     pub(crate) fn runs(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.is_stopped())
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.is_made() && !process.is_stopped())
     }
 
     /// True if the worker has ended this publisher's connection.
@@ -168,12 +174,14 @@ impl Cluster {
 
     pub(crate) fn start_coordinator(&self, n: usize) {
         self.world.say(format_args!("start c{n}"));
+        // Time servers come first: what a clock says when its coordinator starts is believed.
+        self.jump(Place::Coordinator(n), 0);
         let config = CoordinatorConfig {
             name: Some(format!("c{n}")),
             advertise: Some(format!("http://c{n}")),
             leader_ttl: Duration::from_secs(2),
             heartbeat: Duration::from_secs(1),
-            worker_timeout: Duration::from_secs(4),
+            worker_timeout: WORKER_TIMEOUT,
             offline_timeout: OFFLINE,
             lost_timeout: self.shape.lost_timeout,
             ..CoordinatorConfig::default()
@@ -183,6 +191,7 @@ impl Cluster {
             model: Arc::clone(&self.model),
             checks: Arc::clone(&self.checks),
             from: Place::Coordinator(n),
+            earlier: Earlier::default(),
         });
         let Some(clock) = self.clocks.get(n).cloned() else {
             return;
@@ -250,6 +259,7 @@ impl Cluster {
             line: Arc::new(Wire {
                 world: Arc::clone(&self.world),
                 doors: Arc::clone(&self.doors),
+                checks: Arc::clone(&self.checks),
                 from: Place::Worker(n),
                 current: AtomicUsize::new(0),
                 session: AtomicUsize::new(0),

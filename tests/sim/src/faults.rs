@@ -13,6 +13,9 @@ use crate::cluster::{COORDINATORS, Cluster, WORKERS};
 use crate::line::Wire;
 use crate::world::{Place, Weather};
 
+/// How long the clock of a coordinator is wrong at most: less than what it takes for it to be believed.
+const MOMENT: Duration = Duration::from_secs(25);
+
 /// Lets things go wrong until `until_ms`, then sets everything right.
 pub(crate) async fn rage(cluster: &Rc<Cluster>, until_ms: i64) {
     let world = &cluster.world;
@@ -34,7 +37,7 @@ pub(crate) async fn rage(cluster: &Rc<Cluster>, until_ms: i64) {
             4 => drop(healing.spawn_local(stop_coordinator(cluster, lasts))),
             5 | 6 => drop(healing.spawn_local(cut(cluster, lasts))),
             7 => drop(healing.spawn_local(storm(cluster, lasts))),
-            _ => jump(&cluster),
+            _ => drop(healing.spawn_local(jump(cluster, lasts))),
         }
     }
     healing.abort_all();
@@ -154,7 +157,8 @@ async fn storm(cluster: Rc<Cluster>, lasts: Duration) {
     world.set_weather(Weather::default());
 }
 
-fn jump(cluster: &Rc<Cluster>) {
+/// A clock jumps. A coordinator's is set right again before the others would believe it; a worker's may stay wrong.
+async fn jump(cluster: Rc<Cluster>, lasts: Duration) {
     let world = &cluster.world;
     let size = match world.below(3) {
         0 => world.between(100, 3_000),
@@ -167,6 +171,10 @@ fn jump(cluster: &Rc<Cluster>) {
         false => Place::Coordinator(world.pick(COORDINATORS)),
     };
     cluster.jump(place, ahead_ms);
+    if matches!(place, Place::Coordinator(_)) {
+        tokio::time::sleep(lasts.min(MOMENT)).await;
+        cluster.jump(place, 0);
+    }
 }
 
 /// Makes, stops and deletes tasks.
@@ -175,6 +183,7 @@ pub(crate) async fn operate(cluster: Rc<Cluster>, until_ms: i64) {
     let wire = Wire {
         world: std::sync::Arc::clone(world),
         doors: std::sync::Arc::clone(&cluster.doors),
+        checks: std::sync::Arc::clone(&cluster.checks),
         // Operators are as far away as a worker that nothing happens to.
         from: Place::Worker(WORKERS),
         current: AtomicUsize::new(0),

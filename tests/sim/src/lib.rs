@@ -10,15 +10,19 @@ mod line;
 mod process;
 mod publishers;
 mod rest;
+mod sabotage;
 mod store;
 mod world;
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Once;
 use std::time::Duration;
 
 use shared::ids::StreamKey;
 
 use cluster::{COORDINATORS, Cluster, Shape, WORKERS};
+pub use sabotage::Sabotage;
 use world::World;
 
 /// How long faults happen, milliseconds of virtual time: at least, and so much more at most.
@@ -35,12 +39,40 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+thread_local! {
+    /// What panicked on this thread. A task's panic ends the task and nothing else.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has panics of tasks counted against the run they happen in.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(format!("BROKEN: panic: {info}")));
+            before(info);
+        }));
+    });
+}
+
 /// Runs one seed to its end. The same seed gives the same run.
 ///
 /// # Panics
 /// Where no runtime can be made.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
+    run_with(seed, None)
+}
+
+/// [`run`], with a rule broken on purpose or none.
+///
+/// # Panics
+/// Where no runtime can be made.
+#[must_use]
+pub fn run_with(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
+    watch_panics();
+    PANICS.with_borrow_mut(Vec::clear);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -48,13 +80,15 @@ pub fn run(seed: u64) -> Outcome {
     let runtime = runtime.expect("a runtime");
     let tasks = tokio::task::LocalSet::new();
     let world = runtime.block_on(tasks.run_until(async move {
-        let world = World::new(seed);
+        let world = World::new(seed, sabotage);
         live(&world, seed).await;
         world
     }));
     drop(tasks);
+    let mut broken = world.broken();
+    broken.extend(PANICS.take());
     Outcome {
-        broken: world.broken(),
+        broken,
         trace: world.trace(),
     }
 }

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coordinator::sim::Node;
+use proto::v1::acquire_lease_response::Outcome;
 use proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CommitFileRequest, CommitRecordingRequest, CoordinatorDown,
     ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
 };
+use shared::store::keys;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use worker::{Directives, Line};
 
+use crate::checks::Checks;
 use crate::process::Call;
 use crate::world::{Place, World, lock};
 
@@ -38,6 +41,7 @@ pub(crate) type Act<R, T> = fn(Rc<Node>, R) -> Pin<Box<dyn Future<Output = Resul
 pub(crate) struct Wire {
     pub(crate) world: Arc<World>,
     pub(crate) doors: Doors,
+    pub(crate) checks: Arc<Checks>,
     pub(crate) from: Place,
     /// The coordinator that answered a call last.
     pub(crate) current: AtomicUsize,
@@ -48,6 +52,13 @@ pub(crate) struct Wire {
 impl Wire {
     fn door(&self, to: usize) -> Option<mpsc::UnboundedSender<Call<Node>>> {
         lock(&self.doors).get(to).cloned().flatten()
+    }
+
+    /// The epoch that a recording is at.
+    fn epoch(&self, recording: &str) -> Option<u64> {
+        let seen = lock(&self.checks.seen);
+        let known = seen.recordings.get(&keys::recording(recording.parse().ok()?));
+        known.map(|known| known.epoch.get())
     }
 
     fn target(&self) -> usize {
@@ -174,10 +185,26 @@ impl Line for Wire {
     }
 
     async fn acquire_lease(&self, request: AcquireLeaseRequest) -> Result<AcquireLeaseResponse, Status> {
-        self.call(request, |node, request| {
-            Box::pin(async move { node.acquire_lease(request).await })
-        })
-        .await
+        let publish = request.publish_id.clone();
+        let answer = self
+            .call(request, |node, request| {
+                Box::pin(async move { node.acquire_lease(request).await })
+            })
+            .await;
+        match &answer {
+            Ok(answer) => {
+                if let Some(Outcome::Refused(refused)) = &answer.outcome {
+                    self.world
+                        .say(format_args!("{} is refused {publish}: {}", self.from, refused.reason));
+                }
+            }
+            Err(status) => self.world.say(format_args!(
+                "{} hears nothing of {publish}: {}",
+                self.from,
+                status.message()
+            )),
+        }
+        answer
     }
 
     async fn release_lease(&self, request: ReleaseLeaseRequest) -> Result<ReleaseLeaseResponse, Status> {
@@ -187,14 +214,18 @@ impl Line for Wire {
         .await
     }
 
-    async fn commit_file(&self, request: CommitFileRequest) -> Result<(), Status> {
+    async fn commit_file(&self, mut request: CommitFileRequest) -> Result<(), Status> {
+        if self.world.sabotage_file(&mut request, |id| self.epoch(id)) {
+            return Ok(());
+        }
         self.call(request, |node, request| {
             Box::pin(async move { node.commit_file(request).await.map(drop) })
         })
         .await
     }
 
-    async fn commit_recording(&self, request: CommitRecordingRequest) -> Result<(), Status> {
+    async fn commit_recording(&self, mut request: CommitRecordingRequest) -> Result<(), Status> {
+        self.world.sabotage_recording(&mut request, |id| self.epoch(id));
         self.call(request, |node, request| {
             Box::pin(async move { node.commit_recording(request).await.map(drop) })
         })

@@ -14,6 +14,7 @@ pub(crate) type Call<T> = Box<dyn FnOnce(Rc<T>) -> Pin<Box<dyn Future<Output = (
 
 #[derive(Debug, Default)]
 struct Gate {
+    made: Cell<bool>,
     stopped: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -50,8 +51,10 @@ impl<T: 'static> Process<T> {
         let (calls, mut inbox) = mpsc::unbounded_channel::<Call<T>>();
         let gate = Rc::new(Gate::default());
         let tasks = LocalSet::new();
+        let made = Rc::clone(&gate);
         tasks.spawn_local(async move {
             let inside = Rc::new(make());
+            made.made.set(true);
             while let Some(call) = inbox.recv().await {
                 tokio::task::spawn_local(call(Rc::clone(&inside)));
             }
@@ -77,6 +80,11 @@ impl<T: 'static> Process<T> {
         self.gate.stopped.get()
     }
 
+    /// True once it has been made: before, nobody listens.
+    pub(crate) fn is_made(&self) -> bool {
+        self.gate.made.get()
+    }
+
     /// Stops it, or lets it go on: what was due meanwhile is due then.
     pub(crate) fn stop(&self, stopped: bool) {
         self.gate.stopped.set(stopped);
@@ -89,5 +97,23 @@ impl<T: 'static> Process<T> {
 impl<T> Drop for Process<T> {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Process;
+
+    /// A publisher that came between a worker's start and its look at its disk was taken for what a killed worker had left.
+    #[test]
+    fn nobody_is_there_before_a_process_has_been_made() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let process = Process::start(|| ());
+            assert!(!process.is_made());
+            while !process.is_made() {
+                tokio::task::yield_now().await;
+            }
+        });
     }
 }

@@ -130,6 +130,7 @@ fn send(cluster: &Rc<Cluster>, id: PublishId, at: usize, count: i64, first_key: 
     let journal = disk.journals.get_mut(&id)?;
     journal.units.push(Unit {
         arrival_ms,
+        sent_ms: cluster.world.now().as_millis(),
         dts_ms: count * 500,
         key: count % 4 == first_key % 4,
     });

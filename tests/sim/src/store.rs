@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use shared::store::{Entry, LeaseId, MetaStore, Model, Revision, Scan, Scanned, StoreError, Txn, Watch};
 
 use crate::checks::Checks;
+use crate::sabotage::Earlier;
 use crate::world::{Place, World};
 
 /// Time after which a client of the store gives up.
@@ -18,6 +19,7 @@ pub(crate) struct Reached {
     pub(crate) model: Arc<Model>,
     pub(crate) checks: Arc<Checks>,
     pub(crate) from: Place,
+    pub(crate) earlier: Earlier,
 }
 
 #[derive(Debug)]
@@ -75,11 +77,21 @@ impl MetaStore for Reached {
         self.model.scan(scan).await
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
+    async fn commit(&self, mut txn: Txn) -> Result<Revision, StoreError> {
         self.reach().await?;
+        self.world.sabotage_txn(&mut txn);
         let ops = txn.ops.clone();
         let revision = self.model.commit(txn).await?;
         self.checks.committed(&ops, revision, self.from);
+        if let Some(op) = self.earlier.again(&self.world, &ops) {
+            let ops = vec![op];
+            let txn = Txn {
+                guards: Vec::new(),
+                ops: ops.clone(),
+            };
+            let revision = self.model.commit(txn).await?;
+            self.checks.committed(&ops, revision, self.from);
+        }
         self.answer().await?;
         Ok(revision)
     }

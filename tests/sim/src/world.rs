@@ -10,6 +10,8 @@ use shared::time::{Clock, Monotonic, Timestamp};
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::sabotage::Sabotage;
+
 /// Wall clock at the beginning, milliseconds since the Unix epoch.
 const BEGIN_MS: i64 = 1_790_000_000_000;
 /// A connection that nothing passes for so long is broken.
@@ -66,13 +68,16 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct World {
     begin: Instant,
+    /// The rule that is broken on purpose.
+    pub(crate) sabotage: Option<Sabotage>,
     inner: Mutex<Inner>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Arc<Self> {
         Arc::new(World {
             begin: Instant::now(),
+            sabotage,
             inner: Mutex::new(Inner {
                 chance: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x1234_5678_9ABC_DEF1,
                 cut: BTreeSet::new(),

@@ -24,6 +24,8 @@ use crate::stream::ground::Ground;
 pub struct Unit {
     /// Wall clock of its arrival, milliseconds since the Unix epoch.
     pub arrival_ms: i64,
+    /// The true time of that, whatever the worker's clock said, for whoever checks; milliseconds since the Unix epoch.
+    pub sent_ms: i64,
     /// Decode time, milliseconds.
     pub dts_ms: i64,
     /// Decoding may begin here.

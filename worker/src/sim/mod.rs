@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use journal::{Progress, Publish};
 use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
-use shared::lease::{Epoch, FinishJob, RecordingSet};
+use shared::lease::{Epoch, FinishJob, Grant, RecordingSet};
 use shared::telemetry::Metrics;
 use shared::time::Clock;
 use tokio::sync::mpsc;
@@ -148,7 +148,8 @@ impl std::fmt::Debug for Setup {
 pub struct Running(Addr<Host>);
 
 impl Running {
-    /// Starts a worker over its disk: what it finds there it finishes.
+    /// Starts a worker over its disk: what it finds there by now it finishes, and what is put there from now on is a publisher's. So it
+    /// is with the real one, which binds its address only when it has read its journals.
     #[must_use]
     pub fn start(setup: Setup) -> Self {
         let identity = Identity {
@@ -167,6 +168,7 @@ impl Running {
                 metrics: Metrics::new().worker,
             },
             worker: setup.worker,
+            adopted: adopt(&setup.disk),
             disk: setup.disk,
             bucket: setup.bucket,
             hang_up: setup.hang_up,
@@ -191,6 +193,27 @@ impl Running {
 /// Live publishes with the revision of their sets.
 type Shares = Arc<Mutex<BTreeMap<PublishId, Arc<AtomicU64>>>>;
 
+/// A journal that was found, closed now if it was not.
+struct Adopted {
+    id: PublishId,
+    publish: Publish,
+    grant: Option<Grant>,
+    reason: String,
+}
+
+fn adopt(disk: &SharedDisk) -> Vec<Adopted> {
+    let mut found = Vec::new();
+    for (id, journal) in &mut open(disk).journals {
+        found.push(Adopted {
+            id: *id,
+            publish: journal.publish.clone(),
+            grant: journal.grant.clone(),
+            reason: journal.closed.get_or_insert_with(|| "worker_killed".to_owned()).clone(),
+        });
+    }
+    found
+}
+
 /// As `WorkerActor` does, passes on what happens to whom it concerns.
 struct Host {
     common: Common,
@@ -198,6 +221,8 @@ struct Host {
     disk: SharedDisk,
     bucket: Arc<dyn Bucket>,
     hang_up: Box<dyn Fn(PublishId, String) + Send>,
+    /// What a killed worker left.
+    adopted: Vec<Adopted>,
     streams: BTreeMap<PublishId, Addr<StreamActor>>,
     live: Shares,
     finishing: BTreeSet<(RecordingId, Epoch)>,
@@ -235,14 +260,15 @@ impl Host {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up every journal that a killed worker left, closed now if it was not.
-    fn adopt(&mut self, ctx: &mut Context<Self>) {
-        let mut found = Vec::new();
-        for (id, journal) in &mut open(&self.disk).journals {
-            let reason = journal.closed.get_or_insert_with(|| "worker_killed".to_owned()).clone();
-            found.push((*id, journal.publish.clone(), journal.grant.clone(), reason));
-        }
-        for (id, publish, grant, reason) in found {
+    /// Takes up every journal that a killed worker left.
+    fn take_up(&mut self, ctx: &mut Context<Self>) {
+        for Adopted {
+            id,
+            publish,
+            grant,
+            reason,
+        } in std::mem::take(&mut self.adopted)
+        {
             let Some(about) = self.about(&publish) else { continue };
             let (ground, parent) = (self.ground(id), ctx.address().recipient());
             let stream = StreamActor::adopted(self.common.clone(), about, ground, parent, grant, reason);
@@ -297,7 +323,7 @@ impl Actor for Host {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        self.adopt(ctx);
+        self.take_up(ctx);
         let (directives, inbox) = mpsc::channel(256);
         ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
         let session = self.common.agent.clone().session(self.said(), directives);
