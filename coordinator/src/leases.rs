@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use shared::{
     ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Window},
-    recording::{self, Cause, Recording, RecordingState},
+    recording::{Cause, Recording, RecordingState},
     secret::Vault,
     store::{PublishRecord, StoreError, StreamRecord, Txn, keys},
     task::Task,
@@ -25,7 +25,7 @@ use crate::{
     doors::Doors,
     fleet::Fleet,
     stitches::Stitches,
-    tasks::{self, Tasks},
+    tasks::Tasks,
 };
 
 pub(crate) use self::live::Live;
@@ -33,9 +33,6 @@ use self::{live::Publishes, recent::Recent};
 
 /// Why a publish ended whose journal its worker found at its start.
 const ADOPTED: &str = "found by its worker after a restart";
-/// Tasks that a new publish is granted at once, the soonest first, so that the transaction stays within the store's bounds. The rest
-/// follows with the next look at the tasks.
-const TASKS_AT_ONCE: usize = 30;
 /// Version of the set of recordings that a new publish is granted. A worker that has none says 0.
 const FIRST_REVISION: u64 = 1;
 
@@ -241,7 +238,7 @@ impl Leases {
             return Ok(refused(RefusalKind::Forbidden, reason));
         }
         // What it fed may have gone on without it, or is being finished.
-        let stitched = |held: &&GrantedRecording| recording::is_stitched(&held.cause, &held.template);
+        let stitched = |held: &&GrantedRecording| held.template.flow_continue_s() > 0 && !held.state.is_terminal();
         let ids: Vec<RecordingId> = recordings.iter().filter(stitched).map(|held| held.id).collect();
         if !ids.iter().all(|id| self.stitches.resumable(&record, *id)) {
             self.evict_late(&record, "its recording has gone on without it".to_owned());
@@ -347,13 +344,10 @@ impl Leases {
         let mut recordings = Vec::new();
         let decision = cx.catalog.decide(&record.stream);
         if let Some(decision) = decision.filter(|decision| !decision.template.is_no_record()) {
-            txn = self.record_by_rule(cx, &mut record, &mut recordings, decision, txn)?;
+            let what = (decision.cause, decision.template, Window::default());
+            txn = self.record_or_go_on(cx, (&mut record, &mut recordings), what, txn)?;
         }
-        let wanted = cx.tasks.wanted(&record.stream, record.started, cx.now);
-        for (task, window) in wanted.into_iter().take(TASKS_AT_ONCE) {
-            let (cause, template) = (Cause::Task(task.id), task.template.clone());
-            txn = record_as(cx, &mut record, &mut recordings, (cause, template, window), txn)?;
-        }
+        txn = self.record_for_tasks(cx, &mut record, &mut recordings, txn)?;
         txn = txn.put_json(keys::publish(record.id), &record)?;
         self.live.share(&mut recordings);
         let answer = Known {
@@ -377,30 +371,6 @@ impl Leases {
             recordings,
         };
         Ok(granted(grant, txn))
-    }
-
-    /// Adds a task's recording to the live publish of its stream, unless it has one. What changes must be durable before the worker
-    /// hears of it: [`Leases::durable`].
-    pub(crate) fn grant_task(&mut self, cx: &Context<'_>, task: &Task) -> Result<Option<Changed>, StoreError> {
-        let holder = self.streams.get(&task.stream).and_then(|stream| stream.publish);
-        let Some(live) = holder.and_then(|publish| self.live.get_mut(&publish)) else {
-            return Ok(None);
-        };
-        let cause = Cause::Task(task.id);
-        let window = tasks::window(task);
-        if live.recordings.iter().any(|held| held.cause == cause) || task.end <= live.record.started {
-            return Ok(None);
-        }
-        live.forget_finished();
-        let (record, recordings) = (&mut live.record, &mut live.recordings);
-        let txn = record_as(
-            cx,
-            record,
-            recordings,
-            (cause, task.template.clone(), window),
-            Txn::new(),
-        )?;
-        live.changed(txn).map(Some)
     }
 
     /// Ends a task's recording of the live publish of its stream now. One whose time has not come never begins; one that runs
@@ -557,7 +527,11 @@ impl Leases {
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) publish: PublishId,
+    pub(crate) worker: WorkerId,
+    pub(crate) epoch: Epoch,
     pub(crate) revision: u64,
+    /// A recording that goes on with the publish: it is passed on before the worker hears of it.
+    pub(crate) goes_on: Option<RecordingId>,
     pub(crate) txn: Txn,
 }
 

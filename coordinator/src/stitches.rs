@@ -9,8 +9,8 @@ use std::{
 };
 
 use shared::{
-    ids::{PublishId, RecordingId, StreamKey, WorkerId},
-    lease::{Epoch, FinishJob, Stitch},
+    ids::{PublishId, RecordingId, StreamKey, TaskId, WorkerId},
+    lease::{Epoch, FinishJob, Stitch, Window},
     recording::Cause,
     store::{PublishRecord, StitchRecord, StoreError, Txn, keys},
     template::TemplateSpec,
@@ -21,6 +21,9 @@ use crate::fleet::Fleet;
 
 /// Publishes whose epochs are remembered. Of a recording with more only the latest can have its index.
 const EPOCHS: usize = 64;
+
+/// Why a recording ended whose stream went on.
+const TASK_ENDED: &str = "task_ended";
 
 /// Recordings that go on across publishes and have not ended.
 #[derive(Debug, Default)]
@@ -62,6 +65,7 @@ impl Stitches {
             record.stream == publish.stream
                 && record.cause == *cause
                 && record.live.is_none()
+                && !record.ahead
                 && record.finishing.is_none()
                 && now <= record.until
                 && readable(record, publish.worker, &publish.storage)
@@ -79,12 +83,12 @@ impl Stitches {
         self.all.get(&recording).map(|record| &record.template)
     }
 
-    /// A recording begins with a publish.
+    /// A recording begins with a publish; a task's perhaps later, when the first of it arrives.
     pub(crate) fn begin(
         &mut self,
         recording: RecordingId,
         publish: &PublishRecord,
-        (cause, template): (&Cause, &TemplateSpec),
+        (cause, template, window): (&Cause, &TemplateSpec, Window),
         txn: Txn,
     ) -> Result<(Stitch, Txn), StoreError> {
         self.all.insert(
@@ -100,6 +104,8 @@ impl Stitches {
                 storage: publish.storage.clone(),
                 live: None,
                 until: publish.started,
+                ahead: matches!(cause, Cause::Task(_)),
+                window,
                 reason: String::new(),
                 finishing: None,
             },
@@ -131,6 +137,32 @@ impl Stitches {
         Ok((stitch, put(txn, &record)?))
     }
 
+    /// Something of a task's recording has arrived. None: that is known.
+    pub(crate) fn begun(&mut self, recording: RecordingId) -> Result<Option<Txn>, StoreError> {
+        let record = self.all.get_mut(&recording).filter(|record| record.ahead);
+        let Some(record) = record else { return Ok(None) };
+        record.ahead = false;
+        put(Txn::new(), record).map(Some)
+    }
+
+    /// A task is over before its time, or is no more. `let_run`: what its stream's live publish feeds goes on, and waits for no other.
+    pub(crate) fn end_task(&mut self, task: TaskId, let_run: bool, now: Timestamp) -> Result<Txn, StoreError> {
+        let mut txn = Txn::new();
+        let its = |record: &&mut StitchRecord| record.cause == Cause::Task(task);
+        for record in self.all.values_mut().filter(its) {
+            if let_run && record.live.is_some() {
+                continue;
+            }
+            let until = record.window.until.map_or(now, |until| until.min(now));
+            if record.window.until != Some(until) {
+                record.window.until = Some(until);
+                record.until = record.until.min(until);
+                txn = put(txn, record)?;
+            }
+        }
+        Ok(txn)
+    }
+
     /// What a publish's recording has behind it. None: it does not go on, or no longer.
     pub(crate) fn of(&self, recording: RecordingId, epoch: Epoch, lost: impl Fn(WorkerId) -> bool) -> Option<Stitch> {
         let record = self.all.get(&recording)?;
@@ -147,7 +179,7 @@ impl Stitches {
     ) -> Result<Txn, StoreError> {
         for record in self.all.values_mut().filter(|record| record.live == Some(publish)) {
             record.live = None;
-            record.until = waits_until(ended, &record.template);
+            record.until = waits_until(ended, record);
             reason.clone_into(&mut record.reason);
             txn = put(txn, record)?;
         }
@@ -194,8 +226,10 @@ impl Stitches {
         for record in self.all.values_mut() {
             let recording = record.recording;
             // A clock was ahead when the publish ended, or is behind now: nothing waits longer than it should.
-            record.until = record.until.min(waits_until(now, &record.template));
-            if record.live.is_some() || now <= record.until {
+            record.until = record.until.min(waits_until(now, record));
+            // A task's recording is over with its task, also while its stream goes on: once its owner has said that all is stored.
+            let over = record.window.until.is_some_and(|until| now > until);
+            if !over && (record.live.is_some() || now <= record.until) {
                 continue;
             }
             if let Some((epoch, worker)) = record.finishing.filter(|(_, worker)| fleet.is_alive(*worker)) {
@@ -258,7 +292,10 @@ impl Stitches {
                 epoch,
                 before: record.epochs.iter().rev().copied().collect(),
                 template: record.template.clone(),
-                reason: record.reason.clone(),
+                reason: match record.reason.as_str() {
+                    "" => TASK_ENDED.to_owned(),
+                    said => said.to_owned(),
+                },
                 lost: !record.open.is_empty(),
             })
         };
@@ -266,9 +303,10 @@ impl Stitches {
     }
 }
 
-/// Until when a recording waits whose stream went away at `ended`.
-fn waits_until(ended: Timestamp, template: &TemplateSpec) -> Timestamp {
-    ended + Duration::from_secs(u64::from(template.flow_continue_s()))
+/// Until when a recording waits whose stream went away at `ended`: at most until its task is over.
+fn waits_until(ended: Timestamp, record: &StitchRecord) -> Timestamp {
+    let until = ended + Duration::from_secs(u64::from(record.template.flow_continue_s()));
+    record.window.until.map_or(until, |over| until.min(over))
 }
 
 /// True if a worker can read what is stored of a recording.

@@ -1,14 +1,16 @@
 //! Recordings that go on across publishes, decided with everything else about leases.
 
 use shared::{
-    ids::TemplateId,
+    ids::{TaskId, TemplateId},
     lease::{FinishJob, Stitch},
     rule::{Rule, RuleKey},
     store::StitchRecord,
+    task::{NewTask, StreamType},
     template::Template,
 };
 
 use super::*;
+use crate::tasks::{Made, Presence};
 
 /// Seconds that recordings wait.
 const WAIT: i64 = 30;
@@ -292,4 +294,197 @@ fn a_publish_whose_recording_went_on_without_it_keeps_what_it_was_granted_and_is
     assert_eq!(named.len(), 1, "{named:?}");
     let stitch = world.stitch(id).unwrap();
     assert_eq!(stitch.epochs.len(), 2, "nobody waits for a third: {stitch:?}");
+}
+
+impl World {
+    /// A task of the stream between two seconds, under the template that waits for it.
+    fn task(&mut self, start: i64, end: i64) -> TaskId {
+        let at = |second: i64| Timestamp::from_millis(1_000_000 + second * 1_000);
+        let new = NewTask {
+            stream: "d/a/s".parse().unwrap(),
+            start: Some(at(start)),
+            end: at(end),
+            template_ref: String::new(),
+            stream_type: StreamType::Push,
+            client_token: String::new(),
+            require_live: false,
+        };
+        let mut template = TemplateSpec::plain("t", &[Format::Hls]);
+        template.formats.get_mut(&Format::Hls).unwrap().flow_continue_s = u32::try_from(WAIT).unwrap();
+        let id = TaskId::generate(&self.ids, self.now());
+        let moment = (self.now(), self.mono());
+        let made = self
+            .tasks
+            .create(new, id, (Some(template), None), Presence::Offline, moment);
+        match made.unwrap() {
+            Made::New(task, _) => task.id,
+            Made::Again(_) => panic!("made twice"),
+        }
+    }
+
+    /// What a publish is to record for a task.
+    fn granted_for(grant: &Grant, task: TaskId) -> GrantedRecording {
+        let held = grant.recordings.iter().find(|held| held.cause == Cause::Task(task));
+        held.expect("it is recorded for the task").clone()
+    }
+
+    fn begun(&mut self, id: RecordingId) {
+        let txn = self.leases.stitches().begun(id).unwrap();
+        self.kv.commit(txn.expect("it was ahead")).unwrap();
+        assert!(self.leases.stitches().begun(id).unwrap().is_none(), "once");
+    }
+}
+
+#[test]
+fn a_tasks_recording_goes_on_with_the_next_publish_until_the_task_is_over() {
+    let mut world = World::new();
+    let worker = world.worker_on("");
+    let task = world.task(-1, 100);
+    let first = world.request(worker);
+    let grant = world.grant(&first);
+    let held = World::granted_for(&grant, task);
+    assert_eq!(
+        (held.stitch.clone(), held.state),
+        (Some(Stitch::default()), RecordingState::Scheduled)
+    );
+    world.begun(held.id);
+    world.second = 80;
+    world.hear(worker);
+    world.release(&first, grant.epoch);
+    world.second = 95;
+    let second = world.request(worker);
+    let grant = world.grant(&second);
+    let again = World::granted_for(&grant, task);
+    assert_eq!(
+        (again.id, again.window, again.state),
+        (held.id, held.window, RecordingState::Recording)
+    );
+    assert_eq!(again.stitch.unwrap().before, [Epoch::new(1)]);
+    let asked_again = World::granted_for(&world.grant(&second), task);
+    assert_eq!(
+        (asked_again.id, asked_again.stitch.unwrap().before),
+        (held.id, vec![Epoch::new(1)])
+    );
+    world.settle(held.id, Epoch::new(1));
+    // Its time is over while the stream goes on: what its worker says is stored is finished.
+    world.second = 101;
+    world.hear(worker);
+    assert_eq!(world.finishes(worker), [], "not everything is stored");
+    world.settle(held.id, grant.epoch);
+    let jobs = world.finishes(worker);
+    assert_eq!(
+        (jobs[0].recording, &jobs[0].before[..]),
+        (held.id, &[Epoch::new(2), Epoch::new(1)][..])
+    );
+    assert!(world.leases.holder(&second.stream).is_some(), "the publish goes on");
+    world
+        .kv
+        .commit(world.leases.stitches().ended(held.id).unwrap())
+        .unwrap();
+    world.leases.ended(held.id, RecordingState::Finished);
+    world.release(&second, grant.epoch);
+    let back = world.grant(&second);
+    assert!(
+        world.leases.holder(&second.stream).is_some(),
+        "what has ended holds nobody up: {back:?}"
+    );
+}
+
+#[test]
+fn a_task_that_is_over_while_its_stream_is_away_is_finished_then() {
+    for stopped in [false, true] {
+        let mut world = World::new();
+        let worker = world.worker_on("");
+        let task = world.task(-1, 20);
+        let first = world.request(worker);
+        let grant = world.grant(&first);
+        let held = World::granted_for(&grant, task);
+        world.begun(held.id);
+        world.second = 5;
+        world.release(&first, grant.epoch);
+        world.settle(held.id, grant.epoch);
+        world.second = 10;
+        assert_eq!(world.finishes(worker), [], "it waits");
+        if stopped {
+            let now = world.now();
+            let txn = world.leases.stitches().end_task(task, false, now).unwrap();
+            world.kv.commit(txn).unwrap();
+            world.reload();
+        }
+        world.second = if stopped { 11 } else { 21 };
+        world.hear(worker);
+        let jobs = world.finishes(worker);
+        assert_eq!((jobs[0].recording, jobs[0].reason.as_str()), (held.id, "unpublish"));
+    }
+}
+
+#[test]
+fn what_a_task_was_granted_ahead_and_never_began_is_not_gone_on_with() {
+    let mut world = World::new();
+    let worker = world.worker_on("");
+    let task = world.task(60, 120);
+    let first = world.request(worker);
+    let grant = world.grant(&first);
+    let held = World::granted_for(&grant, task);
+    assert_eq!(held.state, RecordingState::Scheduled);
+    world.second = 30;
+    world.hear(worker);
+    world.release(&first, grant.epoch);
+    world.second = 40;
+    let second = world.request(worker);
+    let grant = world.grant(&second);
+    let other = World::granted_for(&grant, task);
+    assert!(other.id != held.id && other.stitch == Some(Stitch::default()));
+    // Its worker does not come back to say that it never began.
+    world.release(&second, grant.epoch);
+    world.second += 601;
+    let (now, another) = (world.mono(), world.worker_on(""));
+    world.fleet.tick(now);
+    assert!(world.finishes(another).is_empty(), "it could not read what is stored");
+    world.hear(worker);
+    assert_eq!(world.finishes(worker).len(), 0, "it is heard from, and will say it");
+}
+
+#[test]
+fn a_task_that_is_given_to_a_live_publish_goes_on_with_what_waits() {
+    let mut world = World::new();
+    let worker = world.worker_on("");
+    let task = world.task(-1, 100);
+    let first = world.request(worker);
+    let grant = world.grant(&first);
+    let held = World::granted_for(&grant, task);
+    world.begun(held.id);
+    world.release(&first, grant.epoch);
+    // A publish that was granted before the task was known to this coordinator.
+    let tasks = std::mem::replace(
+        &mut world.tasks,
+        Tasks::new(
+            shared::config::TasksConfig::default(),
+            Duration::from_secs(1),
+            vec![],
+            Monotonic::default(),
+        ),
+    );
+    let second = world.request(worker);
+    let grant = world.grant(&second);
+    assert!(grant.recordings.iter().all(|held| held.cause != Cause::Task(task)));
+    world.tasks = tasks;
+    let cx = Context {
+        catalog: &world.catalog,
+        fleet: &world.fleet,
+        tasks: &world.tasks,
+        doors: &world.doors,
+        vault: &world.vault,
+        ids: &world.ids,
+        now: world.now(),
+        mono: world.mono(),
+    };
+    let given = world.tasks.get(task).unwrap().clone();
+    let changed = world.leases.grant_task(&cx, &given).unwrap().unwrap();
+    assert_eq!((changed.goes_on, changed.epoch), (Some(held.id), grant.epoch));
+    assert!(world.leases.grant_task(&cx, &given).unwrap().is_none(), "once");
+    world.kv.commit(changed.txn).unwrap();
+    let (_, set) = world.leases.durable(second.publish, changed.revision).unwrap();
+    let added = World::granted_for(&set.grant, task);
+    assert_eq!((added.id, added.stitch.unwrap().before), (held.id, vec![Epoch::new(1)]));
 }

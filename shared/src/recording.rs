@@ -139,17 +139,11 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// True if it goes on with the stream's next publish. A task's recording is of one publish.
+    /// True if it goes on with the stream's next publish: HLS with a time to wait for it. A task's does so within the task's time.
     #[must_use]
     pub fn is_stitched(&self) -> bool {
-        is_stitched(&self.cause, &self.template)
+        self.template.flow_continue_s() > 0
     }
-}
-
-/// True for a recording that goes on with the stream's next publish: HLS with a time to wait for it, and not a task's.
-#[must_use]
-pub fn is_stitched(cause: &Cause, template: &TemplateSpec) -> bool {
-    template.flow_continue_s() > 0 && !matches!(cause, Cause::Task(_))
 }
 
 /// A finished media file. An HLS recording is one file: its playlist.

@@ -40,9 +40,23 @@ impl CoordinatorActor {
         }
     }
 
-    fn announce(&self, Changed { publish, revision, txn }: Changed, ctx: &mut Context<Self>) {
-        let durable = self.committer.submit(txn).into_actor(self);
-        ctx.spawn(durable.map(move |result, actor, ctx| {
+    fn announce(&self, changed: Changed, ctx: &mut Context<Self>) {
+        let (publish, revision) = (changed.publish, changed.revision);
+        let next = NextOwner {
+            epoch: changed.epoch,
+            worker: changed.worker,
+            publish: Some(publish),
+        };
+        let durable = self.committer.submit(changed.txn);
+        let repo = self.tools.repo.clone();
+        let announced = async move {
+            durable.await?;
+            match changed.goes_on {
+                Some(recording) => repo.pass_on(recording, next).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        ctx.spawn(announced.into_actor(self).map(move |result, actor, ctx| {
             let said = result.ok().and_then(|()| actor.planner.announced(publish, revision));
             actor.perform_all(said, ctx);
         }));

@@ -52,3 +52,24 @@ impl Handler<Settled> for CoordinatorActor {
         Box::pin(async move { durable?.await })
     }
 }
+
+/// Something of a task's recording has arrived.
+#[derive(Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub(crate) struct Begun(pub(crate) RecordingId);
+
+impl Handler<Begun> for CoordinatorActor {
+    type Result = ResponseFuture<Result<(), StoreError>>;
+
+    fn handle(&mut self, Begun(recording): Begun, _: &mut Context<Self>) -> Self::Result {
+        let txn = self.planner.begun(recording);
+        // Answered when it is durable: the worker says it until it is.
+        let durable = txn.map(|txn| txn.map(|txn| self.committer.submit(txn)));
+        Box::pin(async move {
+            match durable? {
+                Some(durable) => durable.await,
+                None => Ok(()),
+            }
+        })
+    }
+}

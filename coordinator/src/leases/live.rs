@@ -111,7 +111,10 @@ impl Live {
         let txn = txn.put_json(keys::publish(self.record.id), &self.record)?;
         Ok(Changed {
             publish: self.record.id,
+            worker: self.record.worker,
+            epoch: self.record.epoch,
             revision: self.record.revision,
+            goes_on: None,
             txn,
         })
     }

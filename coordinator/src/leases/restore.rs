@@ -6,7 +6,10 @@ use shared::{
     store::{PublishRecord, StoreError, Txn, keys},
 };
 
-use super::{ADOPTED, Context, Decided, Leases, Live, Request, TASKS_AT_ONCE, granted};
+use super::{ADOPTED, Context, Decided, Leases, Live, Request, granted};
+
+/// Recordings of a publish that are entered again at once, so that the transaction stays within the store's bounds.
+const AT_ONCE: usize = 31;
 
 impl Leases {
     /// A publish that only its worker remembers: it was granted by a coordinator whose store has been set back since. What it
@@ -35,7 +38,7 @@ impl Leases {
             .recordings
             .iter()
             .filter(|recording| !recording.state.is_terminal());
-        for granted in unfinished.take(TASKS_AT_ONCE + 1) {
+        for granted in unfinished.take(AT_ONCE) {
             let recording = Recording {
                 id: granted.id,
                 stream: request.stream.clone(),

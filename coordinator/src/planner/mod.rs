@@ -294,6 +294,11 @@ impl Planner {
         Ok(txn.unwrap_or_default())
     }
 
+    /// Something of a task's recording has arrived.
+    pub(crate) fn begun(&mut self, recording: RecordingId) -> Result<Option<Txn>, StoreError> {
+        self.state.leases.stitches().begun(recording)
+    }
+
     /// A recording, which holds `publishes`, has ended in the library.
     pub(crate) fn recording_ended(
         &mut self,

@@ -156,10 +156,20 @@ impl Planner {
             if txn.is_some() {
                 info!(task = %id, stream = %task.stream, state = %task.state, "task stopped");
             }
-            announce(self.state.leases.end_task(&task, false, at.now), &mut after);
+            self.end_task(&task, false, at, &mut after);
             (task, txn.unwrap_or_default())
         });
         Decision { before, result, after }
+    }
+
+    /// What a task has recorded until now ends, whether its stream is there or away.
+    fn end_task(&mut self, task: &Task, let_run: bool, at: At, out: &mut Vec<Output>) {
+        announce(self.state.leases.end_task(task, let_run, at.now), out);
+        match self.state.leases.stitches().end_task(task.id, let_run, at.now) {
+            Ok(txn) if txn.ops.is_empty() => {}
+            Ok(txn) => out.push(Output::Commit(txn)),
+            Err(error) => warn!(task = %task.id, error = &error as &dyn StdError, "decision has no stored form"),
+        }
     }
 
     /// Removes a task. `stored` is what the store has of it.
@@ -175,7 +185,7 @@ impl Planner {
         let deleted = self.state.tasks.delete(id, stored, let_run);
         let result = deleted.map(|(task, txn)| {
             info!(task = %id, stream = %task.stream, state = %task.state, "task deleted");
-            announce(self.state.leases.end_task(&task, let_run, at.now), &mut after);
+            self.end_task(&task, let_run, at, &mut after);
             (task, txn)
         });
         Decision { before, result, after }

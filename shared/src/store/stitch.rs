@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Guard, Repo, StoreError, Txn, keys};
 use crate::{
     ids::{PublishId, RecordingId, StreamKey, WorkerId},
-    lease::Epoch,
+    lease::{Epoch, Window},
     recording::{Cause, Recording, RecordingState},
     template::TemplateSpec,
     time::Timestamp,
@@ -38,6 +38,12 @@ pub struct StitchRecord {
     pub live: Option<PublishId>,
     /// While its stream is away: until when it waits.
     pub until: Timestamp,
+    /// Which part of its publishes it is of: a task's is over with its task.
+    #[serde(default)]
+    pub window: Window,
+    /// A task's, granted ahead of its time: nothing of it has arrived, as far as is known.
+    #[serde(default)]
+    pub ahead: bool,
     /// Why the last publish ended, in words.
     pub reason: String,
     /// Who finishes it, and under which ownership.

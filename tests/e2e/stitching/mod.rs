@@ -5,6 +5,7 @@ mod checks;
 mod matrix;
 mod one_file;
 mod rolling;
+mod tasks;
 mod workers;
 
 use std::path::Path;

@@ -446,6 +446,42 @@ fn a_stitched_recording_pauses_with_the_end_of_the_publish() {
 }
 
 #[test]
+fn a_stitched_recording_whose_time_is_over_leaves_its_end_to_whoever_finishes_it() {
+    let mut core = StreamCore::default();
+    let (id, mut grant) = grant(&[Format::Hls]);
+    grant.recordings[0].stitch = Some(shared::lease::Stitch::default());
+    grant.recordings[0].window.until = Some(Timestamp::from_millis(2_000));
+    let at = |now_ms| Moment {
+        now_ms,
+        arrived_ms: now_ms,
+    };
+    core.on(Event::Granted(grant), at(1_000));
+    let over = core.on(Event::Tick, at(4_001));
+    assert!(over.contains(&Effect::EndRecorders(id)), "{over:?}");
+    let done = Event::Rendered {
+        recording: id,
+        format: Format::Hls,
+        files: Vec::new(),
+        left_out: Vec::new(),
+        done: true,
+    };
+    let paused = Effect::CommitRecording {
+        recording: id,
+        state: RecordingState::Interrupted,
+        reason: WINDOW_ENDED.to_owned(),
+        gaps: Vec::new(),
+    };
+    assert_eq!(
+        core.on(done, at(4_100)).last(),
+        Some(&paused),
+        "while the publish goes on"
+    );
+    core.on(Event::RecordingCommitted(id), at(4_200));
+    core.on(Event::Closed("peer_closed".to_owned()), at(5_000));
+    assert_eq!(core.on(Event::Released(None), at(5_100)), [Effect::RemoveJournal]);
+}
+
+#[test]
 fn what_was_lost_is_not_written_any_more_and_its_journal_is_kept() {
     let mut core = StreamCore::default();
     let (id, grant) = grant(&[Format::Mp4, Format::Flv]);

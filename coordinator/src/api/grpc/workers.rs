@@ -24,7 +24,7 @@ use super::{Api, peer, status::Failure};
 use crate::{
     actors::coordinator::{Acquire, Closed, Open, Release, Session},
     actors::load::load_known,
-    actors::stitches::Settled,
+    actors::stitches::{Begun, Settled},
     actors::tasks::Ended,
     fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
@@ -310,6 +310,10 @@ impl v1::workers_server::Workers for Api {
         };
         let known = self.tools.repo.recording(recording).await.map_err(Failure::from)?;
         self.committed(self.tools.repo.commit_recording(token, &update).await)?;
+        if update.state == RecordingState::Recording {
+            let asked = self.handle.ask(Begun(recording)).await.map_err(Failure::from)?;
+            asked.map_err(Failure::from)?;
+        }
         if update.state == RecordingState::Interrupted {
             let settled = Settled {
                 recording,
