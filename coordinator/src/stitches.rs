@@ -209,8 +209,11 @@ impl Stitches {
     /// The library has the end of a recording, or does not know it.
     pub(crate) fn ended(&mut self, recording: RecordingId) -> Option<Txn> {
         self.fenced.remove(&recording);
-        self.all.remove(&recording)?;
-        Some(Txn::new().delete(keys::stitch(recording)))
+        let record = self.all.remove(&recording)?;
+        let txn = Txn::new().delete(keys::stitch(recording));
+        // What its list does not need of a lost worker lies half-made in storage. An id has a stored form.
+        let left = (!record.open.is_empty()).then(|| txn.clone().put_json(keys::salvage(recording), &recording));
+        Some(left.and_then(Result::ok).unwrap_or(txn))
     }
 
     /// Recordings that have waited long enough and of which everything is in storage that will ever be, each with a worker that can

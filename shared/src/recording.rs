@@ -235,6 +235,9 @@ pub struct FinishedFile {
     pub gaps: Vec<Gap>,
 }
 
+/// What the comment in a running playlist begins with that says what the playlist's text does not, as JSON: totals of all that it names.
+pub const TOTALS: &str = "#AIRCHECK:";
+
 /// What a finished file's recorder does not know of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {

@@ -38,6 +38,7 @@ fn impatient(setup: Setup) -> Setup {
         "objects.part_size=5 MiB",
         "objects.request_timeout=5s",
         "worker.hls.target_segment=2s",
+        "worker.time_zone=Asia/Tokyo",
     ] {
         setup = setup.args(&["--set", setting]);
     }
@@ -92,10 +93,15 @@ impl World {
 
     /// Waits until the recording is given up and everything of it is settled; gives it and its files, fetched from the bucket.
     fn settled(&self, server: &Server, stream: &str) -> Result<(Value, Vec<MediaFile>)> {
+        self.settled_as(server, stream, "failed")
+    }
+
+    /// As [`World::settled`], once the recording is in this state.
+    fn settled_as(&self, server: &Server, stream: &str, state: &str) -> Result<(Value, Vec<MediaFile>)> {
         let recording = until(LIMIT, "a recording that is given up", || {
             let known = server.recordings(stream)?.into_iter().next().context("no recording")?;
             Ok(Seen::some(
-                (known["state"] == "failed").then(|| known.clone()),
+                (known["state"] == state).then(|| known.clone()),
                 known["state"].to_string(),
             ))
         })?;
@@ -148,9 +154,56 @@ fn lost_after(kind: Kind, life: Duration, expected: &[&str]) -> Result<()> {
                 file.path.display(),
                 file.record
             );
-            ensure!(file.record["video_units"] == frames.video.len(), "{}", file.record);
-            ensure!(file.record["audio_units"] == frames.audio.len(), "{}", file.record);
         }
+        ensure!(file.record["video_units"] == frames.video.len(), "{}", file.record);
+        ensure!(file.record["audio_units"] == frames.audio.len(), "{}", file.record);
+        ensure_named_in_tokyo(&file)?;
+        ensure_holds(&[file], &log, AtLeast { video: 40, audio: 40 })?;
+    }
+    Ok(())
+}
+
+/// That the time in a file's name is that of the worker's time zone.
+fn ensure_named_in_tokyo(file: &MediaFile) -> Result<()> {
+    let start = file.record["start"].as_str().context("no start")?;
+    let there = start.parse::<jiff::Timestamp>()?.in_tz("Asia/Tokyo")?;
+    let time = there.strftime("one_%Y-%m-%d-%H-%M-%S_").to_string();
+    let name = file.record["name"].as_str().context("no name")?;
+    ensure!(name.starts_with(&time), "{name} does not begin with {time}");
+    Ok(())
+}
+
+#[test]
+fn of_a_recording_that_waits_for_its_stream_the_other_files_are_completed_too() -> Result<()> {
+    let world = world(Kind::JuiceFs)?;
+    let server = world.setup.start()?;
+    server.ask(&[
+        "template",
+        "create",
+        "wait",
+        "--hls",
+        "--hls-continue",
+        "3s",
+        "--flv",
+        "--mp4",
+    ])?;
+    server.ask(&["rule", "create", "--domain", "127.0.0.1", "--template", "wait"])?;
+    let pacer = Pacer::start(server.rtmp(), "one", FAT)?;
+    until(LIMIT, "something to complete both files by", || {
+        let keys = world.s3.keys("some/where/")?;
+        let count = keys.iter().filter(|key| key.ends_with(".rescue")).count();
+        let listed = keys.iter().any(|key| key.ends_with("/index.m3u8"));
+        Ok(Seen::when(count == 2 && listed, format!("{keys:?}")))
+    })?;
+    let server = world.without_the_workers_disk(server)?;
+    let log = pacer.ended()?;
+    let (recording, files) = world.settled_as(&server, "one", "finished")?;
+    let gaps = recording["gaps"].as_array().context("no gaps")?;
+    ensure!(gaps.iter().any(|gap| gap["reason"] == "worker_lost"), "{recording:#}");
+    let formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
+    ensure!(formats == ["flv", "hls", "mp4"], "{formats:?}");
+    for file in files {
+        ensure_named_in_tokyo(&file)?;
         ensure_holds(&[file], &log, AtLeast { video: 40, audio: 40 })?;
     }
     Ok(())

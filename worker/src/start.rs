@@ -223,6 +223,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         sync: Arc::clone(&sync),
         pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
         boot_id: boot_id(),
+        zone: config.time_zone.as_str().into(),
     };
     let common = Common {
         agent: agent.clone(),

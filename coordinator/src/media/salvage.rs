@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
+use serde::Deserialize;
 use shared::{
+    lease::Epoch,
     objects::{Archive, Bucket, HELD, Listed, ObjectError, RESCUE, Rescue},
-    recording::{Context, FinishedFile, MediaFile, Recording, RecordingDocument},
+    recording::{Context, FinishedFile, Gap, MediaFile, Recording, RecordingDocument, TOTALS},
     store::StoreError,
     template::Format,
     time::Timestamp,
@@ -32,15 +34,40 @@ pub(super) enum SalvageError {
     Object(#[from] ObjectError),
 }
 
-/// The library's record of a file as its recorder knew it. The time zone of names is the lost worker's affair: here it is UTC.
-fn media_file(recording: &Recording, file: &FinishedFile) -> MediaFile {
+/// The library's record of a file as its recorder knew it.
+fn media_file(recording: &Recording, file: &FinishedFile, zone: &TimeZone) -> MediaFile {
     file.record(Context {
         recording: recording.id,
         stream: &recording.stream,
         template: &recording.template,
-        epoch: recording.epoch,
-        zone: &TimeZone::UTC,
+        epoch: epoch_of(&file.key).unwrap_or(recording.epoch),
+        zone,
     })
+}
+
+/// The ownership under which an object was written: a recording that goes on across publishes has files of several.
+fn epoch_of(key: &str) -> Option<Epoch> {
+    let folder = key.split('/').rev().nth(2).filter(|folder| is_epoch(folder))?;
+    folder.get(1..)?.parse().ok().map(Epoch::new)
+}
+
+/// What a running playlist says of itself beside its text; see `worker/src/record/index.rs`.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Totals {
+    video_units: u64,
+    audio_units: u64,
+    start_ms: Option<i64>,
+    gaps: Vec<Gap>,
+}
+
+impl Totals {
+    /// None said: it is of an older version.
+    fn of(playlist: &str) -> Self {
+        let said = playlist.lines().find_map(|line| line.strip_prefix(TOTALS));
+        said.and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default()
+    }
 }
 
 /// A playlist that nobody goes on with, as it is to be from now on: its text and its length. None: it names nothing, or has an end.
@@ -53,7 +80,9 @@ fn ended(playlist: &str) -> Option<(String, i64)> {
     if duration_ms == 0 || playlist.contains("#EXT-X-ENDLIST") {
         return None;
     }
-    let text = playlist.replace("#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-PLAYLIST-TYPE:VOD");
+    let lines = playlist.lines().filter(|line| !line.starts_with(TOTALS));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let text = text.replace("#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-PLAYLIST-TYPE:VOD");
     Some((format!("{}\n#EXT-X-ENDLIST\n", text.trim_end()), duration_ms))
 }
 
@@ -109,14 +138,18 @@ impl Remover {
             }
         }
         let mut files = Vec::new();
+        // A playlist says nothing of it: its name is as those of the files beside it.
+        let mut zone = TimeZone::UTC;
         if let Archive::Bucket(bucket) = &self.archive {
             for key in objects.keys().filter(|key| key.ends_with(RESCUE)) {
-                files.extend(self.complete(bucket, recording, key).await?);
+                files.extend(self.complete(bucket, recording, key, &mut zone).await?);
             }
         }
+        // Whoever finished one that goes on across publishes has ended its list.
         let playlist = objects.keys().rfind(|key| is_playlist(&root, key));
+        let playlist = playlist.filter(|_| !recording.is_stitched());
         if let Some(key) = playlist.filter(|_| recording.template.formats.contains_key(&Format::Hls)) {
-            files.extend(self.end_playlist(recording, key, &objects).await?);
+            files.extend(self.end_playlist(recording, key, (&objects, &zone)).await?);
         }
         for file in &files {
             self.repo.enter_salvaged(recording, file, now).await?;
@@ -134,6 +167,7 @@ impl Remover {
         bucket: &Bucket,
         recording: &Recording,
         key: &str,
+        zone: &mut TimeZone,
     ) -> Result<Option<MediaFile>, SalvageError> {
         let object = bucket.get(key).await?;
         let Some((rescue, head, tail)) = Rescue::parse(&object) else {
@@ -149,7 +183,8 @@ impl Remover {
             Err(error) => return Err(error.into()),
         };
         let done = rescue.complete(bucket, (head, held, tail)).await?;
-        Ok(done.then(|| media_file(recording, &rescue.file)))
+        *zone = rescue.time_zone();
+        Ok(done.then(|| media_file(recording, &rescue.file, zone)))
     }
 
     /// Ends the playlist that a lost worker left running.
@@ -157,9 +192,10 @@ impl Remover {
         &self,
         recording: &Recording,
         key: &str,
-        objects: &BTreeMap<String, Listed>,
+        (objects, zone): (&BTreeMap<String, Listed>, &TimeZone),
     ) -> Result<Option<MediaFile>, SalvageError> {
         let text = String::from_utf8_lossy(&self.archive.get(key).await?).into_owned();
+        let totals = Totals::of(&text);
         let Some((text, duration_ms)) = ended(&text) else {
             return Ok(None);
         };
@@ -175,14 +211,13 @@ impl Remover {
             size: segments + text.len() as u64,
             checksum: format!("crc64nvme:{checksum:016x}"),
             duration_ms,
-            start_ms: recording.started.as_millis(),
-            // A running playlist does not count them.
-            video_units: 0,
-            audio_units: 0,
-            gaps: Vec::new(),
+            start_ms: totals.start_ms.unwrap_or(recording.started.as_millis()),
+            video_units: totals.video_units,
+            audio_units: totals.audio_units,
+            gaps: totals.gaps,
         };
         self.archive.put(key, text.into()).await?;
-        Ok(Some(media_file(recording, &file)))
+        Ok(Some(media_file(recording, &file, zone)))
     }
 
     async fn write_document(&self, recording: &Recording, root: &str, files: &[MediaFile]) -> Result<(), SalvageError> {
@@ -235,6 +270,25 @@ mod tests {
         assert!(text.ends_with("000001.ts\n#EXT-X-ENDLIST\n") && text.contains("TYPE:VOD") && !text.contains("EVENT"));
         assert_eq!(ended(&text), None, "again");
         assert_eq!(ended("#EXTM3U\n"), None);
+    }
+
+    #[test]
+    fn what_a_running_playlist_says_of_itself_is_read_and_leaves_it() {
+        let running = "#EXTM3U\n#EXT-X-PLAYLIST-TYPE:EVENT\n#AIRCHECK:{\"version\":1,\"paused\":false,\"video_units\":7,\"audio_units\":9,\"start_ms\":5,\"gaps\":[]}\n#EXTINF:6.000,\n000000.ts\n";
+        let totals = Totals::of(running);
+        assert_eq!(
+            (totals.video_units, totals.audio_units, totals.start_ms),
+            (7, 9, Some(5))
+        );
+        let (text, _) = ended(running).unwrap();
+        assert!(!text.contains("AIRCHECK"), "{text}");
+        assert_eq!(Totals::of("#EXTM3U\n"), Totals::default());
+    }
+
+    #[test]
+    fn files_of_a_recording_know_their_epoch() {
+        assert_eq!(epoch_of("d/a/s/r/e000012/mp4/000000.mp4"), Some(Epoch::new(12)));
+        assert_eq!(epoch_of("d/a/s/r/mp4/000000.mp4"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! whole part. Both go when the file is complete.
 
 use bytes::Bytes;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, ObjectError};
@@ -32,12 +33,15 @@ pub struct Rescue {
     pub head: u64,
     /// The file as it is then.
     pub file: FinishedFile,
+    /// Times in its name are in this time zone, by its name; empty: UTC.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
 }
 
 impl Rescue {
     /// Describes a file of which `ids` are stored.
     #[must_use]
-    pub fn new(upload: String, ids: Vec<String>, (head, held): (u64, u64), file: FinishedFile) -> Self {
+    pub fn new(upload: String, ids: Vec<String>, (head, held): (u64, u64), (file, zone): (FinishedFile, &str)) -> Self {
         Rescue {
             schema: SCHEMA.to_owned(),
             upload,
@@ -45,7 +49,14 @@ impl Rescue {
             held,
             head,
             file,
+            zone: zone.to_owned(),
         }
+    }
+
+    /// The time zone of its name: UTC where this machine does not know the one that is named.
+    #[must_use]
+    pub fn time_zone(&self) -> TimeZone {
+        TimeZone::get(&self.zone).unwrap_or(TimeZone::UTC)
     }
 
     /// The object: this line, the head, and the bytes behind the last whole part.
@@ -118,7 +129,8 @@ mod tests {
             audio_units: 1,
             gaps: vec![],
         };
-        Rescue::new("u".to_owned(), vec![], (head.len() as u64, held.len() as u64), file)
+        let lengths = (head.len() as u64, held.len() as u64);
+        Rescue::new("u".to_owned(), vec![], lengths, (file, "Asia/Tokyo"))
     }
 
     #[test]
@@ -134,6 +146,15 @@ mod tests {
             assert!(Rescue::parse(&object.slice(..end)).is_none(), "cut to {end}");
         }
         assert!(Rescue::parse(&Bytes::from_static(b"{}\n")).is_none());
+        let zone = |rescue: &Rescue| rescue.time_zone().iana_name().map(str::to_owned);
+        assert_eq!(zone(&one).as_deref(), Some("Asia/Tokyo"));
+        let older = one.to_object(vec![], vec![]).unwrap().concat();
+        let older = String::from_utf8(older)
+            .unwrap()
+            .replace(",\"zone\":\"Asia/Tokyo\"", "")
+            .replace("\"head\":5", "\"head\":0");
+        let (older, ..) = Rescue::parse(&Bytes::from(older)).unwrap();
+        assert_eq!(zone(&older).as_deref(), Some("UTC"), "one that names none");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use media::hls;
 use serde::{Deserialize, Serialize};
 use shared::lease::{Epoch, Stitch};
-use shared::recording::{Gap, join_gaps};
+use shared::recording::{Gap, TOTALS, join_gaps};
 
 /// The name of a gap: the stream was away, and what the publisher did not send nobody knows.
 const INTERRUPTED: &str = "interrupted";
@@ -15,8 +15,6 @@ const INTERRUPTED: &str = "interrupted";
 pub(crate) const LOST: &str = "worker_lost";
 /// Indexes that were not complete are remembered, the latest of them, so that what their owners add later can be taken in.
 const MAX_TRUSTED: usize = 64;
-/// What the comment begins with.
-const TAG: &str = "#AIRCHECK:";
 /// The comment's version: raised when a field changes meaning.
 const VERSION: u32 = 1;
 /// So often an earlier publish may be found not to have paused, though its worker was alive when this one began: about ten minutes.
@@ -77,7 +75,7 @@ impl Totals {
         };
         // Every field has a JSON form, and JSON has no line feed of its own.
         if let Ok(json) = serde_json::to_string(&said) {
-            let _ = writeln!(out, "{TAG}{json}");
+            let _ = writeln!(out, "{TOTALS}{json}");
         }
     }
 
@@ -146,7 +144,7 @@ impl Index {
     /// Reads an index. None: it is not one, or of a version that this program does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
-        let (_, behind) = text.split_once(TAG)?;
+        let (_, behind) = text.split_once(TOTALS)?;
         let (json, lines) = behind.split_once('\n')?;
         let totals: Totals = serde_json::from_str(json).ok()?;
         (totals.version == VERSION).then(|| Self {

@@ -49,6 +49,8 @@ pub(crate) struct Setting {
     pub(crate) prefix: String,
     /// Tells a restarted machine from a restarted process.
     pub(crate) boot_id: Arc<str>,
+    /// The worker's time zone, by its name, for whoever names its files instead of it.
+    pub(crate) zone: Arc<str>,
     /// It begins at the random access point that arrived at or before this moment, milliseconds since the Unix epoch; none: at the
     /// journal's start.
     pub(crate) from_ms: Option<i64>,
@@ -74,7 +76,7 @@ pub(crate) struct Order {
 
 impl Order {
     /// For the journal in this directory.
-    pub(crate) fn on(self, journal: PathBuf, notes: PathBuf, boot_id: Arc<str>) -> Setting {
+    pub(crate) fn on(self, journal: PathBuf, notes: PathBuf, boot_id: Arc<str>, zone: Arc<str>) -> Setting {
         Setting {
             recording_id: self.recording.to_string(),
             format: self.format,
@@ -83,6 +85,7 @@ impl Order {
             notes,
             prefix: self.prefix,
             boot_id,
+            zone,
             from_ms: self.from_ms,
             fragments: self.fragments,
             stitch: self.stitch,

@@ -193,6 +193,7 @@ impl World {
             notes: self.dir.path().join("notes"),
             prefix: format!("{name}/{}", format.as_str()),
             boot_id: "boot".into(),
+            zone: "UTC".into(),
             from_ms: None,
             fragments: false,
             stitch: None,

@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     pub(crate) sync: Arc<journal::GroupSync>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) boot_id: Arc<str>,
+    /// The worker's time zone, by its name.
+    pub(crate) zone: Arc<str>,
 }
 
 impl Machine {
@@ -108,6 +110,7 @@ impl Ground for Disk {
                 self.dir.clone(),
                 self.dir.join(NOTES),
                 Arc::clone(&self.machine.boot_id),
+                Arc::clone(&self.machine.zone),
             )),
             objects: self.machine.objects.clone(),
             sync: Arc::clone(&self.machine.sync),

@@ -41,7 +41,7 @@ impl FileRecorder {
         let file = self.finished(&open, &head, self.state.gaps.clone());
         let key = file.key.clone();
         let lengths = (head.len() as u64, held.len() as u64);
-        let object = Rescue::new(upload.id.clone(), ids, lengths, file).to_object(head, tail);
+        let object = Rescue::new(upload.id.clone(), ids, lengths, (file, &self.setting.zone)).to_object(head, tail);
         let object = object.map_err(|error| fail()(error.into()))?;
         let mut objects = Vec::new();
         // Once, and once more after a start: it never changes.

@@ -93,7 +93,8 @@ impl HlsRecorder {
         };
         let mut text = String::new();
         header.append(&mut text);
-        if self.setting.stitch.is_some() {
+        // Whoever goes on with it or ends it instead of this worker reads them.
+        if !ended {
             let sequence = self.state.next_sequence + u32::from(!more.is_empty());
             self.totals(state, sequence, end == End::Paused).append(&mut text);
         }
