@@ -223,6 +223,10 @@ fn a_lost_workers_recording_is_taken_over_with_what_it_has_stored() {
     world.fleet.opened(other, SessionId(4), about(), now);
     let jobs = world.finishes(other);
     assert!(jobs[0].lost && jobs[0].recording == id);
+    // What else the lost one had in storage is completed by whoever leads.
+    let ended = world.leases.stitches().ended(id).unwrap();
+    world.kv.commit(ended).unwrap();
+    assert!(world.kv.get(&keys::salvage(id)).is_some() && world.stitch(id).is_none());
 }
 
 #[test]
@@ -377,11 +381,13 @@ fn a_tasks_recording_goes_on_with_the_next_publish_until_the_task_is_over() {
         (held.id, &[Epoch::new(2), Epoch::new(1)][..])
     );
     assert!(world.leases.holder(&second.stream).is_some(), "the publish goes on");
-    world
-        .kv
-        .commit(world.leases.stitches().ended(held.id).unwrap())
-        .unwrap();
-    world.leases.ended(held.id, RecordingState::Finished);
+    let ended = world.leases.stitches().ended(held.id).unwrap();
+    let entry = world.kv.get(&keys::recording(held.id)).unwrap();
+    let mut recording: Recording = serde_json::from_slice(&entry.value).unwrap();
+    recording.state = RecordingState::Finished;
+    let ended = ended.put_json(keys::recording(held.id), &recording).unwrap();
+    world.kv.commit(ended).unwrap();
+    world.leases.ended(held.id, &[second.publish], RecordingState::Finished);
     world.release(&second, grant.epoch);
     let back = world.grant(&second);
     assert!(

@@ -140,7 +140,7 @@ mod tests {
         let (read, head, tail) = Rescue::parse(&object).unwrap();
         assert_eq!(
             (read, head.as_ref(), tail.as_ref()),
-            (one, b"he\nad".as_slice(), b"tail".as_slice())
+            (one.clone(), b"he\nad".as_slice(), b"tail".as_slice())
         );
         for end in 0..object.len() - 4 {
             assert!(Rescue::parse(&object.slice(..end)).is_none(), "cut to {end}");
