@@ -55,7 +55,9 @@ struct Step {
 
 impl ModelRecorder {
     pub(super) fn new(order: Order, until_ms: Option<i64>, kept: Kept, parent: Recipient<Report>) -> Self {
-        let setting = order.clone().on("journal".into(), "notes".into(), "boot".into());
+        let setting = order
+            .clone()
+            .on("journal".into(), "notes".into(), "boot".into(), "UTC".into());
         Self {
             order,
             kept,

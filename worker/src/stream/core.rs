@@ -448,7 +448,7 @@ impl Recording {
             let (state, reason) = match closed.filter(by_window) {
                 // Whoever finishes it says how it ends; what it has of this publish is complete.
                 Some((closed, _)) if granted.stitch.is_some() => (RecordingState::Interrupted, closed.clone()),
-                None if granted.stitch.is_some() => (RecordingState::Interrupted, WINDOW_ENDED.to_owned()),
+                None if granted.stitch.is_some() => (RecordingState::Interrupted, TASK_ENDED.to_owned()),
                 _ if !self.failures.is_empty() => (RecordingState::Failed, self.failures.join("; ")),
                 Some((closed, _)) => (RecordingState::Finished, closed.clone()),
                 None => (RecordingState::Finished, TASK_ENDED.to_owned()),

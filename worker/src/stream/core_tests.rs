@@ -468,7 +468,7 @@ fn a_stitched_recording_whose_time_is_over_leaves_its_end_to_whoever_finishes_it
     let paused = Effect::CommitRecording {
         recording: id,
         state: RecordingState::Interrupted,
-        reason: WINDOW_ENDED.to_owned(),
+        reason: TASK_ENDED.to_owned(),
         gaps: Vec::new(),
     };
     assert_eq!(
