@@ -388,7 +388,7 @@ fn a_tasks_recording_goes_on_with_the_next_publish_until_the_task_is_over() {
     let ended = ended.put_json(keys::recording(held.id), &recording).unwrap();
     world.kv.commit(ended).unwrap();
     world.leases.ended(held.id, &[second.publish], RecordingState::Finished);
-    world.release(&second, grant.epoch);
+    world.falls_silent(worker);
     let back = world.grant(&second);
     assert!(
         world.leases.holder(&second.stream).is_some(),
