@@ -72,6 +72,14 @@ class Compose(unittest.TestCase):
         for name in ("worker-1", "worker-2"):
             self.assertGreater(int(COMPOSE["services"][name]["stop_grace_period"].rstrip("s")), int(grace))
 
+    def test_everything_sends_its_traces(self):
+        setting = "telemetry.otlp=http://jaeger:4317"
+        for name, service in COMPOSE["services"].items():
+            if service["image"].startswith("aircheck:"):
+                self.assertIn(f"--set={setting}", service["command"], name)
+        self.assertIn("jaeger", COMPOSE["services"])
+        self.assertIn('otlp = "http://jaeger:4317"', run(AIRCHECK, "check-config", "--set", setting).stdout)
+
     def test_prometheus_takes_its_configuration(self):
         with tempfile.TemporaryDirectory() as folder:
             text = (DEPLOY / "compose" / "prometheus.yml").read_text()
@@ -86,6 +94,8 @@ class Compose(unittest.TestCase):
     def test_grafana_finds_the_dashboards_and_their_source(self):
         source = yaml.safe_load((DEPLOY / "compose" / "grafana" / "datasources.yaml").read_text())["datasources"][0]
         self.assertEqual((source["type"], source["url"]), ("prometheus", "http://prometheus:9090"))
+        traces = yaml.safe_load((DEPLOY / "compose" / "grafana" / "datasources.yaml").read_text())["datasources"][1]
+        self.assertEqual((traces["type"], traces["url"]), ("jaeger", "http://jaeger:16686"))
         path = yaml.safe_load((DEPLOY / "compose" / "grafana" / "dashboards.yaml").read_text())["providers"][0]["options"]["path"]
         self.assertIn(f"./observability/grafana:{path}:ro", COMPOSE["services"]["grafana"]["volumes"])
 
