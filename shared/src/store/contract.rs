@@ -354,6 +354,9 @@ pub async fn bad_requests_are_refused(store: &dyn MetaStore) {
     for txn in bad {
         assert!(matches!(store.commit(txn).await, Err(StoreError::Invalid(_))));
     }
+    let many: Vec<String> = (0..=MAX_TXN_OPS).map(|n| n.to_string()).collect();
+    assert!(matches!(store.get_many(&many).await, Err(StoreError::Invalid(_))));
+    assert_eq!(store.get_many(&many[1..]).await.unwrap().len(), MAX_TXN_OPS);
     store
         .commit(Txn::new().put("a", vec![7; MAX_VALUE_BYTES]))
         .await

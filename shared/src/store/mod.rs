@@ -444,6 +444,16 @@ pub struct OpenError {
     pub problem: String,
 }
 
+/// Refuses more keys than are read at once, in every store alike.
+fn at_once(keys: &[String]) -> Result<(), StoreError> {
+    match keys.len() {
+        0..=MAX_TXN_OPS => Ok(()),
+        many => Err(StoreError::Invalid(format!(
+            "at most {MAX_TXN_OPS} keys are read at once, and not {many}"
+        ))),
+    }
+}
+
 /// Keys and values with guarded transactions, revisions, watches and leases.
 ///
 /// Transactions are linear: one happens after the other, a read after a commit's answer sees it, and what was answered
@@ -459,8 +469,12 @@ pub trait MetaStore: Send + Sync + fmt::Debug {
     /// Reads one key.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
 
-    /// Reads many keys, 1 to [`MAX_TXN_OPS`], in one request where the store can; in the order asked for.
+    /// Reads many keys, up to [`MAX_TXN_OPS`], in one request where the store can; in the order asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for more of them.
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        at_once(keys)?;
         let mut entries = Vec::with_capacity(keys.len());
         for key in keys {
             entries.push(self.get(key).await?);

@@ -29,6 +29,9 @@ pub struct StitchRecord {
     pub epochs: Vec<Epoch>,
     /// Publishes of which not all is in storage yet, with their workers.
     pub open: Vec<(Epoch, WorkerId)>,
+    /// Those of them that their worker has left out of its heartbeats while they seemed live, and since when: it may never have had them.
+    #[serde(default)]
+    pub unnamed: Vec<(Epoch, Timestamp)>,
     /// The worker of the last publish.
     pub worker: WorkerId,
     /// Names where its objects lie: workers that name the same read each other's. Empty: only `worker` does.

@@ -25,7 +25,9 @@ use self::{
     file::{LAYOUT, prepare, read_one, read_scan},
     writer::{Failed, File, Job, Opener, Shared, State, Stopped, Writer},
 };
-use super::{Entry, LeaseId, MetaStore, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch, watch::Hub};
+use super::{
+    Entry, LeaseId, MetaStore, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch, at_once, watch::Hub,
+};
 use crate::time::Clock;
 
 /// Requests that wait for the writer; more wait in their callers.
@@ -157,6 +159,7 @@ impl MetaStore for Embedded {
     }
 
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        at_once(keys)?;
         let keys = keys.to_vec();
         self.read(move |db| keys.iter().map(|key| read_one(db, key)).collect())
             .await

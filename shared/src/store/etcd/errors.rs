@@ -116,7 +116,7 @@ fn cause(status: &Status) -> Option<String> {
 }
 
 /// The last cause in a chain: the one that says something.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

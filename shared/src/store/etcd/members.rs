@@ -17,9 +17,9 @@ use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
-use tracing::debug;
+use tracing::{debug, info, warn};
 
-use super::{EtcdOptions, errors::Refusal};
+use super::{EtcdOptions, errors::Refusal, options::Pems};
 use crate::store::OpenError;
 
 /// Time for one member to answer; a member that is frozen costs so long, once.
@@ -34,6 +34,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// HTTP/2 keep-alive while something is awaited: a member that is gone without a word is noticed after at most both.
 /// etcd closes connections that are asked more often than every 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
+/// How often, at most, it is asked whether the files with certificates have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Longest answer that is taken, bytes.
 pub(super) const MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -54,12 +56,33 @@ struct Inner {
     members: Vec<Member>,
     /// The one that is asked first.
     preferred: AtomicUsize,
-    options: ConnectOptions,
+    options: EtcdOptions,
+    credentials: Mutex<Credentials>,
+}
+
+/// What connections are made with.
+struct Credentials {
+    pems: Option<Pems>,
+    connect: ConnectOptions,
+    /// Grows with each change.
+    version: u64,
+    looked: Instant,
 }
 
 struct Member {
     url: String,
-    client: Mutex<Option<Client>>,
+    /// With the version of the credentials that it was made with.
+    client: Mutex<Option<(u64, Client)>>,
+}
+
+fn connect_with(options: &EtcdOptions, pems: Option<&Pems>) -> Result<ConnectOptions, OpenError> {
+    Ok(options
+        .connect_options(pems)?
+        .with_connect_timeout(CONNECT)
+        .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
+        .with_keep_alive_while_idle(false)
+        .with_require_leader(true)
+        .with_auto_token_refresh(true))
 }
 
 impl fmt::Debug for Members {
@@ -72,13 +95,8 @@ impl fmt::Debug for Members {
 
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Result<Self, OpenError> {
-        let connect = options
-            .connect_options()?
-            .with_connect_timeout(CONNECT)
-            .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
+        let pems = options.pems()?;
+        let connect = connect_with(&options, pems.as_ref())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let member = |endpoint: &String| Member {
             url: format!("{scheme}://{endpoint}"),
@@ -87,7 +105,13 @@ impl Members {
         Ok(Members(Arc::new(Inner {
             members: options.endpoints.iter().map(member).collect(),
             preferred: AtomicUsize::new(0),
-            options: connect,
+            credentials: Mutex::new(Credentials {
+                pems,
+                connect,
+                version: 0,
+                looked: Instant::now(),
+            }),
+            options,
         })))
     }
 
@@ -139,13 +163,40 @@ impl Members {
         answer.map_err(|error| Refusal::read(&member.url, error))
     }
 
+    /// What connections are made with by now. Files that cannot be used change nothing: they may be half written.
+    async fn credentials(&self) -> (u64, ConnectOptions) {
+        let mut held = self.0.credentials.lock().await;
+        if self.0.options.tls.is_some() && held.looked.elapsed() >= LOOK_EVERY {
+            held.looked = Instant::now();
+            let options = self.0.options.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let pems = options.pems()?;
+                connect_with(&options, pems.as_ref()).map(|connect| (pems, connect))
+            });
+            match read.await {
+                Ok(Ok((pems, _))) if pems == held.pems => {}
+                Ok(Ok((pems, connect))) => {
+                    info!("the certificates for etcd have changed; connections are made anew");
+                    (held.pems, held.connect) = (pems, connect);
+                    held.version += 1;
+                }
+                Ok(Err(error)) => {
+                    warn!(%error, "the certificates for etcd cannot be read again; those of before are used");
+                }
+                Err(error) => warn!(%error, "the certificates for etcd were not read again"),
+            }
+        }
+        (held.version, held.connect.clone())
+    }
+
     /// The member's client. With a password it has authenticated.
     async fn client(&self, member: &Member) -> Result<Client, Refusal> {
+        let (version, options) = self.credentials().await;
         let mut slot = member.client.lock().await;
-        if let Some(client) = slot.as_ref() {
+        if let Some((_, client)) = slot.as_ref().filter(|(of, _)| *of == version) {
             return Ok(client.clone());
         }
-        let connected = Client::connect([&member.url], Some(self.0.options.clone())).await;
+        let connected = Client::connect([&member.url], Some(options)).await;
         let client = connected.map_err(|error| match Refusal::read(&member.url, error) {
             // Nothing but the password was sent.
             Refusal::Away { member, words, .. } => Refusal::Away {
@@ -155,6 +206,6 @@ impl Members {
             },
             other => other,
         })?;
-        Ok(slot.insert(client).clone())
+        Ok(slot.insert((version, client)).1.clone())
     }
 }

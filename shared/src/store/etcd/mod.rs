@@ -35,8 +35,8 @@ use self::{
     newest::{Clocked, Windows},
 };
 use super::{
-    Entry, Guard, LeaseId, MAX_TXN_OPS, MIN_LEASE_TTL, MetaStore, Op, OpenError, Revision, Scan, Scanned, StoreError,
-    Txn, Watch,
+    Entry, Guard, LeaseId, MIN_LEASE_TTL, MetaStore, Op, OpenError, Revision, Scan, Scanned, StoreError, Txn, Watch,
+    at_once,
     kv::{is_empty_range, scan_bounds},
 };
 use crate::time::{Clock, Timestamp};
@@ -301,11 +301,7 @@ impl MetaStore for Etcd {
     }
 
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
-        if keys.len() > MAX_TXN_OPS {
-            return Err(StoreError::Invalid(format!(
-                "at most {MAX_TXN_OPS} keys are read at once"
-            )));
-        }
+        at_once(keys)?;
         match self.looked_up(keys).await {
             // Too much for one answer.
             Err(Refusal::TooLarge) if keys.len() > 1 => {

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use support::etcd::Etcd as Server;
+use support::etcd::{Certificates, Etcd as Server};
 
 use super::{super::contract, *};
 use crate::{config::StoreConfig, store::open, time::System};
@@ -289,5 +289,53 @@ async fn tls_and_passwords_let_in_and_keep_out() -> Result<()> {
     config.key_file = None;
     let refused = open_with(&config)?.get("a").await;
     ensure!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_change_are_taken_without_a_restart() -> Result<()> {
+    let mut server = Server::start_tls()?;
+    let folder = tempfile::tempdir()?;
+    let own = |name: &str| folder.path().join(name);
+    let config = StoreConfig {
+        url: server.url("renewed").parse()?,
+        ca_file: Some(own("ca.pem")),
+        cert_file: Some(own("client.pem")),
+        key_file: Some(own("client.key")),
+        ..Default::default()
+    };
+    let certificates = server.certificates().context("certificates")?.clone();
+    let take = |names: &[&str]| -> Result<()> {
+        for name in names {
+            std::fs::copy(certificates.path(name), own(name))?;
+        }
+        Ok(())
+    };
+    take(&["ca.pem", "client.pem", "client.key"])?;
+    let store = open(&config, std::path::Path::new(""), Arc::new(System::new()))?;
+    store.commit(Txn::new().put("a", "1")).await?;
+
+    // Another authority signs all of them. A certificate without its key is none yet: what was is used on.
+    Certificates::make(&certificates.path(""))?;
+    take(&["client.pem"])?;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(7) {
+        store.get("a").await?;
+        tokio::time::sleep(Duration::from_millis(200)).await; // how often it is asked
+    }
+    server.kill(0)?;
+    server.restart(0)?;
+    server.healthy()?;
+    let refused = store.get("a").await;
+    ensure!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    take(&["ca.pem", "client.key"])?;
+    let begin = Instant::now();
+    let value = loop {
+        match store.get("a").await {
+            Ok(entry) => break entry.context("a")?.value,
+            Err(error) => ensure!(begin.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
+    ensure!(value == "1");
     Ok(())
 }
