@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) storage: String,
     /// What the worker was granted for it before.
     pub(crate) held: Option<Grant>,
+    /// What the library has of that, where the store does not know the publish.
+    pub(crate) remembered: Vec<Recording>,
     /// The highest epoch of the stream that the worker knows.
     pub(crate) known_epoch: Epoch,
     /// Its worker asks again if the stream is live elsewhere.
@@ -196,7 +198,13 @@ impl Leases {
         }
         let mut txn = Txn::new();
         if !request.adopted {
-            match self.make_way(cx, &request.stream, request.worker, request.publish, txn)? {
+            match self.make_way(
+                cx,
+                &request.stream,
+                request.worker,
+                (request.publish, request.started),
+                txn,
+            )? {
                 Ok(on) => txn = on,
                 Err(refusal) => {
                     return Ok(Decided {
@@ -245,7 +253,13 @@ impl Leases {
             return Ok(granted(grant, Txn::new()));
         }
         // Its worker was away and is back with the publisher still connected: it gets its stream again if it is free.
-        let txn = match self.make_way(cx, &record.stream, record.worker, record.id, Txn::new())? {
+        let txn = match self.make_way(
+            cx,
+            &record.stream,
+            record.worker,
+            (record.id, record.started),
+            Txn::new(),
+        )? {
             Ok(txn) => txn,
             Err(refusal) => {
                 self.evict_late(&record, refusal.reason);
@@ -286,7 +300,7 @@ impl Leases {
         cx: &Context<'_>,
         stream: &StreamKey,
         worker: WorkerId,
-        publish: PublishId,
+        (publish, started): (PublishId, Timestamp),
         txn: Txn,
     ) -> Result<Result<Txn, Refusal>, StoreError> {
         let Some(holder) = self.holder(stream) else {
@@ -294,7 +308,15 @@ impl Leases {
         };
         let (old, old_worker) = (holder.record.id, holder.record.worker);
         if old_worker == worker {
-            // The worker has arbitrated: it takes a second publisher only when the first is gone or silent.
+            // The worker has arbitrated: it takes a second publisher only when the first is gone or silent. So it is over what began before:
+            // its question was late.
+            if started < holder.record.started {
+                let reason = format!("stream {stream} is live with a later publish on the same worker");
+                return Ok(Err(Refusal {
+                    kind: RefusalKind::AlreadyLive,
+                    reason,
+                }));
+            }
             return self
                 .end(old, format!("superseded by publish {publish}"), cx.now, txn)
                 .map(Ok);

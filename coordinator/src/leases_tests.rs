@@ -73,6 +73,7 @@ impl World {
             adopted: false,
             storage: String::new(),
             held: None,
+            remembered: Vec::new(),
             known_epoch: Epoch::default(),
             asks_again: false,
         }
@@ -561,4 +562,23 @@ fn a_question_from_before_a_release_takes_no_stream_again() {
         let next = world.request(worker);
         world.grant(&next);
     }
+}
+
+#[test]
+fn a_late_question_of_an_earlier_publish_takes_no_stream_from_a_later_one_of_the_same_worker() {
+    let mut world = World::new();
+    let worker = world.worker();
+    // It was refused, and its worker has forgotten it; so has the coordinator that leads now.
+    let earlier = world.request(worker);
+    world.second = 3;
+    let later = world.request(worker);
+    world.grant(&later);
+    assert_eq!(world.refusal(&earlier).kind, RefusalKind::AlreadyLive);
+    let holder = world.leases.holder(&later.stream).map(|live| live.record.id);
+    assert_eq!(holder, Some(later.publish));
+    world.second = 5;
+    let latest = world.request(worker);
+    world.grant(&latest);
+    let holder = world.leases.holder(&latest.stream).map(|live| live.record.id);
+    assert_eq!(holder, Some(latest.publish), "what begins later takes its place");
 }

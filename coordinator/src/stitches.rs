@@ -10,8 +10,8 @@ use std::{
 
 use shared::{
     ids::{PublishId, RecordingId, StreamKey, TaskId, WorkerId},
-    lease::{Epoch, FinishJob, Stitch, Window},
-    recording::Cause,
+    lease::{Epoch, FinishJob, GrantedRecording, Stitch, Window},
+    recording::{Cause, RecordingState},
     store::{PublishRecord, StitchRecord, StoreError, Txn, keys},
     template::TemplateSpec,
     time::{Monotonic, Timestamp},
@@ -91,26 +91,44 @@ impl Stitches {
         (cause, template, window): (&Cause, &TemplateSpec, Window),
         txn: Txn,
     ) -> Result<(Stitch, Txn), StoreError> {
-        self.all.insert(
-            recording,
-            StitchRecord {
-                recording,
-                stream: publish.stream.clone(),
-                cause: cause.clone(),
-                template: template.clone(),
-                epochs: Vec::new(),
-                open: Vec::new(),
-                worker: publish.worker,
-                storage: publish.storage.clone(),
-                live: None,
-                until: publish.started,
-                ahead: matches!(cause, Cause::Task(_)),
-                window,
-                reason: String::new(),
-                finishing: None,
-            },
-        );
+        let ahead = matches!(cause, Cause::Task(_));
+        let record = StitchRecord {
+            ahead,
+            ..new(recording, publish, cause, template, window)
+        };
+        self.all.insert(recording, record);
         self.feed(recording, publish, |_| false, txn)
+    }
+
+    /// True if a recording has gone on without a publish of `epoch` that says it feeds it, or is being finished.
+    pub(crate) fn has_left(&self, recording: RecordingId, publish: PublishId, epoch: Epoch) -> bool {
+        self.all.get(&recording).is_some_and(|record| {
+            record.finishing.is_some()
+                || record.live.is_some_and(|live| live != publish)
+                || record.epochs.last().is_some_and(|last| *last > epoch)
+        })
+    }
+
+    /// A publish that only its worker remembers feeds a recording: what it has behind it is what its grant says, where the store does
+    /// not know better. Without effect on one that has gone on without it.
+    pub(crate) fn restore(
+        &mut self,
+        granted: &GrantedRecording,
+        publish: &PublishRecord,
+        txn: Txn,
+    ) -> Result<Txn, StoreError> {
+        if self.has_left(granted.id, publish.id, publish.epoch) {
+            return Ok(txn);
+        }
+        self.all.entry(granted.id).or_insert_with(|| {
+            let before = granted.stitch.iter().flat_map(|stitch| stitch.before.iter().rev());
+            StitchRecord {
+                epochs: before.copied().collect(),
+                ahead: granted.state == RecordingState::Scheduled,
+                ..new(granted.id, publish, &granted.cause, &granted.template, granted.window)
+            }
+        });
+        self.feed(granted.id, publish, |_| false, txn).map(|(_, txn)| txn)
     }
 
     /// A publish feeds a recording from now on. `lost` tells of a worker that nothing more is to be expected from it.
@@ -130,6 +148,7 @@ impl Stitches {
             let forgotten = record.epochs.len().saturating_sub(EPOCHS);
             record.epochs.drain(..forgotten);
         }
+        record.unnamed.retain(|(epoch, _)| *epoch != publish.epoch);
         record.worker = publish.worker;
         record.live = Some(publish.id);
         let stitch = behind(record, publish.epoch, lost);
@@ -186,6 +205,16 @@ impl Stitches {
         Ok(txn)
     }
 
+    /// A publish has been left out of its worker's heartbeats for so long that it ends. Nobody who goes on from it waits for what it stores; if it
+    /// stores something all the same, that is taken until the recording is finished.
+    pub(crate) fn unnamed(&mut self, publish: &PublishRecord, now: Timestamp, mut txn: Txn) -> Result<Txn, StoreError> {
+        for record in self.all.values_mut().filter(|record| record.live == Some(publish.id)) {
+            record.unnamed.push((publish.epoch, now));
+            txn = put(txn, record)?;
+        }
+        Ok(txn)
+    }
+
     /// True if a publish that has ended here may feed its recordings again: nobody else has, and nobody finishes them.
     pub(crate) fn resumable(&self, publish: &PublishRecord, recording: RecordingId) -> bool {
         self.all.get(&recording).is_some_and(|record| {
@@ -200,6 +229,7 @@ impl Stitches {
         };
         let before = record.open.len();
         record.open.retain(|(open, _)| *open != epoch);
+        record.unnamed.retain(|(unnamed, _)| *unnamed != epoch);
         if record.open.len() == before {
             return Ok(None);
         }
@@ -248,8 +278,17 @@ impl Stitches {
                 }
                 continue;
             }
-            let gone = |worker: WorkerId| fleet.is_gone(worker, gone, mono);
-            if record.open.iter().any(|(_, worker)| !gone(*worker)) {
+            let limit = gone;
+            let gone = |worker: WorkerId| fleet.is_gone(worker, limit, mono);
+            let missing = |epoch: Epoch| {
+                let mut unnamed = record.unnamed.iter();
+                unnamed.any(|(of, since)| *of == epoch && now > *since + limit)
+            };
+            if record
+                .open
+                .iter()
+                .any(|(epoch, worker)| !gone(*worker) && !missing(*epoch))
+            {
                 continue;
             }
             let mut ready: Vec<(WorkerId, u64)> = fleet.ready().collect();
@@ -306,6 +345,33 @@ impl Stitches {
     }
 }
 
+/// A recording that nothing has fed yet.
+fn new(
+    recording: RecordingId,
+    publish: &PublishRecord,
+    cause: &Cause,
+    template: &TemplateSpec,
+    window: Window,
+) -> StitchRecord {
+    StitchRecord {
+        recording,
+        stream: publish.stream.clone(),
+        cause: cause.clone(),
+        template: template.clone(),
+        epochs: Vec::new(),
+        open: Vec::new(),
+        unnamed: Vec::new(),
+        worker: publish.worker,
+        storage: publish.storage.clone(),
+        live: None,
+        until: publish.started,
+        ahead: false,
+        window,
+        reason: String::new(),
+        finishing: None,
+    }
+}
+
 /// Until when a recording waits whose stream went away at `ended`: at most until its task is over.
 fn waits_until(ended: Timestamp, record: &StitchRecord) -> Timestamp {
     let until = ended + Duration::from_secs(u64::from(record.template.flow_continue_s()));
@@ -322,7 +388,8 @@ fn behind(record: &StitchRecord, epoch: Epoch, lost: impl Fn(WorkerId) -> bool) 
     let before: Vec<Epoch> = record.epochs.iter().rev().filter(|e| **e < epoch).copied().collect();
     let open = record.open.iter().find(|(open, _)| Some(open) == before.first());
     Stitch {
-        lost: open.is_some_and(|(_, worker)| lost(*worker)),
+        lost: open
+            .is_some_and(|(open, worker)| lost(*worker) || record.unnamed.iter().any(|(unnamed, _)| unnamed == open)),
         before,
     }
 }

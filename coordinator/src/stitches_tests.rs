@@ -91,6 +91,28 @@ impl World {
         self.leases = Leases::new(vec![stream], stitches);
     }
 
+    /// The store is as it was at some time before; its coordinator starts from it.
+    fn set_back(&mut self, to: &Kv) {
+        self.kv = to.clone();
+        self.leases = Leases::default();
+        if self.kv.get(&keys::stream(&"d/a/s".parse().unwrap())).is_some() {
+            self.reload();
+        }
+    }
+
+    /// A worker names what it has, with what it was granted for it, as it does when it is asked to.
+    fn remind(&mut self, request: &Request, grant: &Grant) -> Grant {
+        let recordings = grant.recordings.iter();
+        let entries = recordings.filter_map(|held| self.kv.get(&keys::recording(held.id)));
+        let again = Request {
+            remembered: entries.map(|e| serde_json::from_slice(&e.value).unwrap()).collect(),
+            held: Some(grant.clone()),
+            known_epoch: grant.epoch,
+            ..request.clone()
+        };
+        self.grant(&again)
+    }
+
     fn hear(&mut self, worker: WorkerId) {
         let now = self.mono();
         self.fleet.opened(worker, SessionId(2), About::default(), now);
@@ -493,4 +515,131 @@ fn a_task_that_is_given_to_a_live_publish_goes_on_with_what_waits() {
     let (_, set) = world.leases.durable(second.publish, changed.revision).unwrap();
     let added = World::granted_for(&set.grant, task);
     assert_eq!((added.id, added.stitch.unwrap().before), (held.id, vec![Epoch::new(1)]));
+}
+
+#[test]
+fn a_stream_that_only_its_worker_remembers_breaks_off_and_goes_on_with_its_recording() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let before = world.kv.clone();
+    let (first, grant, id, _) = world.publish(worker);
+    world.set_back(&before);
+    assert_eq!(world.remind(&first, &grant), grant, "what was granted stands");
+    let stitch = world.stitch(id).unwrap();
+    assert_eq!(
+        (stitch.live, &stitch.epochs[..]),
+        (Some(first.publish), &[grant.epoch][..])
+    );
+    assert_eq!(stitch.open, [(grant.epoch, worker)]);
+    // It breaks off, and the next coordinator goes on from what the store has.
+    world.release(&first, grant.epoch);
+    world.reload();
+    world.second = WAIT;
+    let (second, next, again, stitch) = world.publish(worker);
+    assert_eq!(
+        (again, &stitch.before[..]),
+        (id, &[grant.epoch][..]),
+        "one recording, one list"
+    );
+    // Nobody comes any more: it is finished, of both.
+    world.release(&second, next.epoch);
+    world.settle(id, grant.epoch);
+    world.settle(id, next.epoch);
+    world.second += WAIT + 1;
+    let jobs = world.finishes(worker);
+    assert_eq!(jobs.len(), 1);
+    assert_eq!((jobs[0].recording, jobs[0].before.len()), (id, 2));
+}
+
+#[test]
+fn the_second_publish_of_a_recording_that_the_store_remembers_goes_on_in_it() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    world.release(&first, grant.epoch);
+    let before = world.kv.clone();
+    let (second, grant, again, _) = world.publish(worker);
+    assert_eq!(again, id);
+    world.set_back(&before);
+    world.remind(&second, &grant);
+    let stitch = world.stitch(id).unwrap();
+    assert_eq!(stitch.live, Some(second.publish));
+    assert_eq!(stitch.epochs, [Epoch::new(1), Epoch::new(2)]);
+    assert_eq!(stitch.open.len(), 2, "of neither is everything in storage");
+    let entry = world.kv.get(&keys::recording(id)).unwrap();
+    let recording: Recording = serde_json::from_slice(&entry.value).unwrap();
+    assert_eq!(recording.publishes, [first.publish], "the first is not forgotten");
+    world.release(&second, grant.epoch);
+    let (.., third, stitch) = world.publish(worker);
+    assert_eq!((third, &stitch.before[..]), (id, &[Epoch::new(2), Epoch::new(1)][..]));
+}
+
+#[test]
+fn what_an_adopted_journal_remembers_of_a_stitched_recording_waits_and_is_finished() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let before = world.kv.clone();
+    let (first, grant, id, _) = world.publish(worker);
+    world.set_back(&before);
+    let adopted = Request { adopted: true, ..first };
+    world.remind(&adopted, &grant);
+    let stitch = world.stitch(id).unwrap();
+    assert_eq!((stitch.live, stitch.open), (None, vec![(grant.epoch, worker)]));
+    world.settle(id, grant.epoch);
+    world.second += WAIT + 1;
+    assert_eq!(world.finishes(worker).len(), 1);
+}
+
+#[test]
+fn a_recording_that_ended_meanwhile_is_not_begun_again_by_who_remembers_it() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (first, grant, id, _) = world.publish(worker);
+    let entry = world.kv.get(&keys::recording(id)).unwrap();
+    let mut recording: Recording = serde_json::from_slice(&entry.value).unwrap();
+    recording.state = RecordingState::Failed;
+    let old = Txn::new().put_json(keys::recording(id), &recording).unwrap();
+    let old = old.delete(keys::publish(first.publish)).delete(keys::stitch(id));
+    world.kv.commit(old).unwrap();
+    world.reload();
+    let told = world.remind(&first, &grant);
+    assert_eq!(told.recordings[0].state, RecordingState::Failed);
+    assert_eq!(world.stitch(id), None);
+    let entry = world.kv.get(&keys::recording(id)).unwrap();
+    let after: Recording = serde_json::from_slice(&entry.value).unwrap();
+    assert_eq!(after.state, RecordingState::Failed, "what has ended stays so");
+    assert!(world.leases.holder(&first.stream).is_none());
+    let now = world.mono();
+    let drops = world.leases.named(worker, &[first.publish], now);
+    assert_eq!(drops.len(), 1, "its publisher begins anew");
+}
+
+#[test]
+fn a_publish_that_its_worker_never_had_keeps_no_recording_waiting() {
+    let mut world = world();
+    let worker = world.worker_on("");
+    let (_, grant, id, _) = world.publish(worker);
+    world.second = 20;
+    let (now, mono, limit) = (world.now(), world.mono(), Duration::from_secs(10));
+    let report = crate::fleet::Report::default();
+    world.fleet.heartbeat(worker, SessionId(1), report, mono);
+    for (_, txn) in world.leases.end_unnamed(&world.fleet, limit, now).unwrap() {
+        world.kv.commit(txn).unwrap();
+    }
+    world.reload();
+    // Whoever goes on does not wait for what that one stores.
+    let (second, next, again, stitch) = world.publish(worker);
+    assert_eq!(
+        (again, stitch.before.as_slice(), stitch.lost),
+        (id, &[grant.epoch][..], true)
+    );
+    world.release(&second, next.epoch);
+    world.settle(id, next.epoch);
+    // It may store something all the same; so long the recording is not finished.
+    world.second = 20 + WAIT + 1;
+    world.hear(worker);
+    assert!(world.finishes(worker).is_empty());
+    world.second = 21 + i64::try_from(GONE.as_secs()).unwrap();
+    world.hear(worker);
+    assert_eq!(world.finishes(worker).len(), 1);
 }

@@ -3,6 +3,7 @@
 use shared::{
     config::CoordinatorConfig,
     ids::PublishId,
+    lease::Grant,
     recording::Recording,
     store::{PublishRecord, Repo, StoreError, StreamRecord, keys},
     time::Clock,
@@ -69,6 +70,12 @@ impl State {
 /// What the store has of a publish.
 pub(crate) async fn load_known(repo: &Repo, publish: PublishId) -> Result<Option<Known>, StoreError> {
     Ok(load_all(repo, &[publish]).await?.pop().flatten())
+}
+
+/// What the library has of what a publish was granted.
+pub(crate) async fn load_remembered(repo: &Repo, held: &Grant) -> Result<Vec<Recording>, StoreError> {
+    let at: Vec<String> = held.recordings.iter().map(|held| keys::recording(held.id)).collect();
+    Ok(repo.many(&at).await?.into_iter().flatten().collect())
 }
 
 /// What the store has of publishes, each where it is asked for.

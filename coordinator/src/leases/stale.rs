@@ -2,7 +2,7 @@
 
 use shared::{
     ids::{PublishId, StreamKey, WorkerId},
-    store::{StoreError, Txn, keys},
+    store::{PublishRecord, StoreError, Txn, keys},
     time::Timestamp,
 };
 
@@ -36,11 +36,15 @@ impl Leases {
                 .last_beat(live.record.worker)
                 .is_some_and(|beat| beat.since(live.named) > timeout)
         };
-        let forgotten: Vec<PublishId> = self.live.iter().filter(left_out).map(|live| live.record.id).collect();
+        let left_out = self.live.iter().filter(left_out);
+        let forgotten: Vec<PublishRecord> = left_out.map(|live| live.record.clone()).collect();
         let reason = "its worker no longer knows it";
         forgotten
             .into_iter()
-            .map(|id| Ok((id, self.end(id, reason.to_owned(), now, Txn::new())?)))
+            .map(|record| {
+                let txn = self.stitches.unnamed(&record, now, Txn::new())?;
+                Ok((record.id, self.end(record.id, reason.to_owned(), now, txn)?))
+            })
             .collect()
     }
 

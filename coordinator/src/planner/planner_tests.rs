@@ -65,6 +65,7 @@ fn publish(planner: &mut Planner, worker: WorkerId) -> PublishId {
         adopted: false,
         storage: String::new(),
         held: None,
+        remembered: Vec::new(),
         known_epoch: Epoch::default(),
         asks_again: false,
     };

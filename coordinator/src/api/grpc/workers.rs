@@ -23,7 +23,7 @@ use tracing::debug;
 use super::{Api, peer, status::Failure};
 use crate::{
     actors::coordinator::{Acquire, Closed, Open, Release, Session},
-    actors::load::load_known,
+    actors::load::{load_known, load_remembered},
     actors::stitches::{Begun, Settled},
     actors::tasks::Ended,
     fleet::{About, Counters, Report, SessionId},
@@ -213,10 +213,12 @@ impl v1::workers_server::Workers for Api {
         request: Request<v1::AcquireLeaseRequest>,
     ) -> Result<Response<v1::AcquireLeaseResponse>, Status> {
         let begin = self.tools.clock.now();
-        let request = lease_request(request.into_inner()).map_err(Failure::from)?;
-        let known = load_known(&self.tools.repo, request.publish)
-            .await
-            .map_err(Failure::from)?;
+        let mut request = lease_request(request.into_inner()).map_err(Failure::from)?;
+        let repo = &self.tools.repo;
+        let known = load_known(repo, request.publish).await.map_err(Failure::from)?;
+        if let (None, Some(held)) = (&known, &request.held) {
+            request.remembered = load_remembered(repo, held).await.map_err(Failure::from)?;
+        }
         let asked = self
             .handle
             .ask(Acquire { request, known })
@@ -402,6 +404,7 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         adopted: request.adopted,
         storage: short("storage", request.storage)?,
         held: request.held.map(wire::held).transpose()?,
+        remembered: Vec::new(),
         known_epoch: Epoch::new(request.known_epoch),
         asks_again: request.asks_again,
     })
