@@ -390,11 +390,18 @@ impl Checks {
                 let Some(grant) = journal.grant.as_ref().filter(|_| of_stream) else {
                     continue;
                 };
+                // By its worker's clock the task had not ended before: whatever that clock says later begins nothing again.
                 let (from, to) = (task.start.as_millis() + 10_000, task.over().as_millis() - 10_000);
+                let beyond = |unit: &&worker::sim::Unit| unit.arrival_ms > task.over().as_millis();
+                let until = journal
+                    .units
+                    .iter()
+                    .position(|unit| beyond(&unit))
+                    .unwrap_or(journal.units.len());
                 let inside = |unit: &&worker::sim::Unit| {
                     (from..to).contains(&unit.arrival_ms) && (from..to).contains(&unit.sent_ms)
                 };
-                let count = journal.units.iter().filter(inside).count();
+                let count = journal.units.iter().take(until).filter(inside).count();
                 // Whose worker could not ask until the task had waited long enough is not known to anybody.
                 let id = journal.publish.id.parse::<PublishId>().ok();
                 let asked = id.and_then(|id| seen.heard_of.get(&id)).copied().unwrap_or(i64::MAX);

@@ -1,6 +1,6 @@
 //! [`StreamActor`]: carries out what [`StreamCore`] decides for one publish.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{self, About};
 use super::fenced;
 use super::ground::Ground;
+use super::needs::Needs;
 use super::traced::Shown;
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask, Verdict};
@@ -29,8 +30,6 @@ use crate::upload::Shelf;
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// How often it is asked whether a window has begun or ended. What is recorded does not depend on it, only how soon that is seen.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// A random access point further back than this, milliseconds of media, is not kept for recordings to come.
-const LONGEST_GOP_MS: i64 = 60_000;
 /// Reports of recorders that may wait; each recorder sends one and then waits for its next step.
 const MAILBOX: usize = 64;
 
@@ -82,10 +81,7 @@ pub(crate) struct StreamActor {
     recorders: BTreeMap<(RecordingId, Format), Recipient<Word>>,
     /// Revision of the recordings that was applied last, for heartbeats.
     revision: Arc<AtomicU64>,
-    /// What each recorder has behind it for good.
-    retired: BTreeMap<(RecordingId, Format), u64>,
-    /// Where a recording could have begun at past looks: monotonic milliseconds and position. Tells what the pre-roll still needs.
-    ends: VecDeque<(i64, u64)>,
+    needs: Needs,
     /// Versions of `recording.json` on their way.
     writing: Writing<RecordingDocument>,
     /// The journal goes when they have arrived.
@@ -140,8 +136,7 @@ impl StreamActor {
             adopted,
             recorders: BTreeMap::new(),
             revision: Arc::default(),
-            retired: BTreeMap::new(),
-            ends: VecDeque::new(),
+            needs: Needs::default(),
             writing: Writing::default(),
             remove_journal: false,
             asks: false,
@@ -169,6 +164,12 @@ impl StreamActor {
                 self.about.epoch = grant.epoch;
                 self.shown.granted(&grant, &self.about, self.common.clock.now());
                 self.keep(&grant);
+                for lost in grant.recordings.iter().filter(|r| r.state == RecordingState::Failed) {
+                    lost.template
+                        .formats
+                        .keys()
+                        .for_each(|format| self.needs.lost(lost.id, *format));
+                }
                 self.revision.store(grant.revision, Ordering::Relaxed);
             }
             Effect::StartRecorder { recording, format } => self.start_recorder(&recording, format, ctx),
@@ -252,7 +253,6 @@ impl StreamActor {
             self.common.metrics.recordings.dec();
         }
         self.recorders.retain(|(id, _), _| *id != recording);
-        self.retired.retain(|(id, _), _| *id != recording);
     }
 
     fn notify(&self, notice: Notice) {
@@ -292,7 +292,7 @@ impl StreamActor {
         if !self.recorders.keys().any(|(other, _)| *other == recording.id) {
             self.common.metrics.recordings.inc();
         }
-        self.retired.insert((recording.id, format), 0);
+        self.needs.came_to(recording.id, format, 0);
         let until_ms = recording.window.until.map(Timestamp::as_millis);
         let recorder = self.ground.start_recorder(order, until_ms, ctx.address().recipient());
         self.recorders.insert((recording.id, format), recorder);
@@ -424,6 +424,7 @@ impl StreamActor {
         };
         let done = move |verdict, actor: &mut Self, ctx: &mut Context<Self>| {
             actor.forget_recorders(recording);
+            actor.needs.ended(recording);
             match fenced::reason(verdict) {
                 Some(reason) => actor.on(Event::Lost { recording, reason }, ctx),
                 None => actor.on(Event::RecordingCommitted(recording), ctx),
@@ -439,34 +440,13 @@ impl StreamActor {
             .cloned()
     }
 
-    /// Gives up the journal's bodies behind every recorder and the pre-roll.
+    /// Gives up the journal's bodies that nobody needs any more.
     fn tidy(&mut self, _: &mut Context<Self>) {
         if self.core.grant().is_none() {
             return;
         }
-        let now = self.common.clock.monotonic().as_millis();
-        let journaled = self.ground.journaled();
-        let end = journaled.end.0;
-        // A recording may begin at the random access point before the moment it asks for: that one is kept too.
-        let end_ms = journaled.end_dts_ms.unwrap_or(0);
-        let recent = |at: &i64| end_ms.saturating_sub(*at) <= LONGEST_GOP_MS;
-        let start = journaled.last_random_access.filter(|(_, dts_ms)| recent(dts_ms));
-        self.ends
-            .push_back((now, start.map_or(end, |(position, _)| position.0)));
-        let preroll = i64::try_from(self.common.preroll.as_millis()).unwrap_or(i64::MAX);
-        while self
-            .ends
-            .get(1)
-            .is_some_and(|(at, _)| now.saturating_sub(*at) >= preroll)
-        {
-            self.ends.pop_front();
-        }
-        let old = self
-            .ends
-            .front()
-            .filter(|(at, _)| now.saturating_sub(*at) >= preroll)
-            .map_or(0, |(_, end)| *end);
-        let keep_from = self.retired.values().copied().min().unwrap_or(end).min(old);
+        let now = self.common.clock.monotonic();
+        let keep_from = self.needs.from(&self.ground.journaled(), self.common.preroll, now);
         if keep_from > 0
             && let Err(error) = self.ground.drop_bodies_before(keep_from)
         {
@@ -612,6 +592,8 @@ impl Handler<GiveUp> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, GiveUp(reason): GiveUp, _: &mut Self::Context) {
+        let running = &self.recorders;
+        self.needs.give_up(|recorder| running.contains_key(recorder));
         for recorder in self.recorders.values() {
             // One that has ended has nothing to give up.
             let _ = recorder.try_send(Word::GiveUp(reason));
@@ -628,8 +610,11 @@ impl Handler<Report> for StreamActor {
                 let Ok(recording) = setting.recording_id.parse() else {
                     return;
                 };
-                if let Some(retired) = self.retired.get_mut(&(recording, setting.format)) {
-                    *retired = if stepped.done { u64::MAX } else { stepped.retired };
+                if self.recorders.contains_key(&(recording, setting.format)) {
+                    match stepped.done {
+                        true => self.needs.done(recording, setting.format),
+                        false => self.needs.came_to(recording, setting.format, stepped.retired),
+                    }
                 }
                 let (format, files, done) = (setting.format, stepped.files, stepped.done);
                 Event::Rendered {
@@ -646,7 +631,7 @@ impl Handler<Report> for StreamActor {
                     return;
                 };
                 // Nothing of the journal is kept for it any more.
-                self.retired.insert((recording, setting.format), u64::MAX);
+                self.needs.done(recording, setting.format);
                 Event::Failed {
                     recording,
                     format: setting.format,

@@ -19,6 +19,8 @@ use crate::record::FinishedFile;
 /// A publisher that is silent leaves nothing to tell that a window is over but the clock. So long after the window's end the clock is
 /// believed: what arrived before it is in the journal by then.
 const SILENT_END_MS: i64 = 2_000;
+/// Why a journal is put aside whose recording was lost earlier.
+const LOST_BEFORE: &str = "lost or failed before its worker took it up";
 /// Why a recording ended that never began.
 const NEVER_BEGAN: &str = "ended_before_its_start";
 /// End of the name of a gap: one publish of several was not rendered in a format.
@@ -172,6 +174,11 @@ fn over(window: &Window, at: Moment) -> bool {
     window.cancelled || window.until.is_some_and(silent_end)
 }
 
+/// True where a recording is called over of which nothing was recorded.
+fn never_began(effect: &Effect) -> bool {
+    matches!(effect, Effect::CommitRecording { reason, .. } if reason == NEVER_BEGAN)
+}
+
 /// One publish.
 #[derive(Debug, Default)]
 pub(crate) struct StreamCore {
@@ -303,11 +310,21 @@ impl StreamCore {
                     recording.uncommitted.clear();
                     self.lost.push(format!("{id}: {reason}"));
                     effects.push(Effect::StopRecorders(id));
+                    self.keep_lost(id, &mut effects);
                 }
             }
         }
         self.settle(at, &mut effects);
         effects
+    }
+
+    /// A restarted worker takes up nothing that was lost: it may have given up what lies behind it in the journal since.
+    fn keep_lost(&mut self, id: RecordingId, effects: &mut Vec<Effect>) {
+        let Some(grant) = &mut self.grant else { return };
+        for granted in grant.recordings.iter_mut().filter(|granted| granted.id == id) {
+            granted.state = RecordingState::Failed;
+        }
+        effects.push(Effect::KeepGrant(grant.clone()));
     }
 
     /// True if this is a later version of what is held.
@@ -350,7 +367,9 @@ impl StreamCore {
                 match grant.recordings.iter_mut().find(|new| new.id == old.id) {
                     // Settings are frozen, and how far it is is known better here: only the window may change.
                     Some(new) => {
-                        let window = new.window;
+                        let mut window = new.window;
+                        let said = matches!(open, Some(Phase::Closing | Phase::Closed));
+                        window.cancelled |= said && old.window.cancelled && old.state == RecordingState::Scheduled;
                         if window.until != old.window.until && open == Some(Phase::Running) {
                             effects.push(Effect::MoveEnd {
                                 recording: old.id,
@@ -363,6 +382,10 @@ impl StreamCore {
                     None => {}
                 }
             }
+        } else {
+            // Lost before a restart, or given up while its worker was away: this journal may hold what nobody else has.
+            let failed = grant.recordings.iter().filter(|r| r.state == RecordingState::Failed);
+            self.lost.extend(failed.map(|r| format!("{}: {LOST_BEFORE}", r.id)));
         }
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
             self.recordings.entry(granted.id).or_insert_with(|| Recording {
@@ -394,7 +417,8 @@ impl StreamCore {
                     recording.settle(granted, self.closed.as_ref(), at, &mut begin);
                 }
             }
-            if begin.iter().any(|effect| matches!(effect, Effect::Begin(_))) {
+            let decided = |effect: &Effect| matches!(effect, Effect::Begin(_)) || never_began(effect);
+            if begin.iter().any(decided) {
                 effects.push(Effect::KeepGrant(grant.clone()));
             }
             effects.append(&mut begin);
@@ -420,15 +444,17 @@ impl StreamCore {
 impl Recording {
     fn settle(
         &mut self,
-        granted: &GrantedRecording,
+        granted: &mut GrantedRecording,
         closed: Option<&(String, i64)>,
         at: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let (id, window) = (granted.id, &granted.window);
-        let ends = closed.is_some() || over(window, at);
+        let id = granted.id;
+        let ends = closed.is_some() || over(&granted.window, at);
         if self.phase == Phase::Waiting && ends {
             self.phase = Phase::Closing;
+            // It is said once and for all: a restarted worker says the same, whatever has arrived since, and by whatever clock.
+            granted.window.cancelled = true;
             effects.push(Effect::CommitRecording {
                 recording: id,
                 state: RecordingState::Finished,
@@ -440,6 +466,7 @@ impl Recording {
             self.phase = Phase::Ending;
             effects.push(Effect::EndRecorders(id));
         }
+        let window = &granted.window;
         let complete = self.open.is_empty() && self.uncommitted.is_empty() && !self.beginning;
         let bounded = window.until.is_some() || window.cancelled;
         if matches!(self.phase, Phase::Running | Phase::Ending) && complete && (closed.is_some() || bounded) {

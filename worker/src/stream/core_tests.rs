@@ -485,7 +485,7 @@ fn a_stitched_recording_whose_time_is_over_leaves_its_end_to_whoever_finishes_it
 fn what_was_lost_is_not_written_any_more_and_its_journal_is_kept() {
     let mut core = StreamCore::default();
     let (id, grant) = grant(&[Format::Mp4, Format::Flv]);
-    on(&mut core, Event::Granted(grant));
+    on(&mut core, Event::Granted(grant.clone()));
     let rendered = |done| Event::Rendered {
         recording: id,
         format: Format::Mp4,
@@ -498,7 +498,12 @@ fn what_was_lost_is_not_written_any_more_and_its_journal_is_kept() {
         recording: id,
         reason: "fenced".to_owned(),
     };
-    assert_eq!(on(&mut core, lost()), [Effect::StopRecorders(id)]);
+    let mut failed = grant.clone();
+    failed.recordings[0].state = RecordingState::Failed;
+    assert_eq!(
+        on(&mut core, lost()),
+        [Effect::StopRecorders(id), Effect::KeepGrant(failed)]
+    );
     assert_eq!(on(&mut core, lost()), [], "once");
     let late = Event::Rendered {
         recording: id,
@@ -540,4 +545,89 @@ fn what_was_added_while_nobody_heard_of_it_ends_with_the_publish() {
         Some((ahead.id, RecordingState::Finished, NEVER_BEGAN))
     );
     assert!(!core.removed);
+}
+
+#[test]
+fn what_was_lost_is_not_taken_up_again_by_a_restarted_worker() {
+    let mut core = StreamCore::default();
+    let lost = windowed(7, 5_000, 9_000);
+    let goes_on = windowed(8, 5_000, 9_000);
+    core.on(Event::Granted(set(1, &[&lost, &goes_on])), moment(6_000));
+    let reason = "worker_lost".to_owned();
+    let effects = core.on(
+        Event::Lost {
+            recording: lost.id,
+            reason,
+        },
+        moment(7_000),
+    );
+    let kept = effects.into_iter().find_map(|effect| match effect {
+        Effect::KeepGrant(grant) => Some(grant),
+        _ => None,
+    });
+    // Killed, and started again: all it has is the journal and what lies beside it.
+    let mut core = StreamCore::default();
+    let taken_up = core.on(Event::Granted(kept.unwrap()), moment(8_000));
+    let started: Vec<RecordingId> = taken_up
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::StartRecorder { recording, .. } => Some(recording.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(started, [goes_on.id]);
+    core.on(Event::Closed("worker_killed".to_owned()), moment(8_000));
+    core.on(Event::Released(None), moment(8_000));
+    let done = Event::Rendered {
+        recording: goes_on.id,
+        format: Format::Flv,
+        files: Vec::new(),
+        left_out: Vec::new(),
+        done: true,
+    };
+    core.on(done, moment(8_000));
+    core.on(Event::Begun(goes_on.id), moment(8_000));
+    let last = core.on(Event::RecordingCommitted(goes_on.id), moment(8_000));
+    assert_eq!(
+        last,
+        [Effect::KeepJournal {
+            reason: format!("{}: {LOST_BEFORE}", lost.id)
+        }],
+        "it may hold what nobody else has"
+    );
+}
+
+#[test]
+fn what_never_began_does_not_begin_when_its_worker_is_started_again() {
+    let mut core = StreamCore::default();
+    let recording = windowed(7, 5_000, 9_000);
+    core.on(Event::Granted(set(1, &[&recording])), moment(1_000));
+    // The clock is ahead, and nothing has arrived since.
+    let ahead = Moment {
+        now_ms: 500_000,
+        arrived_ms: 1_000,
+    };
+    let effects = core.on(Event::Tick, ahead);
+    let ended = Some((recording.id, RecordingState::Finished, NEVER_BEGAN));
+    assert_eq!(committed(&effects), ended);
+    assert!(
+        matches!(effects.first(), Some(Effect::KeepGrant(_))),
+        "before it is said"
+    );
+    // A coordinator that has not heard of it changes something else.
+    let other = windowed(8, 5_000, 9_000);
+    let effects = core.on(Event::Set(set(2, &[&recording, &other])), ahead);
+    let kept = effects.into_iter().rev().find_map(|effect| match effect {
+        Effect::KeepGrant(grant) => Some(grant),
+        _ => None,
+    });
+    // Killed before it was heard; more has arrived meanwhile.
+    let mut core = StreamCore::default();
+    let again = core.on(Event::Granted(kept.unwrap()), moment(501_000));
+    assert_eq!(committed(&again), ended, "it is said again");
+    assert!(
+        !again
+            .iter()
+            .any(|effect| matches!(effect, Effect::StartRecorder { .. }))
+    );
 }

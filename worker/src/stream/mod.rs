@@ -1,5 +1,5 @@
 //! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
-//! [`ground`] is where its journal lies and its recorders run, `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage,
+//! [`ground`] is where its journal lies and its recorders run, `needs` knows what of it is still needed, `fenced` puts journals of lost recordings aside, `writing` keeps documents in order on their way to storage,
 //! `traced` shows the publish in the traces of its recordings.
 
 pub(crate) mod actor;
@@ -9,5 +9,6 @@ pub(crate) mod document;
 mod fenced;
 pub(crate) mod finish;
 pub(crate) mod ground;
+mod needs;
 mod traced;
 mod writing;
