@@ -23,6 +23,8 @@ struct Belief {
     since: Monotonic,
     /// Another one that the clock tells, and since when.
     doubted: Option<(i64, Monotonic)>,
+    /// The one that was left for this one before anything could be told, and when.
+    left: Option<(i64, Monotonic)>,
 }
 
 fn is_near(one_ms: i64, other_ms: i64) -> bool {
@@ -35,7 +37,14 @@ impl Belief {
             offset_ms: wall.0.saturating_sub(mono.0),
             since: mono,
             doubted: None,
+            left: None,
         }
+    }
+
+    /// True if the clock tells again what was left for another a moment ago: it was that one that was wrong.
+    fn is_back(&self, offset_ms: i64, mono: Monotonic) -> bool {
+        self.left
+            .is_some_and(|(left_ms, at)| is_near(offset_ms, left_ms) && mono.since(at) < DOUBT)
     }
 
     /// The time of day at `mono`, at which the clock tells `wall`.
@@ -45,9 +54,17 @@ impl Belief {
             (self.offset_ms, self.doubted) = (offset_ms, None);
             return wall;
         }
+        if self.is_back(offset_ms, mono) {
+            *self = Belief::new(wall, mono);
+            return wall;
+        }
         if mono.since(self.since) < WATCHED {
             // Which of the two is wrong cannot be told: nothing is decided for good meanwhile.
-            *self = Belief::new(wall, mono);
+            let left = self.left.or(Some((self.offset_ms, mono)));
+            *self = Belief {
+                left,
+                ..Belief::new(wall, mono)
+            };
             return wall;
         }
         let since = match self.doubted {
@@ -146,6 +163,26 @@ mod tests {
             }
             clock.set_wall(wall(129));
             assert_eq!((steady.now(), steady.is_settled()), (wall(129), true), "it was wrong");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_followed_too_early_is_followed_back_at_once() {
+        for jump in [5_400, -5_400] {
+            let (clock, steady) = watched();
+            pass(&clock, 8);
+            clock.set_wall(wall(8 + jump));
+            assert_eq!(steady.now(), wall(8 + jump), "which of the two is wrong cannot be told");
+            pass(&clock, 12);
+            assert_eq!(steady.now(), wall(20 + jump));
+            clock.set_wall(wall(20));
+            assert_eq!((steady.now(), steady.is_settled()), (wall(20), false), "now it can");
+            pass(&clock, 10);
+            assert_eq!((steady.now(), steady.is_settled()), (wall(30), true));
+            // Long after, it is a jump like any other.
+            pass(&clock, 100);
+            clock.set_wall(wall(130 + jump));
+            assert_eq!(steady.now(), wall(130));
         }
     }
 
