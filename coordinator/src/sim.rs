@@ -78,6 +78,8 @@ impl Node {
             vault: Arc::new(Vault::new(&[7; 32])?),
             tasks: tasks.clone(),
             archive: None,
+            second: None,
+            copies_at: Arc::default(),
             public_url: Arc::from(""),
         };
         let (clock, metrics) = (Arc::clone(&tools.clock), tools.metrics.clone());

@@ -33,6 +33,7 @@ use crate::{
     api::{forward::ToLeader, grpc, hooks, media::Media, ops, rest::Rest, tencent::Tencent},
     election::{Candidate, Election, Led},
     events::Teller,
+    media::copies::Copyist,
     planner::State,
     secrets::{self, SecretsError},
 };
@@ -261,6 +262,13 @@ async fn run(
         .as_ref()
         .map(|url| Archive::open(url, &config.objects));
     let archive = archive.transpose().map_err(StartError::Objects)?;
+    let second = config.objects.second();
+    let second = second.and_then(|config| Some(Archive::open(config.url.as_ref()?, &config)));
+    let second = second.transpose().map_err(StartError::Objects)?;
+    let store: Arc<dyn MetaStore> = match &second {
+        Some(_) => Arc::new(Copyist::new(store, Arc::clone(&deps.clock))),
+        None => store,
+    };
     // Whoever changes something tells of it.
     let store: Arc<dyn MetaStore> = Arc::new(Teller::new(
         store,
@@ -278,6 +286,8 @@ async fn run(
         vault,
         tasks: tasks.clone(),
         archive,
+        second,
+        copies_at: Arc::default(),
     };
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
     let gate = Arc::new(gate);

@@ -190,6 +190,9 @@ pub struct MediaFile {
     /// It is not removed, by nobody.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub locked: bool,
+    /// Since when there is a copy of it in the second place of objects; none: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<Timestamp>,
 }
 
 impl MediaFile {
@@ -289,6 +292,7 @@ impl FinishedFile {
             committed: Timestamp::default(),
             expires: None,
             locked: false,
+            copied: None,
         }
     }
 }
@@ -397,6 +401,7 @@ pub(crate) mod tests {
             committed: Timestamp::default(),
             expires: None,
             locked: false,
+            copied: None,
         };
         (recording, file)
     }

@@ -170,6 +170,10 @@ pub struct WorkerMetrics {
     pub journal_bytes: Gauge,
     /// 1 while object storage answers, 0 while it does not.
     pub storage_up: Gauge,
+    /// Bytes copied to the second place of objects.
+    pub copied_bytes: Counter,
+    /// Copies that came to nothing and are tried again: `source`, `destination`, `damaged`.
+    pub copy_errors: Family<Reason, Counter>,
 }
 
 /// What the coordinator role counts.
@@ -213,6 +217,10 @@ pub struct CoordinatorMetrics {
     pub retention_held: Gauge,
     /// Recordings with files that are due whose `recording.json` this coordinator does not see.
     pub retention_unseen: Gauge,
+    /// What is still to be copied to the second place of objects, at most 100,000.
+    pub copies: Gauge,
+    /// Seconds since there came to be cause for the oldest of them; 0: there is none.
+    pub copies_age: Gauge,
 }
 
 impl Default for Metrics {
@@ -319,6 +327,17 @@ impl Metrics {
             "1 while object storage answers, 0 while it does not",
             worker.storage_up.clone(),
         );
+        r.register_with_unit(
+            "copied",
+            "Copied to the second place of objects",
+            Unit::Bytes,
+            worker.copied_bytes.clone(),
+        );
+        r.register(
+            "copy_errors",
+            "Copies that came to nothing and are tried again",
+            worker.copy_errors.clone(),
+        );
         let coordinator = CoordinatorMetrics::default();
         let r = registry.sub_registry_with_prefix("coordinator");
         r.register("leading", "1 while this coordinator leads", coordinator.leading.clone());
@@ -396,6 +415,17 @@ impl Metrics {
             "retention_unseen",
             "Recordings with files that are due whose recording.json is not seen from here",
             coordinator.retention_unseen.clone(),
+        );
+        r.register(
+            "copies",
+            "Files and documents still to be copied to the second place of objects",
+            coordinator.copies.clone(),
+        );
+        r.register_with_unit(
+            "copies_age",
+            "Since when the oldest of them waits",
+            Unit::Seconds,
+            coordinator.copies_age.clone(),
         );
         Metrics {
             registry: Arc::new(registry),

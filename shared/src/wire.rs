@@ -3,6 +3,7 @@
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
 mod bounds;
+mod copies;
 mod finish;
 mod pull;
 mod task;
@@ -25,6 +26,7 @@ use crate::{
 use self::bounds::MAX_KEY_BYTES;
 pub use self::{
     bounds::{clock, clock_if_any, page, text, wanted},
+    copies::Copy,
     task::{new_task, task_filter, task_state},
 };
 
@@ -275,6 +277,7 @@ impl From<&MediaFile> for v1::MediaFile {
             expires_ms: file.expires.map_or(0, Timestamp::as_millis),
             locked: file.locked,
             trace_id: trace::id(file.recording),
+            copied_ms: file.copied.map_or(0, Timestamp::as_millis),
         }
     }
 }
@@ -326,6 +329,7 @@ impl TryFrom<v1::MediaFile> for MediaFile {
             // The library's to say.
             expires: None,
             locked: false,
+            copied: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The real binary on loopback, pushed into by real programs and by hostile ones.
 
 mod bucket;
+mod copies;
 mod crash;
 mod credentials;
 mod disk;

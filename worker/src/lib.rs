@@ -8,8 +8,9 @@
 //! 4. `record`: recorders, cursors over a journal that render files on the render pool.
 //! 5. [`upload`]: where finished bytes go.
 //! 6. `budget`: how much disk journals may take while storage is away.
-//! 7. `control`: what is said to the coordinator.
-//! 8. [`start`]: puts them together.
+//! 7. `copy`: copies to the second place of objects.
+//! 8. `control`: what is said to the coordinator.
+//! 9. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -19,6 +20,7 @@
 
 mod budget;
 mod control;
+mod copy;
 pub mod ingest;
 mod pull;
 mod record;

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::budget::{self, Budget, Verdict};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::control::load::{Journals, Sampler};
+use crate::copy::Copies;
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::pull::Puller;
@@ -90,6 +91,7 @@ pub struct Running {
     ingest: Option<Ingest>,
     sync: Arc<GroupSync>,
     handover: Duration,
+    _copies: Option<Copies>,
 }
 
 impl Running {
@@ -215,6 +217,8 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         storage: storage(&config),
     };
     let worker_id = identity.id;
+    let copies = Copies::start(&config, worker_id, &caller, deps.metrics.clone())
+        .map_err(|e| StartError::Setting(e.to_string()))?;
     let agent = Agent::new(&config.coordinator, caller, identity)
         .map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
     let machine = Machine {
@@ -273,6 +277,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         ingest: Some(ingest),
         sync,
         handover: config.drain_handover,
+        _copies: copies,
     })
 }
 

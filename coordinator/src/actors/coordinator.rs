@@ -1,6 +1,10 @@
 //! [`CoordinatorActor`]: hands everything that happens to the [`Planner`], one thing after the other, and does what it says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult,
@@ -19,6 +23,7 @@ use shared::{
 };
 use tokio::sync::mpsc;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{committer::Committer, marker::Marker};
 use crate::{
@@ -49,6 +54,10 @@ pub(crate) struct Tools {
     pub(crate) tasks: tokio_util::task::TaskTracker,
     /// Where finished objects lie; none: this coordinator was not told.
     pub(crate) archive: Option<Archive>,
+    /// Where copies of them lie; none: there is no second place.
+    pub(crate) second: Option<Archive>,
+    /// Behind which job it is looked next for something to copy.
+    pub(crate) copies_at: Arc<Mutex<Option<Uuid>>>,
 }
 
 impl Tools {

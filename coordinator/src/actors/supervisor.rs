@@ -216,6 +216,8 @@ mod tests {
             public_url: "http://127.0.0.1:1".into(),
             tasks: TaskTracker::new(),
             archive: None,
+            second: None,
+            copies_at: Arc::default(),
         };
         let election = crate::election::Election::sole(&tools.metrics);
         let (handle, supervisor) = start(None, tools, election.roles());

@@ -78,6 +78,7 @@ fn a_file(recording: &Recording, format: Format) -> MediaFile {
         committed: at(61_000),
         expires: None,
         locked: false,
+        copied: None,
     }
 }
 

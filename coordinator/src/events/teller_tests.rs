@@ -151,6 +151,7 @@ fn parts(domain: &str) -> (PublishRecord, Recording, MediaFile) {
         committed: at(0),
         expires: None,
         locked: false,
+        copied: None,
     };
     (publish, recording, file)
 }

@@ -1,5 +1,6 @@
 //! Finished files: links to them, what people say of them, where they lie, when and how they go.
 
+pub(crate) mod copies;
 pub(crate) mod link;
 pub(crate) mod live;
 pub(crate) mod note;

@@ -158,6 +158,7 @@ mod tests {
             committed: at,
             expires: None,
             locked: false,
+            copied: None,
         }
     }
 

@@ -191,6 +191,7 @@ mod tests {
             committed: at(0),
             expires: None,
             locked: false,
+            copied: None,
         };
         let mut removal = Removal {
             file,

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, error::Error as StdError, sync::Arc, time::Dura
 
 use futures_util::{StreamExt as _, stream};
 use shared::{
-    ids::{FileId, RecordingId},
+    ids::{FileId, RecordingId, WorkerId},
     objects::{Archive, ObjectError},
     recording::RecordingDocument,
     store::{Looked, Removal, RemovalError, Repo, StoreError, Txn, keys},
@@ -37,6 +37,8 @@ const AT_A_TIME: usize = 4;
 pub(crate) struct Remover {
     pub(crate) repo: Repo,
     pub(crate) archive: Archive,
+    /// Where copies lie; none: there is no second place.
+    pub(crate) second: Option<Archive>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: CoordinatorMetrics,
 }
@@ -78,6 +80,7 @@ impl Tools {
         Some(Remover {
             repo: self.repo.clone(),
             archive: self.archive.clone()?,
+            second: self.second.clone(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
         })
@@ -104,6 +107,7 @@ impl Remover {
     async fn look(&self, belief: &mut Option<Belief>) -> Result<(), StoreError> {
         let (now, mono) = (self.clock.now(), self.clock.monotonic());
         self.salvage_all(now).await?;
+        self.count_copies(now).await?;
         let waiting = self.go_on(now).await?;
         let belief = match belief {
             Some(belief) => belief,
@@ -223,7 +227,11 @@ impl Remover {
         let left = self.repo.left_of(recording).await?;
         // Nothing is left of it, and nothing else waits to be removed: all that lies in its folder goes.
         let whole = left == Some(0);
-        match self.remove_objects(&group, whole).await {
+        let removed = match self.stop_copies(&group, whole).await? {
+            None => self.remove_everywhere(&group, whole).await,
+            Some(worker) => Err(ObjectError::Refused(format!("worker {worker} is still copying it"))),
+        };
+        match removed {
             Ok(()) => {
                 let files: Vec<FileId> = group.iter().map(|removal| removal.file.id).collect();
                 self.repo.end_removals(recording, &files, whole).await?;
@@ -250,55 +258,95 @@ impl Remover {
         }
     }
 
-    async fn remove_objects(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+    /// Sees to it that nobody copies what is about to be removed; the worker that may be at it still, if there is one.
+    async fn stop_copies(&self, group: &[Removal], whole: bool) -> Result<Option<WorkerId>, StoreError> {
+        let now = self.clock.now();
         for removal in group {
-            let file = &removal.file;
-            match (file.format, recording_folder(&file.object_key)) {
-                (Format::Hls, Some((root, _))) => {
-                    let base = root.len() + 1;
-                    let of_hls = |key: &str| {
-                        let mut parts = key.get(base..).unwrap_or_default().split('/');
-                        parts.next().is_some_and(is_epoch) && parts.next() == Some("hls")
-                    };
-                    self.archive.remove_below(root, of_hls).await?;
-                }
-                _ => self.archive.remove(&file.object_key).await?,
+            if let Some(worker) = self.repo.drop_copy(removal.file.id.as_uuid(), now).await? {
+                return Ok(Some(worker));
             }
         }
-        let Some(file) = group.first().map(|removal| &removal.file) else {
-            return Ok(());
-        };
-        let root = format!("{}/{}", file.stream.path(), file.recording);
-        let document = format!("{root}/recording.json");
-        if whole {
-            // The document goes last: as long as it is there, the rest is found by it.
-            self.archive.remove_below(&root, |key| key != document).await?;
-            return self.archive.remove(&document).await;
+        match group.first().filter(|_| whole) {
+            Some(removal) => self.repo.drop_copy(removal.file.recording.as_uuid(), now).await,
+            None => Ok(None),
         }
-        self.leave_out(&document, group).await
     }
 
-    /// Writes a recording's document without what is removed.
-    async fn leave_out(&self, key: &str, group: &[Removal]) -> Result<(), ObjectError> {
-        let bytes = match self.archive.get(key).await {
-            Ok(bytes) => bytes,
-            Err(ObjectError::Missing(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let Ok(mut document) = RecordingDocument::from_json(&bytes) else {
-            warn!(key, "recording.json cannot be read and is left as it is");
-            return Ok(());
-        };
-        let before = document.files.len();
-        let is_gone = |id: FileId| group.iter().any(|removal| removal.file.id == id);
-        document.files.retain(|file| !is_gone(file.id));
-        if document.files.len() == before {
-            return Ok(());
+    /// How much waits to be copied to the second place.
+    async fn count_copies(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.second.is_some() {
+            let backlog = self.repo.copies_waiting().await?;
+            let age = backlog
+                .since
+                .map_or(0, |since| (now.as_millis() - since.as_millis()).max(0) / 1_000);
+            self.metrics.copies.set(i64::try_from(backlog.jobs).unwrap_or(i64::MAX));
+            self.metrics.copies_age.set(age);
         }
-        match document.to_json() {
-            Ok(json) => self.archive.put(key, json.into()).await,
-            Err(error) => Err(ObjectError::Refused(error.to_string())),
+        Ok(())
+    }
+
+    /// Removes from the first place, then from the second. What is gone is removed already when that is done again.
+    async fn remove_everywhere(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+        remove_objects(&self.archive, group, whole).await?;
+        let Some(second) = &self.second else { return Ok(()) };
+        if let Archive::Bucket(bucket) = second {
+            // A copy that was broken off.
+            for removal in group {
+                bucket.abandon(&removal.file.object_key).await?;
+            }
         }
+        remove_objects(second, group, whole).await
+    }
+}
+
+async fn remove_objects(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+    for removal in group {
+        let file = &removal.file;
+        match (file.format, recording_folder(&file.object_key)) {
+            (Format::Hls, Some((root, _))) => {
+                let base = root.len() + 1;
+                let of_hls = |key: &str| {
+                    let mut parts = key.get(base..).unwrap_or_default().split('/');
+                    parts.next().is_some_and(is_epoch) && parts.next() == Some("hls")
+                };
+                archive.remove_below(root, of_hls).await?;
+            }
+            _ => archive.remove(&file.object_key).await?,
+        }
+    }
+    let Some(file) = group.first().map(|removal| &removal.file) else {
+        return Ok(());
+    };
+    let root = format!("{}/{}", file.stream.path(), file.recording);
+    let document = format!("{root}/recording.json");
+    if whole {
+        // The document goes last: as long as it is there, the rest is found by it.
+        archive.remove_below(&root, |key| key != document).await?;
+        return archive.remove(&document).await;
+    }
+    leave_out(archive, &document, group).await
+}
+
+/// Writes a recording's document without what is removed.
+async fn leave_out(archive: &Archive, key: &str, group: &[Removal]) -> Result<(), ObjectError> {
+    let bytes = match archive.get(key).await {
+        Ok(bytes) => bytes,
+        Err(ObjectError::Missing(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let Ok(mut document) = RecordingDocument::from_json(&bytes) else {
+        warn!(key, "recording.json cannot be read and is left as it is");
+        return Ok(());
+    };
+    let before = document.files.len();
+    let is_gone = |id: FileId| group.iter().any(|removal| removal.file.id == id);
+    document.files.retain(|file| !is_gone(file.id));
+    if document.files.len() == before {
+        return Ok(());
+    }
+    match document.to_json() {
+        Ok(json) => archive.put(key, json.into()).await,
+        Err(error) => Err(ObjectError::Refused(error.to_string())),
     }
 }
 

@@ -121,6 +121,7 @@ async fn world() -> World {
             committed: Timestamp::default(),
             expires: None,
             locked: false,
+            copied: None,
         };
         repo.commit_file(token, file.clone(), now).await.unwrap();
         files.push(file);
@@ -155,6 +156,7 @@ async fn world() -> World {
     let remover = Remover {
         repo,
         archive: Archive::Folder(root.path().to_owned()),
+        second: None,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         metrics: CoordinatorMetrics::default(),
     };

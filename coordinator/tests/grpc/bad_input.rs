@@ -138,6 +138,11 @@ fn entries(world: &World) -> BTreeMap<&'static str, (Vec<u8>, Code)> {
             "Files/ListRemovals",
             entry(&v1::ListRemovalsRequest::default(), Code::Ok),
         ),
+        ("Files/ListCopies", entry(&v1::ListCopiesRequest::default(), Code::Ok)),
+        (
+            "Workers/TradeCopies",
+            entry(&v1::TradeCopiesRequest::default(), Code::InvalidArgument),
+        ),
         (
             "Recordings/LockRecording",
             entry(&v1::LockRecordingRequest { recording_id: id() }, Code::NotFound),

@@ -114,6 +114,12 @@ pub(crate) enum FileCommand {
         #[command(flatten)]
         client: Client,
     },
+    /// List what is still to be copied to the second place of objects, and what went wrong.
+    #[command(after_help = "Example:\n  aircheck file copies --output json")]
+    Copies {
+        #[command(flatten)]
+        client: Client,
+    },
     /// List files that have left the library and that storage has not let go yet, and why.
     #[command(after_help = "Example:\n  aircheck file removals --output json")]
     Removals {

@@ -2,8 +2,8 @@
 
 use proto::v1::files_client::FilesClient;
 use proto::v1::{
-    DeleteFileRequest, GetFileRequest, ListFilesRequest, ListRemovalsRequest, LockFileRequest, MediaFile, Removal,
-    UnlockFileRequest,
+    CopyJob, DeleteFileRequest, GetFileRequest, ListCopiesRequest, ListFilesRequest, ListRemovalsRequest,
+    LockFileRequest, MediaFile, Removal, UnlockFileRequest,
 };
 use serde_json::{Value, json};
 use shared::template::Format;
@@ -46,6 +46,7 @@ pub(crate) async fn run(command: FileCommand) -> Done {
                 text += &format!("\nobject key  {}\nchecksum    {}\n", found.object_key, found.checksum);
                 text += &format!("units       {} video, {} audio\n", found.video_units, found.audio_units);
                 text += &format!("kept        {}\n", kept(&found));
+                text += &format!("copied      {}\n", when(found.copied_ms));
                 for gap in &found.gaps {
                     text += &format!(
                         "gap         {} units, {} to {} ms: {}\n",
@@ -70,6 +71,13 @@ pub(crate) async fn run(command: FileCommand) -> Done {
             let request = DeleteFileRequest { file_id: file.clone() };
             service.delete_file(request).await.map_err(said)?;
             print(&client, &json!({ "deleted": file }), || format!("deleted {file}\n"))
+        }
+        FileCommand::Copies { client } => {
+            let mut service = FilesClient::new(connect(&client)?);
+            let answer = service.list_copies(ListCopiesRequest {}).await.map_err(said)?;
+            let all = answer.into_inner().copies;
+            let document = json!({ "copies": all.iter().map(copy_document).collect::<Vec<_>>() });
+            print(&client, &document, || copies_listing(&all))
         }
         FileCommand::Removals { client } => {
             let mut service = FilesClient::new(connect(&client)?);
@@ -99,6 +107,46 @@ fn kept(file: &MediaFile) -> String {
         true => format!("locked, else {until}"),
         false => until,
     }
+}
+
+/// Copies that are to be made as a table.
+fn copies_listing(copies: &[CopyJob]) -> String {
+    let rows: Vec<Vec<String>> = copies
+        .iter()
+        .map(|copy| {
+            let what = match copy.file_id.as_str() {
+                "" => "recording.json".to_owned(),
+                file => file.to_owned(),
+            };
+            vec![
+                what,
+                stream_name(copy.stream.as_ref()),
+                when(copy.since_ms),
+                copy.worker_id.clone(),
+                copy.failures.to_string(),
+                when(copy.retry_ms),
+                copy.problem.clone(),
+            ]
+        })
+        .collect();
+    table(
+        &["file", "stream", "since", "worker", "failures", "next try", "problem"],
+        &rows,
+    )
+}
+
+/// One copy that is to be made, for programs.
+fn copy_document(copy: &CopyJob) -> Value {
+    json!({
+        "file_id": copy.file_id,
+        "recording_id": copy.recording_id,
+        "stream": stream_json(copy.stream.as_ref()),
+        "since": instant(copy.since_ms),
+        "worker_id": copy.worker_id,
+        "failures": copy.failures,
+        "retry": instant(copy.retry_ms),
+        "problem": copy.problem,
+    })
 }
 
 /// Removals as a table.
@@ -172,11 +220,15 @@ pub(crate) fn listing(files: &[MediaFile]) -> String {
                 when(f.start_ms),
                 length(f.duration_ms),
                 bytes(f.size),
+                if f.copied_ms == 0 { "-" } else { "yes" }.to_owned(),
                 f.file_id.clone(),
             ]
         })
         .collect();
-    table(&["stream", "format", "name", "start", "length", "size", "id"], &rows)
+    table(
+        &["stream", "format", "name", "start", "length", "size", "copied", "id"],
+        &rows,
+    )
 }
 
 /// One file, for programs.
@@ -201,6 +253,7 @@ pub(crate) fn document(file: &MediaFile) -> Value {
         "committed": instant(file.committed_ms),
         "expires": instant(file.expires_ms),
         "locked": file.locked,
+        "copied": instant(file.copied_ms),
         "trace_id": file.trace_id,
     })
 }

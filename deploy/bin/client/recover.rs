@@ -286,8 +286,13 @@ pub(crate) async fn run(args: Recover) -> Done {
         .parse()
         .map_err(|error| format!("--from-objects: {error}"))?;
     let config = crate::roles::read(&args.settings, shared::config::Overrides::default()).map_err(|e| e.to_string())?;
+    // Of the second place, with its settings.
+    let second = config
+        .objects
+        .second()
+        .filter(|second| second.url.as_ref() == Some(&url));
     let recovery = Recovery {
-        archive: Archive::open(&url, &config.objects)?,
+        archive: Archive::open(&url, second.as_ref().unwrap_or(&config.objects))?,
         way: connect(&args.client)?,
         dry_run: args.dry_run,
     };

@@ -3,6 +3,7 @@
 //! An environment variable names a setting by its section and key, joined by two underscores: `AIRCHECK_WORKER__JOURNAL__SYNC_INTERVAL=2s`. Unknown keys are refused
 //! wherever they come from. Durations and sizes carry units.
 
+mod copy;
 mod events;
 mod layers;
 mod size;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use self::layers::{env_path, lay};
 pub use self::{
+    copy::CopyConfig,
     events::{EventsConfig, Network},
     size::ByteSize,
     tasks::TasksConfig,
@@ -111,6 +113,8 @@ pub struct ObjectsConfig {
     pub endpoint: Option<String>,
     /// Region; absent: `AWS_REGION`, `AWS_DEFAULT_REGION`, or `us-east-1`.
     pub region: Option<String>,
+    /// File of two lines, an access key's id and its secret; absent: keys come from the usual places.
+    pub keys_file: Option<PathBuf>,
     /// The bucket's name stands in the path and not in the host's name.
     pub path_style: bool,
     /// Most requests that carry media at a time, 1 to 1000.
@@ -130,6 +134,8 @@ pub struct ObjectsConfig {
     pub sse_key: Option<String>,
     /// Storage class, such as `STANDARD_IA`; absent: the bucket's default.
     pub storage_class: Option<String>,
+    /// A second place, which gets a copy of everything.
+    pub copy: CopyConfig,
 }
 
 impl Default for ObjectsConfig {
@@ -138,6 +144,7 @@ impl Default for ObjectsConfig {
             url: None,
             endpoint: None,
             region: None,
+            keys_file: None,
             path_style: true,
             max_uploads: 16,
             part_size: ByteSize::mib(8),
@@ -147,6 +154,7 @@ impl Default for ObjectsConfig {
             sse: None,
             sse_key: None,
             storage_class: None,
+            copy: CopyConfig::default(),
         }
     }
 }

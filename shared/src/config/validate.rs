@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Config, ConfigError, OtlpProtocol};
+use super::{Config, ConfigError, CopyConfig, ObjectsConfig, OtlpProtocol};
 use crate::store::MetadataUrl;
 
 /// What a process does.
@@ -46,6 +46,28 @@ fn count_within(name: &str, value: u64, min: u64, max: u64) -> Result<(), Config
     }
 }
 
+/// What must hold of a place of objects, whichever it is.
+fn validate_place(section: &str, place: &ObjectsConfig) -> Result<(), ConfigError> {
+    if let Some(url) = &place.endpoint
+        && !(url.starts_with("https://") || url.starts_with("http://"))
+    {
+        return invalid(format!("{section}.endpoint {url:?}: write https://HOST[:PORT]"));
+    }
+    if let Some(sse) = &place.sse
+        && !["AES256", "aws:kms", "aws:kms:dsse"].contains(&sse.as_str())
+    {
+        return invalid(format!(
+            "{section}.sse {sse:?}: use AES256, aws:kms or aws:kms:dsse, or leave it out"
+        ));
+    }
+    if place.sse_key.is_some() && !place.sse.as_ref().is_some_and(|sse| sse.starts_with("aws:kms")) {
+        return invalid(format!(
+            "{section}.sse_key names a key for {section}.sse = \"aws:kms\", which is not set"
+        ));
+    }
+    Ok(())
+}
+
 impl Config {
     /// Checks ranges, what must go together, and what this role needs.
     ///
@@ -59,6 +81,7 @@ impl Config {
         if role.works() {
             self.validate_worker()?;
         }
+        self.validate_objects()?;
         self.validate_telemetry()?;
         self.validate_credentials()?;
         self.validate_doors(role)
@@ -360,7 +383,7 @@ impl Config {
                 "worker.coordinator {bad:?}: write http://HOST:PORT or https://HOST:PORT"
             ));
         }
-        self.validate_objects()
+        Ok(())
     }
 
     fn validate_objects(&self) -> Result<(), ConfigError> {
@@ -373,20 +396,18 @@ impl Config {
             Duration::from_secs(1),
             Duration::from_secs(600),
         )?;
-        if let Some(url) = &o.endpoint
-            && !(url.starts_with("https://") || url.starts_with("http://"))
-        {
-            return invalid(format!("objects.endpoint {url:?}: write https://HOST[:PORT]"));
-        }
-        if let Some(sse) = &o.sse
-            && !["AES256", "aws:kms", "aws:kms:dsse"].contains(&sse.as_str())
-        {
-            return invalid(format!(
-                "objects.sse {sse:?}: use AES256, aws:kms or aws:kms:dsse, or leave it out"
-            ));
-        }
-        if o.sse_key.is_some() && !o.sse.as_ref().is_some_and(|sse| sse.starts_with("aws:kms")) {
-            return invalid("objects.sse_key names a key for objects.sse = \"aws:kms\", which is not set");
+        validate_place("objects", o)?;
+        let Some(second) = o.second() else {
+            if o.copy != CopyConfig::default() {
+                return invalid("objects.copy has settings and no url: set objects.copy.url, or leave them all out");
+            }
+            return Ok(());
+        };
+        count_within("objects.copy.max_copies", second.max_uploads as u64, 1, 64)?;
+        validate_place("objects.copy", &second)?;
+        let first = (&self.worker.objects.url, &o.endpoint);
+        if (&second.url, &second.endpoint) == first {
+            return invalid("objects.copy.url is where objects.url is: a copy goes to another place");
         }
         Ok(())
     }

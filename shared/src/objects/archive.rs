@@ -3,6 +3,7 @@
 //! One call is one try. A key never leads out of the folder, also not over symbolic links.
 
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ fn failed(key: &str, error: &io::Error) -> ObjectError {
 }
 
 /// Runs what waits for the disk.
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     key: &str,
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, ObjectError> {
@@ -89,6 +90,21 @@ fn write(root: &Path, key: &str, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(temp, path)
+}
+
+/// A new file beside the one that it is to become, in a folder that is made if need be, and that one's path.
+pub(super) async fn create(root: &Path, key: &str) -> Result<(PathBuf, PathBuf, std::fs::File), ObjectError> {
+    let (root, name) = (root.to_path_buf(), key.to_owned());
+    on_disk(key, move || {
+        let folder = below(&root, &name).ok_or(io::ErrorKind::InvalidInput)?;
+        std::fs::create_dir_all(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let path = inside(&root, &name)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let temp = path.with_file_name(format!(".{name}.new"));
+        let file = std::fs::File::create(&temp)?;
+        Ok((temp, path, file))
+    })
+    .await
 }
 
 /// Parts of a key behind which a list goes on.
@@ -168,22 +184,52 @@ impl Archive {
         }
     }
 
+    /// Up to `len` bytes of an object from `from` on, which is less than its length, and that length.
+    ///
+    /// # Errors
+    /// [`ObjectError::Missing`] where there is none.
+    pub async fn range(&self, key: &str, from: u64, len: u64) -> Result<(Bytes, u64), ObjectError> {
+        match self {
+            Archive::Bucket(bucket) => bucket.range(key, from, len).await,
+            Archive::Folder(root) => {
+                let (root, name) = (root.clone(), key.to_owned());
+                on_disk(key, move || {
+                    let file = std::fs::File::open(inside(&root, &name)?)?;
+                    let of = file.metadata()?.len();
+                    let len = usize::try_from(of.saturating_sub(from).min(len)).unwrap_or(usize::MAX);
+                    let mut bytes = vec![0; len];
+                    file.read_exact_at(&mut bytes, from)?;
+                    Ok((bytes.into(), of))
+                })
+                .await
+            }
+        }
+    }
+
+    /// Bytes of an object; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ObjectError`] where that cannot be found out.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, ObjectError> {
+        match self {
+            Archive::Bucket(bucket) => bucket.size(key).await,
+            Archive::Folder(root) => {
+                let (root, name) = (root.clone(), key.to_owned());
+                match on_disk(key, move || std::fs::metadata(inside(&root, &name)?)).await {
+                    Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
+                    Err(ObjectError::Missing(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
     /// True if there is such an object.
     ///
     /// # Errors
     /// [`ObjectError`] where that cannot be found out.
     pub async fn has(&self, key: &str) -> Result<bool, ObjectError> {
-        match self {
-            Archive::Bucket(bucket) => Ok(bucket.size(key).await?.is_some()),
-            Archive::Folder(root) => {
-                let (root, name) = (root.clone(), key.to_owned());
-                match on_disk(key, move || std::fs::metadata(inside(&root, &name)?)).await {
-                    Ok(meta) => Ok(meta.is_file()),
-                    Err(ObjectError::Missing(_)) => Ok(false),
-                    Err(error) => Err(error),
-                }
-            }
-        }
+        Ok(self.size(key).await?.is_some())
     }
 
     /// Replaces a small object that is there, in a folder that is there.

@@ -1,13 +1,14 @@
 //! Where media goes: [`ObjectsUrl`] names it, [`Bucket`] reaches it when it is object storage.
 //!
 //! `bucket` is what uploads call, `s3` makes one from settings and the environment, `uploads` lists the multipart uploads that nobody
-//! completed. [`Archive`] is either kind of place for whoever looks after what lies there: reads, lists and removes.
+//! completed. [`Archive`] is either kind of place for whoever looks after what lies there: reads, lists and removes;
+//! [`Sink`] is an object on its way to one.
 
 mod archive;
 mod bucket;
 mod rescue;
 mod s3;
-
+mod sink;
 mod uploads;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -19,6 +20,7 @@ pub use archive::Archive;
 pub use bucket::{Bucket, LinkTo, Listed, ObjectError, Pending};
 pub use rescue::{HELD, RESCUE, Rescue};
 pub use s3::install_tls;
+pub use sink::Sink;
 
 /// Where media goes: a local folder or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Makes a [`Bucket`] of an `s3://` URL, the settings and the environment.
 
+use std::path::Path;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
@@ -37,7 +38,9 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError::Refused`] where settings and environment do not make a client.
     pub fn s3(bucket: &str, prefix: &str, config: &ObjectsConfig) -> Result<Self, ObjectError> {
-        Self::s3_with_keys(bucket, prefix, config, None)
+        let keys = config.keys_file.as_deref().map(keys_of).transpose()?;
+        let keys = keys.as_ref().map(|(id, secret)| (id.as_str(), secret.as_str()));
+        Self::s3_with_keys(bucket, prefix, config, keys)
     }
 
     /// As [`Bucket::s3`], with an access key and its secret in place of what the environment says.
@@ -122,6 +125,19 @@ impl Bucket {
     }
 }
 
+/// The two lines of a file of keys.
+fn keys_of(path: &Path) -> Result<(String, String), ObjectError> {
+    let refused = |problem: String| ObjectError::Refused(format!("keys_file {}: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| refused(e.to_string()))?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(id), Some(secret), None) => Ok((id.to_owned(), secret.to_owned())),
+        _ => Err(refused(
+            "it has two lines, an access key's id and its secret".to_owned(),
+        )),
+    }
+}
+
 /// The endpoint as the library wants it: with the bucket's name in the host where the service wants it there.
 fn addressed(endpoint: &str, bucket: &str, path_style: bool) -> Result<String, ObjectError> {
     let endpoint = endpoint.trim_end_matches('/');
@@ -143,6 +159,22 @@ fn scheme(url: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_keys_has_two_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, good) in [
+            ("id\n secret \n", true),
+            ("id\n", false),
+            ("", false),
+            ("a\nb\nc\n", false),
+        ] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(keys_of(file.path()).is_ok(), good, "{text:?}");
+        }
+        let missing = keys_of(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(missing.contains("/nonexistent"), "{missing}");
+    }
 
     #[test]
     fn the_bucket_stands_in_the_path_or_in_the_host() {

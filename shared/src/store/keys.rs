@@ -32,6 +32,7 @@
 //! | `v1/vault` | fingerprint of the key that secrets are sealed with |
 //! | `v1/removal/ID` | [`Removal`](super::Removal): a file that has left the library and whose objects are being removed |
 //! | `v1/expiry/MILLISECONDS/ID` | the file's recording: an index of files by the time at which they are removed by themselves; not of locked ones |
+//! | `v1/copy/ID` | [`CopyJob`](super::CopyJob): a file or a `recording.json` that is to be copied to the second place of objects |
 //! | `v1/salvage/ID` | the same id: a recording that was given up and of which what lies in storage is to be completed |
 //! | `v1/retention` | [`Looked`](super::Looked): when files to be removed were looked for last |
 //! | `v1/media-note/ID` | name, description and tags that people gave a file |
@@ -301,6 +302,15 @@ pub const REMOVALS: &str = "v1/removal/";
 #[must_use]
 pub fn removal(id: FileId) -> String {
     format!("{REMOVALS}{id}")
+}
+
+/// What is to be copied to the second place of objects.
+pub const COPIES: &str = "v1/copy/";
+
+/// A file, or a recording's document, that is to be copied to the second place of objects.
+#[must_use]
+pub fn copy(id: uuid::Uuid) -> String {
+    format!("{COPIES}{id}")
 }
 
 /// What people say of a file.

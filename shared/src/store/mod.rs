@@ -13,6 +13,7 @@
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
+mod copies;
 mod embedded;
 mod etcd;
 pub mod keys;
@@ -41,6 +42,7 @@ use thiserror::Error;
 pub use self::stitch::{NextOwner, StitchRecord};
 pub(crate) use self::url::mask;
 pub use self::{
+    copies::{Backlog, COPY_LEASE, CopyJob, CopyOf, CopyOrder, Taken},
     embedded::Embedded,
     etcd::{Etcd, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},

@@ -472,6 +472,7 @@ impl Repo {
             file.committed = now;
             file.expires = MediaFile::expiry(file.format, now, &recording);
             file.locked = false;
+            file.copied = None;
             let txn = super::library::enter(&file)?
                 .guard(Guard::AtRevision(key, revision))
                 .guard(Guard::Absent(keys::file(file.id)));

@@ -136,6 +136,7 @@ impl Repo {
         file.stream = recording.stream.clone();
         file.committed = stored;
         file.locked = false;
+        file.copied = None;
         file.expires = MediaFile::expiry(file.format, stored, recording).map(|at| at.max(now + GRACE));
         let txn = library::enter(&file)?.guard(Guard::Absent(keys::file(file.id)));
         match self.store().commit(txn).await {

@@ -24,6 +24,7 @@ use std::io;
 
 pub(crate) use growing::{Growing, Stretch};
 pub use local::{Local, Staged};
+pub(crate) use pace::Pace;
 pub(crate) use plan::{HELD, Plan};
 pub use remote::{Limits, Remote};
 pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};

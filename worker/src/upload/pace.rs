@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 /// Lets bytes go at a rate: each waits until those before it would be through.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Bytes a second; 0: no limit.
     rate: u64,
     free: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    pub(super) fn new(rate: u64) -> Self {
+    pub(crate) fn new(rate: u64) -> Self {
         Self {
             rate,
             free: Mutex::new(None),
@@ -22,7 +22,7 @@ impl Pace {
     }
 
     /// Waits until `len` bytes may go.
-    pub(super) async fn wait(&self, len: u64) {
+    pub(crate) async fn wait(&self, len: u64) {
         if self.rate == 0 {
             return;
         }

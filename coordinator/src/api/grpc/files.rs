@@ -8,6 +8,8 @@ use super::{Api, status::Failure};
 
 /// Most removals that are listed: no more are begun while so many wait.
 const MAX_REMOVALS: usize = 1_000;
+/// Most copies that are listed.
+const MAX_COPIES: usize = 1_000;
 
 impl Api {
     async fn locked(&self, id: &str, locked: bool) -> Result<v1::MediaFile, Failure> {
@@ -91,6 +93,13 @@ impl v1::files_server::Files for Api {
             .map_err(Failure::from)?;
         Ok(Response::new(v1::ListRemovalsResponse {
             removals: removals.iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn list_copies(&self, _: Request<v1::ListCopiesRequest>) -> Result<Response<v1::ListCopiesResponse>, Status> {
+        let copies = self.tools.repo.copies(MAX_COPIES).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::ListCopiesResponse {
+            copies: copies.iter().map(Into::into).collect(),
         }))
     }
 }

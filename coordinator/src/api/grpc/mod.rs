@@ -2,6 +2,7 @@
 //! the actor or the library.
 
 mod callbacks;
+mod copies;
 mod files;
 mod fleet;
 mod forward;

@@ -341,6 +341,13 @@ impl v1::workers_server::Workers for Api {
         }
         Ok(Response::new(v1::CommitRecordingResponse {}))
     }
+
+    async fn trade_copies(
+        &self,
+        request: Request<v1::TradeCopiesRequest>,
+    ) -> Result<Response<v1::TradeCopiesResponse>, Status> {
+        Ok(Response::new(self.trade(request.into_inner()).await?))
+    }
 }
 
 impl Api {

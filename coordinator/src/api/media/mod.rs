@@ -1,5 +1,6 @@
 //! `/media/…`: finished files over HTTP, and the HLS of recordings that run, for who holds a link. The link is the credential.
 
+mod holder;
 mod recording;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -35,6 +36,8 @@ pub(crate) struct Media {
     tools: Tools,
     links: Links,
     place: Place,
+    second_place: Place,
+    doubt: holder::Doubt,
 }
 
 impl Media {
@@ -42,6 +45,8 @@ impl Media {
         Arc::new(Media {
             links: Links::new(tools.vault.media_keys()),
             place: Place::new(tools.config.objects.url.clone()),
+            second_place: Place::new(tools.config.objects.copy.url.clone()),
+            doubt: holder::Doubt::default(),
             tools: tools.clone(),
         })
     }
@@ -156,14 +161,15 @@ async fn of_file(
     let save = request.query_string().split('&').any(|word| word == "download");
     let is_whole = kind == PLAYLIST || file.format != shared::template::Format::Hls;
     let disposition = disposition(if is_whole { note.name(&file) } else { tail }, save);
-    match &media.tools.archive {
+    let (archive, place) = media.holder(&key).await;
+    match archive {
         // A playlist is passed through, so that what it names is asked for here.
         Some(Archive::Bucket(bucket)) if kind == PLAYLIST => Ok(HttpResponse::Ok()
             .content_type(kind)
             .insert_header(disposition)
             .body(bucket.get(&key).await.map_err(gone)?)),
         Some(Archive::Bucket(bucket)) => redirect(media, bucket, &key, (link, kind, &disposition), request).await,
-        Some(Archive::Folder(_)) | None => Ok(from_disk(media, key)
+        Some(Archive::Folder(_)) | None => Ok(from_disk(place, key)
             .await?
             .set_content_type(kind.parse().unwrap_or(mime()))
             .set_content_disposition(disposition)
@@ -205,8 +211,8 @@ async fn redirect(
 }
 
 /// An object on this machine.
-async fn from_disk(media: &Media, key: String) -> Result<NamedFile, PlaceError> {
-    let place = media.place.clone();
+async fn from_disk(place: &Place, key: String) -> Result<NamedFile, PlaceError> {
+    let place = place.clone();
     let opened = web::block(move || NamedFile::open(place.find(&key)?).map_err(PlaceError::Io));
     let opened = opened
         .await

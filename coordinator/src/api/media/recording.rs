@@ -26,11 +26,10 @@ pub(super) async fn serve(
     (link, tail): (&str, &str),
     request: &HttpRequest,
 ) -> Result<HttpResponse, PlaceError> {
-    let archive = media.tools.archive.as_ref().ok_or(PlaceError::NotFound)?;
     let found = media.tools.repo.recording(id).await.map_err(unreadable)?;
     let recording = found.filter(has_hls).ok_or(PlaceError::NotFound)?;
     if Path::new(tail).extension().is_some_and(|extension| extension == "m3u8") {
-        let text = current(media, archive, &recording).await?;
+        let text = current(media, &recording).await?;
         return Ok(HttpResponse::Ok()
             .content_type(PLAYLIST)
             // It grows.
@@ -42,13 +41,14 @@ pub(super) async fn serve(
         return Err(PlaceError::NotFound);
     }
     let (key, kind) = (format!("{}/{tail}", root(&recording)), content_type(Path::new(tail)));
-    match archive {
-        Archive::Bucket(bucket) => {
+    match media.holder(&key).await {
+        (None, _) => Err(PlaceError::NotFound),
+        (Some(Archive::Bucket(bucket)), _) => {
             let disposition = disposition(tail, false);
             redirect(media, bucket, &key, (link, kind, &disposition), request).await
         }
-        Archive::Folder(_) => {
-            let open = from_disk(media, key).await?;
+        (Some(Archive::Folder(_)), place) => {
+            let open = from_disk(place, key).await?;
             Ok(open
                 .set_content_type(kind.parse().unwrap_or(super::mime()))
                 .into_response(request))
@@ -57,9 +57,11 @@ pub(super) async fn serve(
 }
 
 /// The playlist as it is now.
-async fn current(media: &Media, archive: &Archive, recording: &Recording) -> Result<String, PlaceError> {
+async fn current(media: &Media, recording: &Recording) -> Result<String, PlaceError> {
     let read = async |folder: &str, name: &str| {
         let key = format!("{}/{folder}/{name}", root(recording));
+        let (archive, _) = media.holder(&key).await;
+        let archive = archive.ok_or_else(|| ObjectError::Missing(format!("{key}: no place of objects is known")))?;
         let bytes = archive.get(&key).await?;
         Ok::<_, ObjectError>(from_the_root(&String::from_utf8_lossy(&bytes), folder))
     };

@@ -379,6 +379,8 @@ pub(super) struct MediaFile {
     expires: Option<String>,
     /// It is not removed.
     locked: bool,
+    /// Since when there is a copy of it in the second place of objects; null: there is none.
+    copied: Option<String>,
     /// Where it is to be had, for `coordinator.media_link_ttl`.
     url: String,
 }
@@ -402,6 +404,7 @@ impl MediaFile {
             committed: instant(file.committed_ms),
             expires: instant(file.expires_ms),
             locked: file.locked,
+            copied: instant(file.copied_ms),
             url,
         }
     }

@@ -12,7 +12,7 @@ use super::{
     Answer, Deleted, Refusals, Request, Rest, Wanted,
     caller::Caller,
     deleted,
-    documents::{Format, MediaFile, Recording, instant},
+    documents::{Format, MediaFile, Recording, Stream, instant},
     problem::Problem,
     there, unseen,
 };
@@ -280,5 +280,57 @@ pub(super) async fn list_removals(caller: Caller, rest: Data<Rest>) -> Answer<Re
     };
     Ok(Json(Removals {
         removals: answer.removals.into_iter().filter_map(written).collect(),
+    }))
+}
+
+/// Something that is still to be copied to the second place of objects.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CopyJob {
+    /// UUID of the file; null: it is about the recording's `recording.json`.
+    file_id: Option<String>,
+    /// UUID of the recording.
+    recording_id: String,
+    /// What was recorded.
+    stream: Stream,
+    /// When there came to be cause for it.
+    since: Option<String>,
+    /// UUID of the worker that is at it; null: none.
+    worker_id: Option<String>,
+    /// Times that it failed.
+    failures: u32,
+    /// When it is tried again; null: as soon as a worker is free.
+    retry: Option<String>,
+    /// What went wrong last.
+    problem: String,
+}
+
+/// What is still to be copied.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Copies {
+    /// At most 1000.
+    copies: Vec<CopyJob>,
+}
+
+/// Lists what is still to be copied to the second place of objects.
+#[utoipa::path(tag = "library", responses((status = 200, body = Copies), Refusals))]
+#[get("/copies")]
+pub(super) async fn list_copies(caller: Caller, rest: Data<Rest>) -> Answer<Copies> {
+    let request = Request::new(v1::ListCopiesRequest {});
+    let answer = rest.api.list_copies(request).await?.into_inner();
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let written = |copy: v1::CopyJob| {
+        caller.sees(copy.stream.as_ref()).then(|| CopyJob {
+            file_id: some(copy.file_id),
+            recording_id: copy.recording_id,
+            stream: copy.stream.into(),
+            since: instant(copy.since_ms),
+            worker_id: some(copy.worker_id),
+            failures: copy.failures,
+            retry: instant(copy.retry_ms),
+            problem: copy.problem,
+        })
+    };
+    Ok(Json(Copies {
+        copies: answer.copies.into_iter().filter_map(written).collect(),
     }))
 }

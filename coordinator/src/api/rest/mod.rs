@@ -173,6 +173,7 @@ operations! {
     library::lock_file,
     library::unlock_file,
     library::list_removals,
+    library::list_copies,
     callbacks::list_callback_templates,
     callbacks::create_callback_template,
     callbacks::update_callback_template,

@@ -226,6 +226,7 @@ mod tests {
             committed: at,
             expires: None,
             locked: false,
+            copied: None,
         }
     }
 

@@ -1,0 +1,60 @@
+//! Which of two places gives an object: the first, and where that does not, the second.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use shared::objects::Archive;
+use tokio::time::Instant;
+
+use super::Media;
+use crate::media::place::Place;
+
+/// Time for a place to say whether it has an object; who plays does not wait longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A first place that did not answer is not asked for so long.
+const DOUBT: Duration = Duration::from_secs(5);
+
+/// Until when the first place is taken for one that does not answer.
+#[derive(Debug, Default)]
+pub(super) struct Doubt(Mutex<Option<Instant>>);
+
+impl Doubt {
+    fn is_there(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + DOUBT);
+    }
+}
+
+/// Whether an object is there; none: no answer.
+async fn asked(archive: &Archive, key: &str) -> Option<bool> {
+    let answer = tokio::time::timeout(PATIENCE, archive.has(key)).await;
+    answer.ok()?.ok()
+}
+
+impl Media {
+    /// Where an object is to be had. Nothing is asked where there is only one place.
+    pub(super) async fn holder(&self, key: &str) -> (Option<&Archive>, &Place) {
+        let first = (self.tools.archive.as_ref(), &self.place);
+        let (Some(archive), Some(second)) = (&self.tools.archive, &self.tools.second) else {
+            return first;
+        };
+        let has = match self.doubt.is_there() {
+            true => None,
+            false => asked(archive, key).await,
+        };
+        if has.is_none() && !self.doubt.is_there() {
+            self.doubt.begin();
+        }
+        match has {
+            Some(true) => first,
+            _ if asked(second, key).await == Some(true) => (Some(second), &self.second_place),
+            _ => first,
+        }
+    }
+}
