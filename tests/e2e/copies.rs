@@ -193,7 +193,9 @@ fn a_second_place_that_is_away_delays_copies_and_nothing_else() -> Result<()> {
         Ok(Seen::some(failed.then(|| left.clone()), format!("{left:#?}")))
     })?;
     ensure!(left.len() == 5, "four files and a document wait: {left:#?}");
-    let problem = left.iter().find_map(|copy| copy["problem"].as_str().filter(|text| !text.is_empty()));
+    let problem = left
+        .iter()
+        .find_map(|copy| copy["problem"].as_str().filter(|text| !text.is_empty()));
     ensure!(problem.is_some_and(|text| text.contains("second place")), "{left:#?}");
     let (address, waiting) = (server.http(), "aircheck_coordinator_copies 5");
     until(LIMIT, "the backlog among the metrics", || {
@@ -203,10 +205,10 @@ fn a_second_place_that_is_away_delays_copies_and_nothing_else() -> Result<()> {
     })?;
     ensure!(world.objects("second")?.is_empty(), "nothing was to arrive");
     // It comes back badly.
-    world.second.set(|_, n| match n % 6 {
+    world.second.set(|_, n| match n % 9 {
         0 => Fault::Busy,
-        1 => Fault::Cut,
-        2 => Fault::AnswerLost,
+        3 => Fault::Cut,
+        6 => Fault::AnswerLost,
         _ => Fault::None,
     });
     push(&server, "fat", FAT, 6)?;
@@ -250,7 +252,9 @@ fn what_is_deleted_while_it_is_copied_is_gone_from_both() -> Result<()> {
     push(&server, "fat", FAT, 5)?;
     let taken = until(LIMIT, "a copy under way", || {
         let left = listed(&server, &["file", "copies"])?;
-        let taken = left.iter().find(|copy| copy["worker_id"] != "" && copy["file_id"] != "");
+        let taken = left
+            .iter()
+            .find(|copy| copy["worker_id"] != "" && copy["file_id"] != "");
         Ok(Seen::some(
             taken.and_then(|copy| copy["file_id"].as_str().map(str::to_owned)),
             format!("{left:#?}"),
@@ -260,14 +264,20 @@ fn what_is_deleted_while_it_is_copied_is_gone_from_both() -> Result<()> {
         server.ask(&["file", "delete", file["file_id"].as_str().context("no id")?])?;
     }
     let waiting = listed(&server, &["file", "removals"])?;
-    let held = waiting.iter().find(|removal| removal["file"]["file_id"] == taken.as_str());
+    let held = waiting
+        .iter()
+        .find(|removal| removal["file"]["file_id"] == taken.as_str());
     let problem = held.and_then(|removal| removal["problem"].as_str()).unwrap_or_default();
     ensure!(problem.contains("still copying"), "{waiting:#?}");
     until(Duration::from_secs(150), "the end of all removals", || {
         let left = listed(&server, &["file", "removals"])?;
         Ok(Seen::when(left.is_empty(), format!("{left:#?}")))
     })?;
-    let left: Vec<PathBuf> = world.objects("first")?.into_keys().chain(world.objects("second")?.into_keys()).collect();
+    let left: Vec<PathBuf> = world
+        .objects("first")?
+        .into_keys()
+        .chain(world.objects("second")?.into_keys())
+        .collect();
     ensure!(left.is_empty(), "{left:#?}");
     let uploads = world.s3.uploads()?;
     ensure!(uploads.is_empty(), "{uploads:?}");

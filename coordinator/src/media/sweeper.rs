@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use shared::{
     ids::{FileId, RecordingId, WorkerId},
     objects::{Archive, ObjectError},
-    recording::RecordingDocument,
+    recording::{MediaFile, RecordingDocument},
     store::{Looked, Removal, RemovalError, Repo, StoreError, Txn, keys},
     telemetry::{CoordinatorMetrics, Reason},
     template::Format,
@@ -289,14 +289,36 @@ impl Remover {
     async fn remove_everywhere(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
         remove_objects(&self.archive, group, whole).await?;
         let Some(second) = &self.second else { return Ok(()) };
-        if let Archive::Bucket(bucket) = second {
-            // A copy that was broken off.
-            for removal in group {
-                bucket.abandon(&removal.file.object_key).await?;
-            }
-        }
+        remove_uploads(second, group, whole).await?;
         remove_objects(second, group, whole).await
     }
+}
+
+/// True if a key in the folder `root` belongs to its HLS.
+fn is_hls(root: &str, key: &str) -> bool {
+    let mut parts = key.get(root.len() + 1..).unwrap_or_default().split('/');
+    parts.next().is_some_and(is_epoch) && parts.next() == Some("hls")
+}
+
+/// Aborts uploads of copies that were broken off.
+async fn remove_uploads(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+    let (Archive::Bucket(bucket), Some(first)) = (archive, group.first()) else {
+        return Ok(());
+    };
+    let root = format!("{}/{}", first.file.stream.path(), first.file.recording);
+    let goes = |key: &str| {
+        let of = |file: &MediaFile| file.object_key == key || file.format == Format::Hls && is_hls(&root, key);
+        whole || group.iter().any(|removal| of(&removal.file))
+    };
+    let pending = match bucket.pending(&format!("{root}/")).await {
+        // Such a service has a rule for it, as the worker says in its log.
+        Err(ObjectError::Refused(_)) => return Ok(()),
+        pending => pending?,
+    };
+    for upload in pending.into_iter().filter(|upload| goes(&upload.key)) {
+        bucket.abort(&upload.key, &upload.upload_id).await?;
+    }
+    Ok(())
 }
 
 async fn remove_objects(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
@@ -304,12 +326,7 @@ async fn remove_objects(archive: &Archive, group: &[Removal], whole: bool) -> Re
         let file = &removal.file;
         match (file.format, recording_folder(&file.object_key)) {
             (Format::Hls, Some((root, _))) => {
-                let base = root.len() + 1;
-                let of_hls = |key: &str| {
-                    let mut parts = key.get(base..).unwrap_or_default().split('/');
-                    parts.next().is_some_and(is_epoch) && parts.next() == Some("hls")
-                };
-                archive.remove_below(root, of_hls).await?;
+                archive.remove_below(root, |key| is_hls(root, key)).await?;
             }
             _ => archive.remove(&file.object_key).await?,
         }

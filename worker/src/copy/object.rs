@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
-use shared::objects::{Archive, ObjectError};
+use shared::objects::{Archive, ObjectError, Sink};
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::telemetry::WorkerMetrics;
 use shared::template::Format;
@@ -85,6 +86,30 @@ where
     request().await
 }
 
+async fn write(sink: &mut Sink, bytes: Bytes) -> Result<(), CopyError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        match sink.write(bytes.clone()).await {
+            Err(ObjectError::Unavailable(_)) => tokio::time::sleep(wait).await,
+            other => return other.map_err(CopyError::Destination),
+        }
+        wait *= 2;
+    }
+    sink.write(bytes).await.map_err(CopyError::Destination)
+}
+
+async fn finish(sink: &mut Sink) -> Result<(), CopyError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        match sink.finish().await {
+            Err(ObjectError::Unavailable(_)) => tokio::time::sleep(wait).await,
+            other => return other.map_err(CopyError::Destination),
+        }
+        wait *= 2;
+    }
+    sink.finish().await.map_err(CopyError::Destination)
+}
+
 /// True for what belongs to the HLS of a recording whose folder is `root`.
 fn is_hls(root: &str, key: &str) -> bool {
     let mut parts = key.get(root.len() + 1..).unwrap_or_default().split('/');
@@ -137,49 +162,39 @@ impl Ways {
         Ok(())
     }
 
-    /// Copies one object of `size` bytes.
+    /// Copies one object of `size` bytes. What came to nothing is taken back, if the second place lets it; else whoever tries it again or removes
+    /// it does that.
     async fn object(&self, key: &str, size: u64, checksum: &str) -> Result<(), CopyError> {
         let sink = again(|| self.to.sink(key, size, self.piece)).await;
         let mut sink = sink.map_err(CopyError::Destination)?;
+        let copied = self.through(&mut sink, key, size, checksum).await;
+        if copied.is_err() {
+            let _ = sink.abandon().await;
+        }
+        copied
+    }
+
+    async fn through(&self, sink: &mut Sink, key: &str, size: u64, checksum: &str) -> Result<(), CopyError> {
         let mut sum = Digest::new(CrcAlgorithm::Crc64Nvme);
         while let Some((from, len)) = sink.wants() {
             let read = again(|| self.from.range(key, from, len)).await;
             let (bytes, of) = read.map_err(CopyError::Source)?;
             if of != size || bytes.len() as u64 != len {
-                // Whoever tries it again aborts what is left of this one.
-                let _ = sink.abandon().await;
                 return Err(CopyError::Damaged(format!("{key} has {of} bytes, not {size}")));
             }
             sum.update(&bytes);
             let is_last = from + len == size;
             let found = format!("crc64nvme:{:016x}", sum.finalize());
             if is_last && checksum.starts_with("crc64nvme:") && checksum != found {
-                // The second place may hold the last good one: it is not replaced.
-                let _ = sink.abandon().await;
                 return Err(CopyError::Damaged(format!(
                     "{key} is {found}, the library says {checksum}"
                 )));
             }
             self.pace.wait(len).await;
-            let mut tries = 1;
-            while let Err(error) = sink.write(bytes.clone()).await {
-                if tries == TRIES || !matches!(error, ObjectError::Unavailable(_)) {
-                    return Err(CopyError::Destination(error));
-                }
-                tokio::time::sleep(FIRST_WAIT * tries).await;
-                tries += 1;
-            }
+            write(sink, bytes).await?;
             self.metrics.copied_bytes.inc_by(len);
         }
-        let mut tries = 1;
-        while let Err(error) = sink.finish().await {
-            if tries == TRIES || !matches!(error, ObjectError::Unavailable(_)) {
-                return Err(CopyError::Destination(error));
-            }
-            tokio::time::sleep(FIRST_WAIT * tries).await;
-            tries += 1;
-        }
-        Ok(())
+        finish(sink).await
     }
 
     /// Copies the document; with `ended` only one that says that its recording has ended. None is there where its machine was lost.
@@ -198,10 +213,9 @@ impl Ways {
         let sink = again(|| self.to.sink(&key, size, u64::MAX)).await;
         let mut sink = sink.map_err(CopyError::Destination)?;
         self.pace.wait(size).await;
-        sink.write(bytes).await.map_err(CopyError::Destination)?;
-        sink.finish().await.map_err(CopyError::Destination)?;
+        write(&mut sink, bytes).await?;
         self.metrics.copied_bytes.inc_by(size);
-        Ok(())
+        finish(&mut sink).await
     }
 }
 
