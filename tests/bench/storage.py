@@ -2,7 +2,9 @@
 """Measures what object storage costs beside a local directory, and how soon a recording is complete there.
 
 Real-time streams end together; of each file it is asked when its last unit arrived and when the library had it, which is when storage had
-confirmed all of it. The S3 server is JuiceFS's gateway on the same machine; its CPU is not counted. Writes target/bench/storage.md and storage.json.
+confirmed all of it. Directory and S3 take turns, in another order each round; what is told is the median of the rounds, and CPU as the ratio of
+the two within a round. The S3 server is JuiceFS's gateway on the same machine; its CPU is not counted. Writes target/bench/storage.md and
+storage.json. Ends with 1 where the target is missed.
 """
 
 import argparse
@@ -10,6 +12,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +34,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=40, help="length of each stream (default 40)")
     parser.add_argument("--warmup", type=float, default=8, help="seconds before CPU is counted (default 8)")
     parser.add_argument("--formats", default="mp4,hls+mp4", help="in turn (default mp4,hls+mp4)")
-    parser.add_argument("--sinks", default="directory,s3")
+    parser.add_argument("--rounds", type=int, default=3, help="of each format (default 3)")
     parser.add_argument("--aircheck", type=Path, default=ROOT / "target/release/aircheck", help="binary to measure")
     parser.add_argument("--dir", type=Path, default=ROOT / "target/bench", help="reports, and the recordings meanwhile")
     parser.add_argument("--no-build", action="store_true")
@@ -49,8 +53,6 @@ class Gateway:
         log = open(folder / "log", "wb")
         quiet = {"stdout": log, "stderr": log, "check": True}
         subprocess.run([juicefs, "format", "--storage", "file", "--bucket", f"{folder}/data/", meta, "bench"], **quiet)
-        import socket
-
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -143,21 +145,45 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     build(options)
-    rows = []
+    rounds = []
     for formats in options.formats.split(","):
-        for sink in options.sinks.split(","):
-            rows.append(one(options, formats, sink, work / f"{len(rows):02}"))
-            say(json.dumps(rows[-1]))
+        for number in range(options.rounds):
+            sinks = ["directory", "s3"] if number % 2 == 0 else ["s3", "directory"]
+            for sink in sinks:
+                rounds.append(one(options, formats, sink, work / f"{len(rounds):02}"))
+                say(json.dumps(rounds[-1]))
     shutil.rmtree(work, ignore_errors=True)
-    heading = ["formats", "sink", "streams", "ms_per_stream_second", "files", "complete_p50_s", "complete_p99_s", "complete_max_s"]
-    lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
-    lines += ["| " + " | ".join(str(row[key]) for key in heading) + " |" for row in rows]
+    rows = [summary(formats, sink, rounds) for formats in options.formats.split(",") for sink in ("directory", "s3")]
     met = all(row["complete_p99_s"] <= TARGET_P99_S for row in rows)
-    lines.append(f"\nTarget: p99 of complete ≤ {TARGET_P99_S} s: {'met' if met else 'NOT met'}. Load average {rows[-1]['load_average']:.1f}.")
-    report = "\n".join(lines) + "\n"
-    (options.dir / "storage.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (options.dir / "storage.json").write_text(json.dumps({"met": met, "medians": rows, "rounds": rounds}, indent=1) + "\n")
+    report = table(options, rows, rounds, met)
     (options.dir / "storage.md").write_text(report)
     print("\n" + report)
+    sys.exit(0 if met else 1)
+
+
+def summary(formats, sink, rounds):
+    """The medians of one sink; its CPU as a multiple of the directory's in the same round."""
+    ours = [row for row in rounds if (row["formats"], row["sink"]) == (formats, sink)]
+    plain = [row for row in rounds if (row["formats"], row["sink"]) == (formats, "directory")]
+    keys = ["ms_per_stream_second", "complete_p50_s", "complete_p99_s", "complete_max_s"]
+    ratios = [a["ms_per_stream_second"] / b["ms_per_stream_second"] for a, b in zip(ours, plain)]
+    row = {"formats": formats, "sink": sink, "files": ours[0]["files"], "cpu_ratio": round(statistics.median(ratios), 2)}
+    return row | {key: round(statistics.median(each[key] for each in ours), 3) for key in keys}
+
+
+def table(options, rows, rounds, met):
+    names = ["formats", "sink", "files", "ms of CPU a stream and second", "of the directory's", "complete p50, s", "p99, s", "max, s"]
+    keys = ["formats", "sink", "files", "ms_per_stream_second", "cpu_ratio", "complete_p50_s", "complete_p99_s", "complete_max_s"]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
+    loads = [row["load_average"] for row in rounds]
+    lines += [
+        "",
+        f"{options.streams} streams of {options.bitrate / 1e6:g} Mbit/s for {options.seconds:g} s, all ending together; medians of {options.rounds} rounds.",
+        f"Target: p99 of complete ≤ {TARGET_P99_S:g} s: {'met' if met else 'NOT met'}. Load average {min(loads):.1f} to {max(loads):.1f}.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

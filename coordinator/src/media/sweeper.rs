@@ -227,11 +227,12 @@ impl Remover {
         let left = self.repo.left_of(recording).await?;
         // Nothing is left of it, and nothing else waits to be removed: all that lies in its folder goes.
         let whole = left == Some(0);
-        let removed = match self.stop_copies(&group, whole).await? {
-            None => self.remove_everywhere(&group, whole).await,
-            Some(worker) => Err(ObjectError::Refused(format!("worker {worker} is still copying it"))),
-        };
-        match removed {
+        if let Some(worker) = self.stop_copies(&group, whole).await? {
+            let problem = format!("worker {worker} is still copying it");
+            self.note(group, &problem).await?;
+            return Ok(Outcome::Refused);
+        }
+        match self.remove_everywhere(&group, whole).await {
             Ok(()) => {
                 let files: Vec<FileId> = group.iter().map(|removal| removal.file.id).collect();
                 self.repo.end_removals(recording, &files, whole).await?;
@@ -248,14 +249,20 @@ impl Remover {
                 };
                 self.metrics.removal_failures.get_or_create(&Reason { reason }).inc();
                 warn!(%recording, files = group.len(), %error, "files not removed from storage yet");
-                let now = self.clock.now();
-                for removal in group {
-                    let removal = retention::failed(removal, &error.to_string(), now);
-                    self.repo.note_removal(&removal).await?;
-                }
+                self.note(group, &error.to_string()).await?;
                 Ok(outcome)
             }
         }
+    }
+
+    /// Notes why files are not removed yet.
+    async fn note(&self, group: Vec<Removal>, problem: &str) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        for removal in group {
+            let removal = retention::failed(removal, problem, now);
+            self.repo.note_removal(&removal).await?;
+        }
+        Ok(())
     }
 
     /// Sees to it that nobody copies what is about to be removed; the worker that may be at it still, if there is one.

@@ -508,7 +508,7 @@ async fn nobody_is_let_in_without_a_token() {
 const OF_THEIR_OWN: [&str; 2] = ["Callbacks/", "Events/"];
 
 /// Fields that may be so, by the end of their names, and what comes of them where it is not `INVALID_ARGUMENT`.
-const MAY_BE: [(&str, Wrong, Code); 12] = [
+const MAY_BE: [(&str, Wrong, Code); 14] = [
     // Names of what is looked for: no such thing.
     ("DisableKey secret_id", Wrong::Long, Code::NotFound),
     ("DisableKey secret_id", Wrong::NoId, Code::NotFound),
@@ -521,6 +521,8 @@ const MAY_BE: [(&str, Wrong, Code); 12] = [
     ("CommitFile file.trace_id", Wrong::NoId, Code::Ok),
     ("CommitFile file.expires_ms", Wrong::Least, Code::Ok),
     ("CommitFile file.expires_ms", Wrong::Greatest, Code::Ok),
+    ("CommitFile file.copied_ms", Wrong::Least, Code::Ok),
+    ("CommitFile file.copied_ms", Wrong::Greatest, Code::Ok),
     // Media time has no epoch.
     ("gaps.from_ms", Wrong::Least, Code::Ok),
     ("gaps.to_ms", Wrong::Greatest, Code::Ok),

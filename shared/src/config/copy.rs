@@ -57,7 +57,7 @@ impl ObjectsConfig {
     /// The second place as if it were the first; none where there is none.
     #[must_use]
     pub fn second(&self) -> Option<ObjectsConfig> {
-        let copy = self.copy.clone();
+        let copy = self.copy.as_ref().clone();
         copy.url.is_some().then(|| ObjectsConfig {
             url: copy.url,
             endpoint: copy.endpoint,
@@ -72,7 +72,7 @@ impl ObjectsConfig {
             sse: copy.sse,
             sse_key: copy.sse_key,
             storage_class: copy.storage_class,
-            copy: CopyConfig::default(),
+            copy: Box::default(),
         })
     }
 }

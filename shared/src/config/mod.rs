@@ -135,7 +135,7 @@ pub struct ObjectsConfig {
     /// Storage class, such as `STANDARD_IA`; absent: the bucket's default.
     pub storage_class: Option<String>,
     /// A second place, which gets a copy of everything.
-    pub copy: CopyConfig,
+    pub copy: Box<CopyConfig>,
 }
 
 impl Default for ObjectsConfig {
@@ -154,7 +154,7 @@ impl Default for ObjectsConfig {
             sse: None,
             sse_key: None,
             storage_class: None,
-            copy: CopyConfig::default(),
+            copy: Box::default(),
         }
     }
 }

@@ -398,7 +398,7 @@ impl Config {
         )?;
         validate_place("objects", o)?;
         let Some(second) = o.second() else {
-            if o.copy != CopyConfig::default() {
+            if *o.copy != CopyConfig::default() {
                 return invalid("objects.copy has settings and no url: set objects.copy.url, or leave them all out");
             }
             return Ok(());

@@ -62,6 +62,8 @@ pub(crate) enum StartError {
     Thread(#[from] io::Error),
 }
 
+/// What a copy is called, and what came of it.
+type Came = ((Uuid, Timestamp), Result<(), CopyError>);
 type Client = WorkersClient<InterceptedService<Servers, Caller>>;
 
 impl Copies {
@@ -148,7 +150,7 @@ impl News {
 }
 
 async fn run(mut client: Client, worker: WorkerId, (ways, most): (Ways, usize), metrics: WorkerMetrics) {
-    let mut at_work: JoinSet<((Uuid, Timestamp), Result<(), CopyError>)> = JoinSet::new();
+    let mut at_work: JoinSet<Came> = JoinSet::new();
     let mut held: BTreeMap<Uuid, AbortHandle> = BTreeMap::new();
     let mut news = News::default();
     let mut heard = Instant::now();
@@ -195,12 +197,7 @@ async fn run(mut client: Client, worker: WorkerId, (ways, most): (Ways, usize), 
 }
 
 /// Begins what is new, and stops what is another's.
-fn take(
-    answer: TradeCopiesResponse,
-    held: &mut BTreeMap<Uuid, AbortHandle>,
-    at_work: &mut JoinSet<((Uuid, Timestamp), Result<(), CopyError>)>,
-    ways: &Ways,
-) {
+fn take(answer: TradeCopiesResponse, held: &mut BTreeMap<Uuid, AbortHandle>, at_work: &mut JoinSet<Came>, ways: &Ways) {
     for lost in answer.lost {
         if let Some(task) = lost.parse().ok().and_then(|id: Uuid| held.remove(&id)) {
             task.abort();

@@ -264,7 +264,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(ids.len(), 44);
+        assert_eq!(ids.len(), 45);
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
         assert_eq!(document["servers"][0]["url"], BASE);
     }
