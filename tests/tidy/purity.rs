@@ -48,6 +48,7 @@ const PURE_FILES: &[&str] = &[
     "worker/journal/src/format.rs",
     "worker/journal/src/position.rs",
     "worker/src/stream/core.rs",
+    "worker/src/stream/needs.rs",
     "worker/src/record/state.rs",
 ];
 

@@ -199,6 +199,9 @@ impl StreamActor {
                 let released = |last, actor: &mut Self, ctx: &mut Context<Self>| actor.on(Event::Released(last), ctx);
                 ctx.spawn(release.into_actor(self).map(released));
             }
+            // Before the first answer it is being asked anyway.
+            Effect::Ask if self.asks => {}
+            Effect::Ask => self.ask(ctx),
             Effect::DropPublisher { reason } => {
                 self.notify(Notice::Drop {
                     publish_id: self.about.publish.id.clone(),
@@ -522,11 +525,8 @@ pub(crate) struct AskAgain;
 impl Handler<AskAgain> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, _: AskAgain, ctx: &mut Self::Context) {
-        // Before the first answer it is being asked anyway, and only what is live holds its stream.
-        if !self.asks && !self.core.is_closed() {
-            self.ask(ctx);
-        }
+    fn handle(&mut self, AskAgain: AskAgain, ctx: &mut Self::Context) {
+        self.on(Event::Unknown, ctx);
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) enum Event {
     Tick,
     /// The stream is not ours: disconnect and forget.
     Refused(String),
+    /// The coordinator does not know the publish.
+    Unknown,
     /// The journal got its last record.
     Closed(String),
     /// A recorder finished files; `done` means that it has no more to do, and `left_out` is then what no file tells of.
@@ -114,6 +116,8 @@ pub(crate) enum Effect {
     ReleaseLease {
         reason: String,
     },
+    /// Ask for the lease once more.
+    Ask,
     /// End the publisher's connection.
     DropPublisher {
         reason: String,
@@ -183,7 +187,8 @@ fn never_began(effect: &Effect) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct StreamCore {
     grant: Option<Grant>,
-    refused: bool,
+    /// Why it is not to be recorded.
+    refused: Option<String>,
     /// The coordinator knows that the publish is over: nothing is added to the grant any more.
     released: bool,
     /// Why the publish ended, and when what had arrived last.
@@ -239,9 +244,18 @@ impl StreamCore {
             }
             Event::Tick => {}
             Event::Refused(reason) => {
-                self.refused = true;
                 if self.closed.is_none() {
-                    effects.push(Effect::DropPublisher { reason });
+                    effects.push(Effect::DropPublisher { reason: reason.clone() });
+                }
+                self.refused = Some(reason);
+            }
+            Event::Unknown => {
+                // What is over holds no stream, and what was refused is not granted behind that: nobody would record it.
+                if self.closed.is_none() {
+                    effects.push(match self.refused.clone() {
+                        None => Effect::Ask,
+                        Some(reason) => Effect::DropPublisher { reason },
+                    });
                 }
             }
             Event::Closed(reason) => {
@@ -426,7 +440,7 @@ impl StreamCore {
         let answered = if self.grant.is_some() {
             self.released
         } else {
-            self.refused
+            self.refused.is_some()
         };
         let settled = self.closed.is_some() && self.recordings.values().all(|r| r.phase == Phase::Closed);
         if answered && settled && !self.removed {

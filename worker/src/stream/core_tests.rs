@@ -139,6 +139,23 @@ fn a_refused_publish_is_dropped_and_forgotten() {
 }
 
 #[test]
+fn a_refused_publish_does_not_ask_again() {
+    let mut core = StreamCore::default();
+    assert_eq!(on(&mut core, Event::Unknown), [Effect::Ask]);
+    let drops = || Effect::DropPublisher {
+        reason: "live elsewhere".to_owned(),
+    };
+    assert_eq!(on(&mut core, Event::Refused("live elsewhere".to_owned())), [drops()]);
+    // Its publisher is still connected, so that it is still named in heartbeats; the stream is free by now.
+    assert_eq!(on(&mut core, Event::Unknown), [drops()]);
+    assert_eq!(
+        on(&mut core, Event::Closed("refused".to_owned())),
+        [Effect::RemoveJournal]
+    );
+    assert_eq!(on(&mut core, Event::Unknown), []);
+}
+
+#[test]
 fn a_stream_without_recordings_leaves_nothing() {
     let mut core = StreamCore::default();
     on(
