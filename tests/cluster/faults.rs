@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use support::cluster::Cluster;
+use support::cluster::{Cluster, Node, Shape};
 use support::pacer::Log;
 use support::wait::{Seen, until};
 
-use crate::pushes::{Pushes, ensure_kept, ensure_whole};
+use crate::pushes::{Pushes, all_finished, ensure_kept, ensure_whole};
 use crate::shape;
 
 /// Live pushes, unless `AIRCHECK_CLUSTER_PUSHES` says otherwise.
-const PUSHES: usize = 24;
+const PUSHES: usize = 60;
 /// From a death to an answer.
 const FAILOVER: Duration = Duration::from_secs(5);
 /// Longer than the silence after which a worker counts as lost, and than any lease.
@@ -36,6 +36,8 @@ struct World {
     pushes: Pushes,
     /// Publishes that a killed worker took along: what was sent, and when it was killed.
     cut_short: Vec<(Vec<(String, Log)>, Instant)>,
+    /// Publishes that ended while their worker was cut off from storage.
+    ended: Vec<(String, Log)>,
     /// Coordinators that answered after a fault, and how soon.
     times: Vec<(String, Duration)>,
 }
@@ -128,6 +130,34 @@ impl World {
         self.cluster.etcd.healthy()
     }
 
+    /// Without a majority nobody leads: what is recorded goes on, and a publish that begins meanwhile is taken, and settled behind that.
+    fn etcd_loses_its_majority(&mut self, round: usize) -> Result<()> {
+        let lost = [0, 1];
+        for member in lost {
+            self.cluster.etcd.kill(member)?;
+        }
+        until(LIMIT, "nobody to lead", || {
+            let leads = |node: &Node| {
+                node.up()
+                    .and_then(|up| up.get("/readyz"))
+                    .map(|(status, _)| status == 200)
+            };
+            let ready: Result<Vec<bool>> = self.cluster.coordinators.iter().map(leads).collect();
+            let ready = ready?;
+            Ok(Seen::when(!ready.contains(&true), format!("{ready:?}")))
+        })?;
+        self.pushes
+            .add(&self.cluster, 0, &format!("r{round}-without-a-majority"))?;
+        std::thread::sleep(LONG); // the length of the outage
+        for member in lost {
+            self.cluster.etcd.restart(member)?;
+        }
+        self.cluster.etcd.healthy()?;
+        let took = self.cluster.answered_since(Instant::now())?;
+        self.times.push(("etcd had a majority again".to_owned(), took));
+        self.all_live()
+    }
+
     /// Cuts each way in turn, longer than anybody waits.
     fn the_network_is_cut(&mut self) -> Result<()> {
         let leader = self.cluster.leader(None)?;
@@ -162,6 +192,22 @@ impl World {
         self.all_live()
     }
 
+    /// A worker without its storage goes on, and what ends meanwhile is stored when that is back.
+    fn storage_is_cut(&mut self, round: usize) -> Result<()> {
+        let name = format!("r{round}-without-storage");
+        self.pushes.add(&self.cluster, 1, &name)?;
+        self.all_live()?;
+        self.cluster.to_bucket[1].cut(true);
+        self.ended.push((name.clone(), self.pushes.end(&name)?));
+        std::thread::sleep(LONG); // the length of the cut
+        let recordings = self.cluster.asker().recordings(&name)?;
+        let waits = recordings.iter().all(|recording| recording["state"] == "recording");
+        ensure!(recordings.len() == 1 && waits, "{recordings:?}");
+        self.all_live()?;
+        self.cluster.to_bucket[1].cut(false);
+        self.cluster.asker().finished(&name, 1).map(drop)
+    }
+
     fn workers_die(&mut self, round: usize) -> Result<()> {
         self.cluster.workers[1].up()?.signal("STOP")?;
         std::thread::sleep(LONG); // the length of the pause
@@ -179,31 +225,40 @@ impl World {
 
 #[test]
 fn whatever_dies_every_recording_is_whole() -> Result<()> {
-    let cluster = Cluster::start(&shape(3, 3, 3))?;
+    let cluster = Cluster::start(&Shape {
+        bucket: true,
+        ..shape(3, 3, 3)
+    })?;
     let pushes = Pushes::start(&cluster, number("AIRCHECK_CLUSTER_PUSHES", PUSHES)?)?;
     let mut world = World {
         cluster,
         pushes,
         cut_short: Vec::new(),
+        ended: Vec::new(),
         times: Vec::new(),
     };
     world.all_live()?;
     for round in 0..number("AIRCHECK_CLUSTER_ROUNDS", 1)? {
         world.coordinators_die(round)?;
         world.etcd_dies()?;
+        world.etcd_loses_its_majority(round)?;
         world.the_network_is_cut()?;
+        world.storage_is_cut(round)?;
         world.workers_die(round)?;
     }
     let World {
         cluster,
         pushes,
         cut_short,
+        ended,
         times,
     } = world;
     for (what, took) in times {
         eprintln!("answered {took:?} after {what}");
     }
-    let logs = pushes.finish()?;
+    let mut logs = pushes.finish()?;
+    logs.extend(ended);
+    all_finished(&cluster, logs.iter().chain(cut_short.iter().flat_map(|(logs, _)| logs)))?;
     ensure_whole(&cluster, &logs)?;
     for (logs, killed) in cut_short {
         ensure_kept(&cluster, &logs, killed)?;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::cluster::{Cluster, Shape};
 use support::tencent::{CLIENTS, Client, Key, Sdk};
 use support::wait::{Seen, until};
@@ -127,5 +127,52 @@ fn a_webhook_is_taken_by_whichever_coordinator_it_reaches_also_during_an_electio
     let list = cluster.asker().ask(&["pull", "list"])?;
     let known = list["pulls"].as_array().map_or(0, Vec::len);
     ensure!(known == 3, "{list}");
+    Ok(())
+}
+
+/// Asks `/api/v1` of one coordinator by curl; with a body it is a POST.
+fn plain(cluster: &Cluster, coordinator: usize, path: &str, body: Option<&Value>) -> Result<Value> {
+    let url = format!("http://{}/api/v1{path}", cluster.coordinators[coordinator].up()?.http());
+    let mut command = std::process::Command::new("curl");
+    command.args([
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        "--max-time",
+        "20",
+        "--noproxy",
+        "*",
+    ]);
+    if let Some(body) = body {
+        command.args([
+            "--header",
+            "Content-Type: application/json",
+            "--data",
+            &body.to_string(),
+        ]);
+    }
+    let text = support::programs::text(command.arg(&url))?;
+    serde_json::from_str(&text).with_context(|| format!("{path} answers {text:?}"))
+}
+
+#[test]
+fn what_is_written_as_plain_json_over_a_follower_is_read_over_it_at_once() -> Result<()> {
+    let cluster = Cluster::start(&shape(1, 3, 0))?;
+    let leader = cluster.leader(None)?;
+    for round in 0..10 {
+        let writer = (leader + 1 + round % 2) % 3;
+        let name = format!("json-{round}");
+        let body = json!({"name": name, "formats": [{"format": "mp4"}]});
+        let made = plain(&cluster, writer, "/templates", Some(&body))?;
+        let id = made["template_id"].as_str().context("no template_id")?.to_owned();
+        // The same client, then a client of another coordinator.
+        for reader in [writer, leader, (leader + 2) % 3] {
+            let read = plain(&cluster, reader, &format!("/templates/{id}"), None)?;
+            ensure!(read["name"] == name, "{read}");
+            let all = plain(&cluster, reader, "/templates", None)?;
+            let count = all["templates"].as_array().map_or(0, Vec::len);
+            ensure!(count == round + 1, "{count} templates over c{reader}: {all}");
+        }
+    }
     Ok(())
 }

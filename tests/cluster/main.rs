@@ -19,6 +19,7 @@ const fn shape(members: usize, coordinators: usize, workers: usize) -> Shape<'st
         members,
         coordinators,
         workers,
+        bucket: false,
         record: "flv",
         coordinator_settings: &["coordinator.heartbeat=500ms", "coordinator.worker_timeout=3s"],
         worker_settings: &["worker.journal.min_free=64MiB"],

@@ -68,6 +68,12 @@ impl Pushes {
         Ok(logs)
     }
 
+    /// Ends one in good order: what it had sent.
+    pub(crate) fn end(&mut self, name: &str) -> Result<Log> {
+        let (_, pacer) = self.live.remove(name).context("no such push")?;
+        pacer.finish()
+    }
+
     /// Ends all in good order: what each had sent.
     pub(crate) fn finish(self) -> Result<Vec<(String, Log)>> {
         let mut logs = Vec::new();
@@ -103,6 +109,14 @@ pub(crate) fn ensure_kept(cluster: &Cluster, logs: &[(String, Log)], killed: Ins
         ensure_held(cluster, name, log, least)?;
     }
     Ok(())
+}
+
+/// Waits until each push is a finished recording, and fetches what is stored.
+pub(crate) fn all_finished<'a>(cluster: &Cluster, logs: impl Iterator<Item = &'a (String, Log)>) -> Result<()> {
+    for (name, _) in logs {
+        cluster.asker().finished(name, 1)?;
+    }
+    cluster.fetch_media()
 }
 
 fn ensure_held(cluster: &Cluster, name: &str, log: &Log, least: AtLeast) -> Result<()> {

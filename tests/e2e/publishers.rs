@@ -34,7 +34,8 @@ fn is_header(tag: &Tag) -> bool {
         || (tag.tag_type == 9 && !enhanced && first & 0x0F == 7 && tag.body.get(1) == Some(&2))
 }
 
-fn ensure_same(server: &Server, stream: &str, reference: &Path) -> Result<()> {
+/// That the only recording of a stream holds, in its only FLV file, what a reference holds.
+pub(crate) fn ensure_same(server: &Server, stream: &str, reference: &Path) -> Result<()> {
     server.finished(stream, 1)?;
     let (sent, found) = (media(reference)?, media(&server.file(stream, "flv")?.path)?);
     for (index, (sent, found)) in sent.iter().zip(&found).enumerate() {

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use support::etcd::Etcd;
+use support::clips::B_FRAMES;
+use support::etcd::{Certificates, Etcd};
 use support::frames::Frames;
-use support::origin::Origin;
+use support::origin::{HttpFlv, Origin};
 use support::pacer::{Log, Pacer};
 use support::rtmp::{AUDIO, VIDEO};
 use support::server::{MediaFile, Server, Setup};
 use support::source::Shape;
 use support::wait::{Seen, until};
 
+use crate::publishers::ensure_same;
 use crate::{data, setup};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -277,5 +279,39 @@ fn a_pull_goes_to_another_worker_when_its_own_dies() -> Result<()> {
         epochs.push(file.record["epoch"].as_u64());
     }
     ensure!(epochs == [Some(1), Some(2)], "{epochs:?}");
+    Ok(())
+}
+
+#[test]
+fn flv_over_http_and_https_is_recorded_as_an_origin_serves_it() -> Result<()> {
+    let (folder, data) = data()?;
+    let certificates = Certificates::make(&folder.path().join("tls"))?;
+    let authority = certificates.path("ca.pem");
+    let server = pulling(&data)
+        .env("SSL_CERT_FILE", authority.to_str().context("a path")?)
+        .start()?;
+    for (name, tls) in [("plain", None), ("sealed", Some(&certificates))] {
+        let served = HttpFlv::start(&B_FRAMES, tls)?;
+        let stream = format!("push.example.com/live/{name}");
+        server.ask(&["pull", "create", &stream, &served.url()])?;
+        pull_is(&server, &stream, "live").with_context(|| served.log())?;
+        ensure_same(&server, name, &B_FRAMES.reference()?).with_context(|| served.log())?;
+        let recording = &server.recordings(name)?[0];
+        ensure!(recording["reason"] == "origin_ended", "{recording}");
+        server.ask(&["pull", "delete", &stream])?;
+    }
+
+    // Whose certificate another authority signed is not asked for anything.
+    let strange = Certificates::make(&folder.path().join("strange"))?;
+    let served = HttpFlv::start(&B_FRAMES, Some(&strange))?;
+    let stream = "push.example.com/live/strange";
+    server.ask(&["pull", "create", stream, &served.url()])?;
+    let error = until(LIMIT, "the refusal", || {
+        let pull = server.ask(&["pull", "get", stream])?;
+        let error = pull["last_error"].as_str().filter(|error| !error.is_empty());
+        Ok(Seen::some(error.map(str::to_owned), format!("{pull}")))
+    })?;
+    ensure!(error.contains("certificate"), "{error}");
+    ensure!(server.recordings("strange")?.is_empty());
     Ok(())
 }

@@ -10,11 +10,15 @@ use tempfile::TempDir;
 use crate::asker::Asker;
 use crate::etcd::{Etcd, free_port};
 use crate::proxy::Proxy;
+use crate::s3::{BUCKET, Kind, S3};
 use crate::server::{Server, Setup};
 use crate::wait::{Seen, until};
 
 /// A debug build on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where media lies in the bucket.
+const PREFIX: &str = "cluster";
 
 /// How large, and how it is set.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct Shape<'a> {
     pub coordinators: usize,
     /// Workers.
     pub workers: usize,
+    /// Media goes to a real S3 server, each worker over a wire of its own; else to a folder that all share.
+    pub bucket: bool,
     /// Formats that everything is recorded in.
     pub record: &'a str,
     /// Settings of coordinators, `KEY=VALUE`.
@@ -96,6 +102,9 @@ pub struct Cluster {
     pub to_coordinator: Vec<Proxy>,
     /// For each worker the wires to each coordinator.
     pub worker_to: Vec<Vec<Proxy>>,
+    /// For each worker the wire to the object storage, where that is a bucket.
+    pub to_bucket: Vec<Proxy>,
+    bucket: Option<S3>,
     asker: Asker,
     _folder: TempDir,
 }
@@ -130,10 +139,12 @@ impl Cluster {
             to_etcd: Vec::new(),
             to_coordinator: Vec::new(),
             worker_to: Vec::new(),
+            to_bucket: Vec::new(),
+            bucket: shape.bucket.then(|| S3::start(Kind::JuiceFs)).transpose()?,
             asker: Asker {
                 binary: shape.binary.into(),
                 servers: String::new(),
-                objects: objects.clone(),
+                objects,
                 env: Vec::new(),
             },
             _folder: folder,
@@ -145,22 +156,49 @@ impl Cluster {
         let urls: Vec<String> = addresses.iter().map(|addr| format!("http://{addr}")).collect();
         cluster.asker.servers = urls.join(",");
         for n in 0..shape.workers {
-            let wires = proxies(&addresses)?;
-            let data = cluster.path(&format!("w{n}"));
-            let rtmp = format!("127.0.0.1:{}", free_port()?);
-            let media = format!("file://{}", objects.display());
-            let mut setup = Setup::worker(shape.binary, &data, &list(&wires, "http://"));
-            setup = setup.args(&["--name", &format!("w{n}"), "--rtmp", &rtmp, "--objects", &media]);
-            for pair in shape.worker_settings {
-                setup = setup.args(&["--set", pair]);
-            }
-            let mut node = Node { setup, server: None };
-            node.start()?;
-            cluster.workers.push(node);
-            cluster.worker_to.push(wires);
+            cluster.add_worker(n, shape, &addresses)?;
         }
         cluster.leader(None)?;
         Ok(cluster)
+    }
+
+    fn add_worker(&mut self, n: usize, shape: &Shape<'_>, coordinators: &[SocketAddr]) -> Result<()> {
+        let wires = proxies(coordinators)?;
+        let data = self.path(&format!("w{n}"));
+        let rtmp = format!("127.0.0.1:{}", free_port()?);
+        let mut setup = Setup::worker(shape.binary, &data, &list(&wires, "http://"));
+        setup = setup.args(&["--name", &format!("w{n}"), "--rtmp", &rtmp]);
+        if let Some(bucket) = &self.bucket {
+            let address = bucket.endpoint().trim_start_matches("http://").parse()?;
+            let wire = Proxy::start(address)?;
+            setup = setup.args(&["--objects", &format!("s3://{BUCKET}/{PREFIX}")]);
+            for (name, value) in bucket.env() {
+                setup = setup.env(name, &value);
+            }
+            setup = setup.env("AWS_ENDPOINT_URL", &format!("http://{}", wire.addr()));
+            self.to_bucket.push(wire);
+        } else {
+            setup = setup.args(&["--objects", &format!("file://{}", self.asker.objects.display())]);
+        }
+        for pair in shape.worker_settings {
+            setup = setup.args(&["--set", pair]);
+        }
+        let mut node = Node { setup, server: None };
+        node.start()?;
+        self.workers.push(node);
+        self.worker_to.push(wires);
+        Ok(())
+    }
+
+    /// Copies what is stored to where [`Asker::files`] looks for it. Nothing to do where that is the storage.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn fetch_media(&self) -> Result<()> {
+        match &self.bucket {
+            Some(bucket) => bucket.mirror(&format!("{PREFIX}/"), &self.asker.objects),
+            None => Ok(()),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

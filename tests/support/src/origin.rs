@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::etcd::free_port;
+use crate::clips::Clip;
+use crate::etcd::{Certificates, free_port};
 use crate::wait::{Seen, until};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -72,21 +73,7 @@ impl Origin {
     /// # Errors
     /// As [`Origin::start`].
     pub fn up(&mut self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"]
-            .iter()
-            .find(|path| Path::new(path).exists());
-        let child = Command::new(program.copied().unwrap_or("nginx"))
-            .arg("-c")
-            .arg(self.folder.path().join("nginx.conf"))
-            .arg("-p")
-            .arg(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting nginx (deploy/setup/install test installs it)")?;
-        let child = self.child.insert(child);
+        let child = self.child.insert(nginx(self.folder.path())?);
         let log = self.folder.path().join("log");
         until(START_LIMIT, "the origin", || {
             if let Some(status) = child.try_wait()? {
@@ -122,13 +109,28 @@ impl Origin {
     pub fn url(&self, stream: &str) -> String {
         format!("rtmp://{}/live/{stream}", self.address)
     }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
 }
 
-fn configuration(folder: &Path, address: SocketAddr, lines: &str) -> String {
+/// Starts nginx with the configuration in a folder.
+fn nginx(folder: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(folder.join("log"))?;
+    let program = ["/usr/sbin/nginx", "/usr/bin/nginx"]
+        .iter()
+        .find(|path| Path::new(path).exists());
+    Command::new(program.copied().unwrap_or("nginx"))
+        .arg("-c")
+        .arg(folder.join("nginx.conf"))
+        .arg("-p")
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting nginx (deploy/setup/install test installs it)")
+}
+
+/// A configuration of one process in the foreground.
+fn frame(folder: &Path, modules: &str, servers: &str) -> String {
     let folder = folder.display();
     let user = if rustix::process::geteuid().is_root() {
         "user root;\n"
@@ -136,10 +138,98 @@ fn configuration(folder: &Path, address: SocketAddr, lines: &str) -> String {
         ""
     };
     format!(
-        "load_module {MODULE};\nmaster_process off;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/log info;\n{user}\
-         events {{ worker_connections 1024; }}\n\
-         rtmp {{ access_log off; server {{ listen {address}; chunk_size 4096;\n\
+        "{modules}master_process off;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/log info;\n{user}\
+         events {{ worker_connections 1024; }}\n{servers}"
+    )
+}
+
+fn configuration(folder: &Path, address: SocketAddr, lines: &str) -> String {
+    let servers = format!(
+        "rtmp {{ access_log off; server {{ listen {address}; chunk_size 4096;\n\
            notify_method post;\n\
            application live {{ live on; {lines} }} }} }}\n"
-    )
+    );
+    frame(folder, &format!("load_module {MODULE};\n"), &servers)
+}
+
+/// A clip as FLV over HTTP, in real time from the moment at which its one client has come: ffmpeg serves it, and nginx stands before that, with
+/// TLS or without. Dropped, both are killed.
+#[derive(Debug)]
+pub struct HttpFlv {
+    folder: TempDir,
+    port: u16,
+    tls: bool,
+    children: Vec<Child>,
+}
+
+impl Drop for HttpFlv {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // Both fail only if it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl HttpFlv {
+    /// Serves a clip. With `tls` over https.
+    ///
+    /// # Errors
+    /// nginx or ffmpeg are not there (the set-up installs them), or nginx does not come up.
+    pub fn start(clip: &Clip, tls: Option<&Certificates>) -> Result<Self> {
+        let (port, behind) = (free_port()?, free_port()?);
+        let folder = tempfile::Builder::new().prefix("aircheck-flv-").tempdir()?;
+        let ssl = tls.map(|tls| {
+            let (cert, key) = (tls.path("server.pem"), tls.path("server.key"));
+            format!(
+                "ssl_certificate {}; ssl_certificate_key {};",
+                cert.display(),
+                key.display()
+            )
+        });
+        let http = format!(
+            "http {{ access_log off; server {{ listen 127.0.0.1:{port}{}; {} location / {{\n\
+               proxy_pass http://127.0.0.1:{behind}; proxy_buffering off; proxy_http_version 1.1; }} }} }}\n",
+            if tls.is_some() { " ssl" } else { "" },
+            ssl.unwrap_or_default()
+        );
+        std::fs::write(folder.path().join("nginx.conf"), frame(folder.path(), "", &http))?;
+        let mut served = Self {
+            port,
+            tls: tls.is_some(),
+            children: vec![nginx(folder.path())?],
+            folder,
+        };
+        let log = File::create(served.folder.path().join("ffmpeg.log"))?;
+        let mut ffmpeg = Command::new(clip.ffmpeg());
+        ffmpeg.args(["-hide_banner", "-nostdin", "-loglevel", "warning", "-re", "-i"]);
+        ffmpeg
+            .arg(clip.flv()?)
+            .args(["-c", "copy", "-f", "flv", "-listen", "1"]);
+        ffmpeg.arg(format!("http://127.0.0.1:{behind}/live.flv"));
+        ffmpeg.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        served.children.push(ffmpeg.spawn().context("starting ffmpeg")?);
+        until(START_LIMIT, "nginx before the stream", || {
+            Ok(Seen::when(
+                TcpStream::connect(("127.0.0.1", port)).is_ok(),
+                "it does not listen",
+            ))
+        })?;
+        Ok(served)
+    }
+
+    /// What ffmpeg and nginx said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        format!("ffmpeg: {}\nnginx: {}", read("ffmpeg.log"), read("log"))
+    }
+
+    /// Where it is. Before ffmpeg listens, and behind the clip's end, the answer is 502.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}/live.flv", self.port)
+    }
 }
