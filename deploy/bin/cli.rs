@@ -369,9 +369,12 @@ pub(crate) struct TemplateSpec {
     /// Make one MP4 of all pushes of a recording when it has ended, and keep or close the time between them; needs --hls-segments fmp4
     #[arg(long, value_name = "GAPS")]
     pub(crate) mp4_stitch: Option<Mp4Stitch>,
-    /// Keep files this long, up to 1500d; 0s: for ever; stored, nothing is deleted yet [default: 0s]
+    /// Keep files this long, up to 1500d; 0s: for ever [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub(crate) storage: Option<humantime::Duration>,
+    /// Storage class of media in object storage, such as STANDARD_IA [default: objects.storage_class]
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) storage_class: Option<String>,
     /// Pattern of file names, such as {StreamID}_{StartYear}-{StartMonth}-{StartDay}
     #[arg(long, value_name = "PATTERN")]
     pub(crate) file_name: Option<String>,

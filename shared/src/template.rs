@@ -2,12 +2,15 @@
 //!
 //! The ranges are those of the API that this product is compatible with; see `docs/cli.md`.
 
+mod class;
+
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::class::wrong_class;
 use crate::{ids::TemplateId, time::Timestamp};
 
 /// Shortest legal `record_interval_s`, seconds.
@@ -139,6 +142,16 @@ pub enum TemplateError {
     HlsSegments {
         /// Which format.
         format: Format,
+    },
+    /// A storage class that is none, or that cannot be played from.
+    #[error("{format}: storage_class {found:?}: {problem}")]
+    StorageClass {
+        /// Of which format.
+        format: Format,
+        /// What was given, shortened.
+        found: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// One file of all pushes, for a format that has none.
     #[error("{format}: mp4_stitch is a setting of MP4 alone")]
@@ -362,6 +375,9 @@ pub struct FormatSettings {
     /// MP4 only: one file of all pushes of a recording, in place of files for each push.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mp4_stitch: Option<Mp4Stitch>,
+    /// What object storage is told of its media, such as `STANDARD_IA`; empty: `objects.storage_class`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub storage_class: String,
 }
 
 /// What becomes of the time between two pushes in an MP4 of all of them.
@@ -409,6 +425,7 @@ impl Default for FormatSettings {
             flow_continue_s: 0,
             hls_segments: HlsSegments::Ts,
             mp4_stitch: None,
+            storage_class: String::new(),
         }
     }
 }
@@ -459,6 +476,16 @@ impl TemplateSpec {
         self.formats
             .get(&Format::Hls)
             .map_or(HlsSegments::Ts, |hls| hls.hls_segments)
+    }
+
+    /// What object storage is told of the media of a format; none: what the settings of storage say.
+    #[must_use]
+    pub fn storage_class(&self, format: Format) -> Option<&str> {
+        let class = self
+            .formats
+            .get(&format)
+            .map(|settings| settings.storage_class.as_str());
+        class.filter(|class| !class.is_empty())
     }
 
     /// How an MP4 of all pushes of a recording treats the time between them; none: MP4 files are of one push each.
@@ -518,6 +545,10 @@ impl TemplateSpec {
                 return Err(TemplateError::FlowContinue { format });
             } else if settings.hls_segments != HlsSegments::Ts {
                 return Err(TemplateError::HlsSegments { format });
+            }
+            if let Some(problem) = wrong_class(&settings.storage_class) {
+                let found = shortened(&settings.storage_class);
+                return Err(TemplateError::StorageClass { format, found, problem });
             }
             if format != Format::Mp4 && settings.mp4_stitch.is_some() {
                 return Err(TemplateError::Mp4Stitch { format });

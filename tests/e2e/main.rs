@@ -4,6 +4,7 @@ mod bucket;
 mod copies;
 mod crash;
 mod credentials;
+mod crowd;
 mod disk;
 mod drain;
 mod fencing;

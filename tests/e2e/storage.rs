@@ -345,3 +345,55 @@ fn journals_keep_to_their_budget_and_the_recording_that_ends_for_it_says_so() ->
         Ok(Seen::when(left.is_empty(), format!("{left:?}")))
     })
 }
+
+#[test]
+fn media_has_the_storage_class_of_its_template_and_what_is_small_has_not() -> Result<()> {
+    let mut world = world(Kind::Moto)?;
+    // Of what no template speaks of.
+    world.setup = world.setup.args(&["--set", "objects.storage_class=ONEZONE_IA"]);
+    let server = world.setup.start()?;
+    let refused = server.refused(&["template", "create", "bad", "--mp4", "--storage-class", "cold"])?;
+    ensure!(
+        refused.contains("storage_class \"cold\": use capital letters"),
+        "{refused}"
+    );
+    let refused = server.refused(&["template", "create", "bad", "--mp4", "--storage-class", "DEEP_ARCHIVE"])?;
+    ensure!(refused.contains("must be restored"), "{refused}");
+    let words = [
+        "template",
+        "create",
+        "cold",
+        "--hls",
+        "--mp4",
+        "--aac",
+        "--storage-class",
+        "STANDARD_IA",
+    ];
+    let made = server.ask(&words)?;
+    ensure!(made["formats"][0]["storage_class"] == "STANDARD_IA", "{made:#}");
+    server.ask(&[
+        "rule",
+        "create",
+        "--domain",
+        "127.0.0.1",
+        "--stream",
+        "cold",
+        "--template",
+        "cold",
+    ])?;
+    for (stream, class) in [("cold", "STANDARD_IA"), ("other", "ONEZONE_IA")] {
+        // Long enough for an upload in parts beside what goes in one request.
+        Pacer::start_for(server.rtmp(), stream, FAT, Some(Duration::from_secs(7)))?.ended()?;
+        server.finished(stream, 1)?;
+        let stored = world.s3.objects(&format!("some/where/127.0.0.1/live/{stream}/"))?;
+        for (key, (size, found)) in &stored {
+            let is_small = key.ends_with(".m3u8") || key.ends_with(".json");
+            let expected = if is_small { "ONEZONE_IA" } else { class };
+            ensure!(found == expected, "{key} of {size} bytes is {found}, not {expected}");
+        }
+        for end in [".mp4", ".aac", ".ts", ".m3u8", ".json"] {
+            ensure!(stored.keys().any(|key| key.ends_with(end)), "no {end} in {stored:?}");
+        }
+    }
+    Ok(())
+}

@@ -1,4 +1,4 @@
-"""Looks into a bucket as an outsider: s3.py make|keys|mirror|uploads|abort|put BUCKET [PREFIX [FOLDER]].
+"""Looks into a bucket as an outsider: s3.py make|keys|objects|mirror|uploads|abort|put BUCKET [PREFIX [FOLDER]].
 
 `put BUCKET KEY TEXT` stores an object.
 
@@ -30,6 +30,10 @@ if command == "make":
     s3.create_bucket(Bucket=bucket)
 elif command == "keys":
     print(json.dumps(keys()))
+elif command == "objects":
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    entries = [entry for page in pages for entry in page.get("Contents", [])]
+    print(json.dumps({entry["Key"]: [entry["Size"], entry.get("StorageClass", "STANDARD")] for entry in entries}))
 elif command == "mirror":
     for key in keys():
         path = pathlib.Path(folder) / key.removeprefix(prefix)

@@ -141,6 +141,7 @@ fn spec(args: &TemplateSpec) -> Result<proto::v1::TemplateSpec, Box<dyn Error + 
                 _ => proto::v1::Mp4Stitch::Unspecified,
             }
             .into(),
+            storage_class: args.storage_class.clone().unwrap_or_default(),
         });
     }
     if args.hls_segments.is_some() && !args.hls {
@@ -194,6 +195,7 @@ fn document(template: &Template) -> Value {
             "flow_continue_s": f.flow_continue_s,
             "hls_segments": segments(f),
             "mp4_stitch": stitched(f),
+            "storage_class": f.storage_class,
         })
     };
     let spec = template.spec.clone().unwrap_or_default();
@@ -241,8 +243,12 @@ fn show(client: &crate::cli::Client, template: Option<Template>) -> Done {
                 (false, Some(_)) => "one of all pushes, without the time between them".to_owned(),
                 (false, None) => format!("cut every {} s", f.record_interval_s),
             };
+            let class = match f.storage_class.as_str() {
+                "" => String::new(),
+                class => format!(" as {class}"),
+            };
             text += &format!(
-                "  {}: {cut}, kept {storage}, named {}\n",
+                "  {}: {cut}, kept {storage}{class}, named {}\n",
                 format_name(f.format),
                 f.file_name
             );

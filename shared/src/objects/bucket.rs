@@ -126,6 +126,15 @@ impl Bucket {
         Self::new(object_store::memory::InMemory::new(), make)
     }
 
+    /// What the service is told of an object.
+    fn attributes(&self, class: Option<&str>) -> Attributes {
+        let mut attributes = self.attributes.clone();
+        if let Some(class) = class {
+            attributes.insert(Attribute::StorageClass, class.to_owned().into());
+        }
+        attributes
+    }
+
     fn path(&self, key: &str) -> Result<Path, ObjectError> {
         let full = match (self.prefix.as_str(), key) {
             ("", key) => key.to_owned(),
@@ -173,9 +182,17 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError`]; the older object may or may not be replaced.
     pub async fn put(&self, key: &str, chunks: Vec<Bytes>) -> Result<(), ObjectError> {
+        self.put_as(key, chunks, None).await
+    }
+
+    /// The same with a storage class in place of the bucket's.
+    ///
+    /// # Errors
+    /// As [`Bucket::put`].
+    pub async fn put_as(&self, key: &str, chunks: Vec<Bytes>, class: Option<&str>) -> Result<(), ObjectError> {
         let (path, len) = (self.path(key)?, length(&chunks));
         let options = PutOptions {
-            attributes: self.attributes.clone(),
+            attributes: self.attributes(class),
             ..PutOptions::default()
         };
         let put = self.store.put_opts(&path, PutPayload::from_iter(chunks), options);
@@ -290,9 +307,17 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError`]; one may have been begun all the same, which [`Bucket::pending`] then lists.
     pub async fn begin(&self, key: &str) -> Result<String, ObjectError> {
+        self.begin_as(key, None).await
+    }
+
+    /// The same with a storage class in place of the bucket's.
+    ///
+    /// # Errors
+    /// As [`Bucket::begin`].
+    pub async fn begin_as(&self, key: &str, class: Option<&str>) -> Result<String, ObjectError> {
         let path = self.path(key)?;
         let options = PutMultipartOptions {
-            attributes: self.attributes.clone(),
+            attributes: self.attributes(class),
             ..PutMultipartOptions::default()
         };
         let begin = self.parts.create_multipart_opts(&path, options);

@@ -38,6 +38,7 @@ impl TryFrom<v1::TemplateSpec> for TemplateSpec {
                     Ok(v1::Mp4Stitch::Close) => Some(Mp4Stitch::Close),
                     Err(error) => return Err(WireError::new("formats.mp4_stitch", error)),
                 },
+                storage_class: settings.storage_class,
             };
             if out.formats.insert(format, filled).is_some() {
                 return Err(WireError::new(
@@ -70,6 +71,7 @@ impl From<&TemplateSpec> for v1::TemplateSpec {
                 Some(Mp4Stitch::Close) => v1::Mp4Stitch::Close,
             }
             .into(),
+            storage_class: settings.storage_class.clone(),
         });
         v1::TemplateSpec {
             name: spec.name.clone(),
@@ -117,6 +119,25 @@ mod tests {
             error(vec![one(3, 5)]),
             "spec: mp4: record_interval_s is 5 s, it must be 30 to 43200 s"
         );
+        let of_class = |class: &str| v1::FormatSettings {
+            storage_class: class.to_owned(),
+            ..one(3, 0)
+        };
+        let read = TemplateSpec::try_from(spec(vec![of_class("STANDARD_IA")])).unwrap();
+        assert_eq!(read.storage_class(Format::Mp4), Some("STANDARD_IA"));
+        assert_eq!(v1::TemplateSpec::from(&read).formats[0].storage_class, "STANDARD_IA");
+        for (class, why) in [
+            ("cold", "capital letters"),
+            ("A\r\nB", "capital letters"),
+            ("DEEP_ARCHIVE", "restored"),
+        ] {
+            let text = error(vec![of_class(class)]);
+            assert!(
+                text.starts_with("spec: mp4: storage_class") && text.contains(why),
+                "{text}"
+            );
+        }
+        assert!(error(vec![of_class(&"A".repeat(65))]).contains("at most 64 bytes"));
         let stitched = |mp4_stitch: i32| {
             let hls = v1::FormatSettings {
                 flow_continue_s: 60,

@@ -1,5 +1,6 @@
 //! Starts real S3 servers on free ports, in folders of their own that go with them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -169,6 +170,14 @@ impl S3 {
     /// They cannot be listed.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(serde_json::from_str(&self.ask(&["keys", BUCKET, prefix])?)?)
+    }
+
+    /// Bytes and storage class of what lies below a prefix, by key.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn objects(&self, prefix: &str) -> Result<BTreeMap<String, (u64, String)>> {
+        Ok(serde_json::from_str(&self.ask(&["objects", BUCKET, prefix])?)?)
     }
 
     /// Stores an object.

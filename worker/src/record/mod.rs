@@ -71,6 +71,8 @@ pub(crate) struct Order {
     pub(crate) prefix: String,
     pub(crate) from_ms: Option<i64>,
     pub(crate) fragments: bool,
+    /// What object storage is told of its media; none: what the settings say.
+    pub(crate) storage_class: Option<String>,
     pub(crate) stitch: Option<Stitched>,
 }
 

@@ -162,6 +162,7 @@ fn composed(world: &World, name: &str, (list, index): &(hls::MediaPlaylist, Inde
         epoch: Epoch::new(4),
         behind: Epoch::new(3),
         stitch: Mp4Stitch::Keep,
+        storage_class: None,
         segments: &list.segments,
         gaps: &index.totals.gaps,
         start_ms: 1_000_000,

@@ -286,6 +286,7 @@ impl StreamActor {
             prefix: format!("{root}/{}/{}", self.about.epoch.path_component(), format.as_str()),
             from_ms: recording.window.from.map(Timestamp::as_millis),
             fragments: recording.template.hls_segments() == HlsSegments::Fmp4,
+            storage_class: recording.template.storage_class(format).map(str::to_owned),
             stitch: recording.stitch.clone().map(|behind| Stitched {
                 root,
                 epoch: self.about.epoch,

@@ -162,6 +162,7 @@ impl Finisher {
             epoch: job.epoch,
             behind: job.before.first().copied().unwrap_or_default(),
             stitch,
+            storage_class: job.template.storage_class(Format::Mp4),
             segments: &list.segments,
             gaps: &totals.gaps,
             start_ms: totals.start_ms.unwrap_or_default(),

@@ -105,6 +105,7 @@ impl Ground for Disk {
     fn start_recorder(&self, order: Order, until_ms: Option<i64>, parent: Recipient<Report>) -> Recipient<Word> {
         let publish = Place::publish(order.recording, order.epoch);
         let chapters = Chapters::new(publish, "record", ("aircheck.format", order.format.as_str()));
+        let objects = self.machine.objects.with_class(order.storage_class.as_deref());
         let recorder = RecorderActor::new(Parts {
             setting: Arc::new(order.on(
                 self.dir.clone(),
@@ -112,7 +113,7 @@ impl Ground for Disk {
                 Arc::clone(&self.machine.boot_id),
                 Arc::clone(&self.machine.zone),
             )),
-            objects: self.machine.objects.clone(),
+            objects,
             sync: Arc::clone(&self.machine.sync),
             pool: Arc::clone(&self.machine.pool),
             progress: Arc::clone(&self.progress),

@@ -41,6 +41,14 @@ pub enum Objects {
 }
 
 impl Objects {
+    /// The same place, for media of this storage class: a word for services, which a directory has no use for.
+    pub(crate) fn with_class(&self, class: Option<&str>) -> Self {
+        match self {
+            Self::Local(local) => Self::Local(local.clone()),
+            Self::Remote(remote) => Self::Remote(remote.with_class(class)),
+        }
+    }
+
     /// The first of these small objects that is there, and which of them it is: at once from a directory, as long as it takes from a bucket.
     ///
     /// # Errors

@@ -118,9 +118,10 @@ pub(crate) struct Turn {
     probe: Option<Probe>,
 }
 
-/// A bucket that recorders store to. Clones share everything.
+/// A bucket that recorders store to, and the storage class of the media that goes through this handle; none: the bucket's. Clones share
+/// everything.
 #[derive(Debug, Clone)]
-pub struct Remote(Arc<Inner>);
+pub struct Remote(Arc<Inner>, Option<Arc<str>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -198,7 +199,12 @@ impl Remote {
         if let Some(runtime) = &inner.runtime.0 {
             runtime.spawn(looks);
         }
-        Ok(Self(inner))
+        Ok(Self(inner, None))
+    }
+
+    /// The same bucket, for media of this storage class.
+    pub(crate) fn with_class(&self, class: Option<&str>) -> Self {
+        Self(Arc::clone(&self.0), class.map(Into::into))
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -230,10 +236,10 @@ impl Remote {
     /// Stores, on the uploads' threads.
     pub(crate) async fn perform(&self, store: Store, turn: Turn) -> Result<Stored, StoreError> {
         let (done, result) = oneshot::channel();
-        let inner = Arc::clone(&self.0);
+        let (inner, class) = (Arc::clone(&self.0), self.1.clone());
         if let Some(runtime) = &self.0.runtime.0 {
             let work = async move {
-                let result = inner.perform(store, turn).await;
+                let result = inner.perform(store, class.as_deref(), turn).await;
                 // Whoever asked may be gone; then the next start asks again.
                 let _ = done.send(result);
             };
@@ -309,9 +315,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Inner {
-    async fn perform(&self, store: Store, mut turn: Turn) -> Result<Stored, StoreError> {
+    async fn perform(&self, store: Store, class: Option<&str>, mut turn: Turn) -> Result<Stored, StoreError> {
         self.metrics.uploads.inc();
-        let result = self.stored(store).await;
+        let result = self.stored(store, class).await;
         self.metrics.uploads.dec();
         match &result {
             Ok(_) | Err(ObjectError::Missing(_) | ObjectError::Refused(_)) => self.health.answered(),
@@ -323,9 +329,9 @@ impl Inner {
         })
     }
 
-    async fn stored(&self, store: Store) -> Result<Stored, ObjectError> {
+    async fn stored(&self, store: Store, class: Option<&str>) -> Result<Stored, ObjectError> {
         match store {
-            Store::Objects(objects) => self.objects(objects).await?,
+            Store::Objects(objects) => self.objects(objects, class).await?,
             Store::Part {
                 key,
                 upload,
@@ -334,7 +340,7 @@ impl Inner {
             } => {
                 let upload = match upload {
                     Some(id) => id,
-                    None => self.begin(&key).await?,
+                    None => self.begin(&key, class).await?,
                 };
                 let id = self.part(&key, &upload, index, chunks).await?;
                 return Ok(Stored::Part { upload, id });
@@ -356,14 +362,14 @@ impl Inner {
                 self.clear_doubt(&key, None).await;
             }
             Store::File { key, path, len, then } => {
-                let stored = self.file(&key, &path, len).await;
+                let stored = self.file(&key, class, &path, len).await;
                 if stored.is_err() {
                     // The next try begins another upload.
                     self.doubt(&key);
                 }
                 stored?;
                 self.clear_doubt(&key, None).await;
-                self.objects(then).await?;
+                self.objects(then, class).await?;
             }
             Store::Fetch { keys } => return self.fetch(&keys).await.map(Stored::Fetched),
             Store::Read { key, from, len } => return self.read(&key, from, len).await.map(Stored::Read),
@@ -409,14 +415,14 @@ impl Inner {
     }
 
     /// Begins an upload, and aborts those of its key that were begun without our hearing of it.
-    async fn begin(&self, key: &str) -> Result<String, ObjectError> {
+    async fn begin(&self, key: &str, class: Option<&str>) -> Result<String, ObjectError> {
         // What is stored once more has an upload again, which those who clear up must leave.
         let cleared_later = self.doubts().stored.remove(key);
         if cleared_later {
             self.doubt(key);
         }
         let begun = self.again(key, || async {
-            let begun = self.bucket.begin(key).await;
+            let begun = self.bucket.begin_as(key, class).await;
             if matches!(begun, Err(ObjectError::Unavailable(_))) {
                 self.doubt(key);
             }
@@ -457,12 +463,13 @@ impl Inner {
         }
     }
 
-    async fn objects(&self, objects: Vec<Object>) -> Result<(), ObjectError> {
+    async fn objects(&self, objects: Vec<Object>, class: Option<&str>) -> Result<(), ObjectError> {
         for object in objects {
             let (key, len) = (&object.key, object.len());
+            let class = class.filter(|_| is_media(key));
             self.again(key, || async {
                 self.pace.wait(len).await;
-                self.bucket.put(key, object.chunks.clone()).await?;
+                self.bucket.put_as(key, object.chunks.clone(), class).await?;
                 if object.verify {
                     self.verify(key, len).await?;
                 }
@@ -546,10 +553,10 @@ impl Inner {
     }
 
     /// Stores a local file: in one request, or in parts with one of them in memory at a time.
-    async fn file(&self, key: &str, path: &std::path::Path, len: u64) -> Result<(), ObjectError> {
+    async fn file(&self, key: &str, class: Option<&str>, path: &std::path::Path, len: u64) -> Result<(), ObjectError> {
         let unreadable = |e: std::io::Error| ObjectError::Unavailable(format!("{}: {e}", path.display()));
         let file = Arc::new(std::fs::File::open(path).map_err(unreadable)?);
-        let upload = self.begin(key).await?;
+        let upload = self.begin(key, class).await?;
         let mut ids = Vec::new();
         let (mut at, mut index) = (0, 0);
         while at < len {
@@ -613,6 +620,11 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// False for what is small and replaced or removed before long: classes that cost little for storing cost much for that.
+fn is_media(key: &str) -> bool {
+    ![".m3u8", ".json", HELD, RESCUE].iter().any(|end| key.ends_with(end))
 }
 
 /// Until nobody stores any more.

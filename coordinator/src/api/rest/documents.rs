@@ -148,6 +148,9 @@ pub(super) struct FormatSettings {
     /// MP4 only: one file of all pushes of a recording, made of its HLS segments, which must be `fmp4`; absent: files for each push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mp4_stitch: Option<Mp4Stitch>,
+    /// Storage class of its media, such as `STANDARD_IA`; empty: what the settings of storage say.
+    #[serde(default)]
+    storage_class: String,
 }
 
 /// What a template says.
@@ -183,6 +186,7 @@ impl From<Option<v1::TemplateSpec>> for TemplateSpec {
             storage_time_s: settings.storage_time_s,
             file_name: settings.file_name,
             flow_continue_s: settings.flow_continue_s,
+            storage_class: settings.storage_class,
         };
         TemplateSpec {
             name: spec.name,
@@ -211,6 +215,7 @@ impl From<TemplateSpec> for v1::TemplateSpec {
                 Some(Mp4Stitch::Close) => v1::Mp4Stitch::Close,
             }
             .into(),
+            storage_class: settings.storage_class,
         };
         v1::TemplateSpec {
             name: spec.name,

@@ -35,6 +35,9 @@ struct Said {
     flow_continue_s: Option<u32>,
 }
 
+/// The storage class of what that protocol calls `cold`: stored for less, read at once for more.
+const COLD: &str = "STANDARD_IA";
+
 fn seconds(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -55,7 +58,17 @@ fn format_block(mut block: Fields) -> Result<Option<FormatSettings>, ApiError> {
         settings.file_name = FileNamePattern::new(&pattern)
             .map_err(|error| ApiError::new("InvalidParameter.InvalidVodFileName", error))?;
     }
-    block.without_effect(&["VodSubAppId", "Procedure", "StorageMode", "ClassId"]);
+    if let Some(mode) = block.text("StorageMode")? {
+        settings.storage_class = match mode.to_ascii_lowercase().as_str() {
+            "" | "normal" => String::new(),
+            "cold" => COLD.to_owned(),
+            _ => {
+                let problem = format!("StorageMode {mode:?} is unknown: use normal or cold");
+                return Err(ApiError::new("InvalidParameterValue", problem));
+            }
+        };
+    }
+    block.without_effect(&["VodSubAppId", "Procedure", "ClassId"]);
     block.refuse(&["CosBucketName", "CosBucketRegion", "CosBucketPath"])?;
     block.finish()?;
     Ok(on.then_some(settings))
@@ -226,7 +239,7 @@ fn written(template: &Template) -> Value {
             "VodSubAppId": 0,
             "VodFileName": settings.map_or("", |settings| settings.file_name.as_str()),
             "Procedure": "",
-            "StorageMode": "normal",
+            "StorageMode": if settings.is_some_and(|settings| settings.storage_class == COLD) { "cold" } else { "normal" },
             "ClassId": 0,
         });
         if let Some(out) = out.as_object_mut() {
@@ -245,6 +258,27 @@ mod tests {
         let said = said(&mut fields)?;
         fields.finish()?;
         Ok(said.over(TemplateSpec::plain("old", &[Format::Mp4])))
+    }
+
+    #[test]
+    fn what_is_stored_cold_has_a_class_for_it_and_says_so() {
+        let of = |mode: &str| read(json!({"Mp4Param": {"Enable": 1, "StorageMode": mode}}));
+        for mode in ["cold", "Cold"] {
+            let spec = of(mode).unwrap();
+            assert_eq!(spec.storage_class(Format::Mp4), Some("STANDARD_IA"));
+        }
+        for mode in ["normal", "Normal", ""] {
+            assert_eq!(of(mode).unwrap().storage_class(Format::Mp4), None);
+        }
+        assert_eq!(of("icy").unwrap_err().code(), "InvalidParameterValue");
+        let template = Template {
+            id: shared::ids::TemplateId::generate(&shared::ids::Seeded::new(1), shared::time::Timestamp::default()),
+            spec: of("cold").unwrap(),
+            created: shared::time::Timestamp::default(),
+            updated: shared::time::Timestamp::default(),
+        };
+        assert_eq!(written(&template)["Mp4Param"]["StorageMode"], "cold");
+        assert_eq!(written(&template)["FlvParam"]["StorageMode"], "normal");
     }
 
     #[test]

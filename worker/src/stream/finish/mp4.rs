@@ -54,6 +54,8 @@ pub(crate) struct Order<'a> {
     /// The last push's. Between the two lie those of others that were to finish it.
     pub(crate) behind: Epoch,
     pub(crate) stitch: Mp4Stitch,
+    /// What object storage is told of it; none: what the settings say.
+    pub(crate) storage_class: Option<&'a str>,
     /// The final playlist's.
     pub(crate) segments: &'a [hls::Segment],
     /// What the playlist's record says is missing, by the playlist's time.
@@ -228,7 +230,11 @@ impl Composer {
                 };
                 open.insert(Open {
                     stitcher: Stitcher::new(gaps, start_ms),
-                    file: self.objects.grow(staged, key.clone()).await?,
+                    file: self
+                        .objects
+                        .with_class(order.storage_class)
+                        .grow(staged, key.clone())
+                        .await?,
                     sequence,
                     key,
                     start_ms,
