@@ -20,7 +20,7 @@ use crate::record::FinishedFile;
 /// believed: what arrived before it is in the journal by then.
 const SILENT_END_MS: i64 = 2_000;
 /// Why a journal is put aside whose recording was lost earlier.
-const LOST_BEFORE: &str = "lost or failed before its worker took it up";
+const LOST_BEFORE: &str = "lost or ended before its worker took it up";
 /// Why a recording ended that never began.
 const NEVER_BEGAN: &str = "ended_before_its_start";
 /// End of the name of a gap: one publish of several was not rendered in a format.
@@ -397,9 +397,11 @@ impl StreamCore {
                 }
             }
         } else {
-            // Lost before a restart, or given up while its worker was away: this journal may hold what nobody else has.
-            let failed = grant.recordings.iter().filter(|r| r.state == RecordingState::Failed);
-            self.lost.extend(failed.map(|r| format!("{}: {LOST_BEFORE}", r.id)));
+            // Lost before a restart, or given up or finished without its worker: this journal may hold what nobody else has.
+            for ended in grant.recordings.iter_mut().filter(|r| r.state.is_terminal()) {
+                ended.state = RecordingState::Failed;
+                self.lost.push(format!("{}: {LOST_BEFORE}", ended.id));
+            }
         }
         for granted in grant.recordings.iter().filter(|r| !r.state.is_terminal()) {
             self.recordings.entry(granted.id).or_insert_with(|| Recording {

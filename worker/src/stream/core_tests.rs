@@ -648,3 +648,19 @@ fn what_never_began_does_not_begin_when_its_worker_is_started_again() {
             .any(|effect| matches!(effect, Effect::StartRecorder { .. }))
     );
 }
+
+#[test]
+fn what_ended_before_its_worker_heard_of_it_is_not_recorded_and_its_journal_is_kept() {
+    for state in [RecordingState::Failed, RecordingState::Finished] {
+        let mut core = StreamCore::default();
+        on(&mut core, Event::Closed("worker_killed".to_owned()));
+        let (id, mut grant) = grant(&[Format::Flv]);
+        grant.recordings[0].state = state;
+        let effects = on(&mut core, Event::Granted(grant));
+        assert!(!starts(&effects), "{state}");
+        let kept = Effect::KeepJournal {
+            reason: format!("{id}: {LOST_BEFORE}"),
+        };
+        assert_eq!(on(&mut core, Event::Released(None)), [kept], "{state}");
+    }
+}
