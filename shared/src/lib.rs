@@ -22,6 +22,7 @@ pub mod config;
 pub mod ids;
 pub mod lease;
 pub mod objects;
+pub mod playlist;
 pub mod pull;
 pub mod recording;
 pub mod rule;

@@ -397,3 +397,18 @@ fn media_has_the_storage_class_of_its_template_and_what_is_small_has_not() -> Re
     }
     Ok(())
 }
+
+#[test]
+fn a_service_that_shows_what_it_has_late_is_asked_again() -> Result<()> {
+    let s3 = S3::start(Kind::JuiceFs)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let world = through(s3, &proxy.endpoint())?;
+    proxy.set(|_, number| if number % 3 == 0 { Fault::None } else { Fault::Stale });
+    let server = world.setup.start()?;
+    let small = Pacer::start_for(server.rtmp(), "small", Shape::default(), Some(Duration::from_secs(3)))?;
+    let fat = Pacer::start_for(server.rtmp(), "fat", FAT, Some(Duration::from_secs(7)))?;
+    let (small, fat) = (small.ended()?, fat.ended()?);
+    world.ensure_stored(&server, "small", &small, all(&small))?;
+    world.ensure_stored(&server, "fat", &fat, all(&fat))?;
+    world.ensure_no_uploads()
+}

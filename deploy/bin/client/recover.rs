@@ -8,6 +8,7 @@ use proto::v1::{RestoreRecordingRequest, SeenFile};
 use serde_json::{Value, json};
 use shared::ids::{FileId, RecordingId};
 use shared::objects::{Archive, Listed, ObjectsUrl};
+use shared::playlist::named_by;
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::template::Format;
 use shared::time::Timestamp;
@@ -62,35 +63,6 @@ fn root_of(key: &str) -> Option<&str> {
     parts.next()?;
     id.parse::<RecordingId>().ok()?;
     key.get(..len + id.len())
-}
-
-/// What a playlist names, as keys.
-fn named_by(playlist: &str, key: &str) -> BTreeSet<String> {
-    let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let uri = |line: &str| match line.strip_prefix("#EXT-X-MAP:") {
-        Some(map) => map
-            .split_once("URI=\"")?
-            .1
-            .split_once('"')
-            .map(|(uri, _)| uri.to_owned()),
-        None if line.is_empty() || line.starts_with('#') => None,
-        None => Some(line.to_owned()),
-    };
-    let resolve = |uri: String| {
-        let mut parts: Vec<&str> = folder.split('/').collect();
-        for part in uri.split('/') {
-            match part {
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        parts.join("/")
-    };
-    playlist
-        .lines()
-        .filter_map(|line| uri(line.trim_end()))
-        .map(resolve)
-        .collect()
 }
 
 /// Holds a document against what lies in its folder. `playlists` are the texts of its HLS files.

@@ -27,6 +27,8 @@ pub enum Fault {
     Damaged,
     /// It is carried out, and the answer is lost.
     AnswerLost,
+    /// A list or a look at an object is answered as if nothing had been stored yet; whatever else is passed on.
+    Stale,
 }
 
 type Policy = dyn Fn(&str, u64) -> Fault + Send + Sync;
@@ -110,7 +112,14 @@ impl Proxy {
             self.faults.fetch_add(1, Ordering::Relaxed);
         }
         match fault {
-            Fault::None | Fault::Damaged | Fault::AnswerLost => forward(&request, reader, client, server, fault),
+            Fault::Stale if request.line.starts_with("HEAD ") => stale(client, "404 Not Found", ""),
+            Fault::Stale if request.line.contains("list-type=2") => stale(client, "200 OK", NOTHING_LISTED),
+            Fault::Stale if request.line.contains("uploads=") && request.line.starts_with("GET ") => {
+                stale(client, "200 OK", NOTHING_UPLOADED)
+            }
+            Fault::None | Fault::Stale | Fault::Damaged | Fault::AnswerLost => {
+                forward(&request, reader, client, server, fault)
+            }
             Fault::Cut => {
                 // Half of the body is taken; what comes behind it meets a closed door.
                 std::io::copy(&mut reader.take(request.len as u64 / 2), &mut std::io::sink())?;
@@ -145,6 +154,19 @@ fn read_request(reader: &mut impl std::io::BufRead) -> Result<Request> {
         }
     }
     Ok(Request { line, headers, len })
+}
+
+/// Lists of a bucket in which there is nothing.
+const NOTHING_LISTED: &str = "<ListBucketResult><Name>recordings</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
+const NOTHING_UPLOADED: &str = "<ListMultipartUploadsResult><Bucket>recordings</Bucket><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>";
+
+fn stale(mut client: &TcpStream, status: &str, body: &str) -> Result<()> {
+    write!(
+        client,
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    Ok(client.shutdown(Shutdown::Write)?)
 }
 
 fn answer(mut client: &TcpStream, reader: impl Read, request: &Request, status: &str, code: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use shared::objects::{Archive, ObjectError, Sink};
+use shared::playlist::named_by;
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::telemetry::WorkerMetrics;
 use shared::template::Format;
@@ -151,8 +152,17 @@ impl Ways {
         }
         let here = list(&self.from, root).await.map_err(CopyError::Source)?;
         let there = list(&self.to, root).await.map_err(CopyError::Destination)?;
-        if !here.contains_key(&file.object_key) {
-            let missing = ObjectError::Missing(format!("{}: there is no such object", file.object_key));
+        let playlist = again(|| self.from.get(&file.object_key))
+            .await
+            .map_err(CopyError::Source)?;
+        // A list that is behind must not pass for the whole.
+        let named = named_by(&String::from_utf8_lossy(&playlist), &file.object_key);
+        if let Some(key) = named
+            .iter()
+            .chain([&file.object_key])
+            .find(|key| !here.contains_key(*key))
+        {
+            let missing = ObjectError::Missing(format!("{key}: the first place does not list it"));
             return Err(CopyError::Source(missing));
         }
         for (key, size) in missing(&here, &there, file) {

@@ -152,3 +152,19 @@ async fn a_document_alone_waits_until_it_says_that_its_recording_has_ended() {
     assert!(matches!(error, CopyError::NotYet(_)), "{error}");
     assert!(!error.is_away());
 }
+
+#[tokio::test]
+async fn a_list_that_is_behind_does_not_pass_for_the_whole() {
+    let first = tempfile::tempdir().expect("a folder");
+    let playlist = b"#EXTM3U\n0.ts\n1.ts\n";
+    write(first.path(), "e000001/hls/0.ts", b"zero");
+    write(first.path(), "e000001/hls/index.m3u8", playlist);
+    let ways = ways(first.path());
+    let file = file(Format::Hls, "e000001/hls/index.m3u8", playlist);
+    let error = ways.copy(&order(Some(file))).await.expect_err("1.ts is not there");
+    assert!(
+        matches!(&error, CopyError::Source(_)) && error.to_string().contains("1.ts"),
+        "{error}"
+    );
+    assert_eq!(there(&ways).await, [] as [&str; 0]);
+}
