@@ -36,12 +36,12 @@ conformance: ## every format read back by independent demuxers and players
 manifests: ## chart, manifests, rules and dashboards held to those who will read them
 	@tests/run deploy
 
-bench: ## CPU and memory beside nginx's RTMP module, then bench-storage, about 40 minutes (BENCH_ARGS="--help")
+bench: ## CPU and memory beside nginx's RTMP module, then bench-storage, about 45 minutes (BENCH_ARGS="--help")
 	@deploy/setup/install bench
 	python3 tests/bench/run.py $(BENCH_ARGS)
 	@$(MAKE) bench-storage BENCH_ARGS=
 
-bench-storage: ## object storage beside a local directory: CPU, and how soon recordings are complete, about 12 minutes
+bench-storage: ## object storage beside a local directory: CPU, and how soon recordings are complete, about 17 minutes
 	@deploy/setup/install test
 	python3 tests/bench/storage.py $(BENCH_ARGS)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures what object storage costs beside a local directory, and how soon a recording is complete there.
 
-Real-time streams end together; of each file it is asked when its last unit arrived and when the library had it, which is when storage had
-confirmed all of it. Directory and S3 take turns, in another order each round; what is told is the median of the rounds, and CPU as the ratio of
+Real-time streams end a few at a time, as they do in the world, or all together with --ends 1, which asks how quickly this machine takes all that
+is left of all of them. Of each file it is asked when its last unit arrived and when the library had it, which is when storage had confirmed all of it. Directory and S3 take turns, in another order each round; what is told is the median of the rounds, and CPU as the ratio of
 the two within a round. The S3 server is JuiceFS's gateway on the same machine; its CPU is not counted. Writes target/bench/storage.md and
 storage.json. Ends with 1 where the target is missed.
 """
@@ -29,9 +29,11 @@ BUCKET = "recordings"
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--streams", type=int, default=200, help="that end together (default 200)")
+    parser.add_argument("--streams", type=int, default=200, help="at a time (default 200)")
     parser.add_argument("--bitrate", type=int, default=2_500_000, help="bits a second of each (default 2500000)")
-    parser.add_argument("--seconds", type=float, default=40, help="length of each stream (default 40)")
+    parser.add_argument("--seconds", type=float, default=40, help="length of the shortest stream (default 40)")
+    parser.add_argument("--ends", type=int, default=20, help="moments at which they end, in groups (default 20)")
+    parser.add_argument("--apart", type=float, default=2, help="seconds between two of these moments (default 2)")
     parser.add_argument("--warmup", type=float, default=8, help="seconds before CPU is counted (default 8)")
     parser.add_argument("--formats", default="mp4,hls+mp4", help="in turn (default mp4,hls+mp4)")
     parser.add_argument("--rounds", type=int, default=3, help="of each format (default 3)")
@@ -99,21 +101,34 @@ def share(values, part):
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
+def publish(options, server):
+    """Starts all streams, in groups that end one after another, and waits until they publish."""
+    loads = []
+    for group in range(options.ends):
+        count = options.streams // options.ends + (group < options.streams % options.ends)
+        if count == 0:
+            continue
+        command = [str(options.loadgen), "--url", server.url, "--streams", str(count), "--prefix", f"g{group}s"]
+        command += ["--seconds", str(options.seconds + group * options.apart), "--bitrate", str(options.bitrate)]
+        loads.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    for load in loads:
+        if json.loads(load.stdout.readline() or "{}").get("event") != "publishing":
+            raise SystemExit("the load did not start")
+    return loads
+
+
 def one(options, formats, sink, folder):
     gateway = Gateway(folder / "s3") if sink == "s3" else None
     more = ["--objects", f"s3://{BUCKET}/bench"] if gateway else []
     server = Aircheck(folder / "server", formats, options.aircheck, more, gateway.env if gateway else {})
     try:
-        command = [str(options.loadgen), "--url", server.url, "--streams", str(options.streams)]
-        command += ["--seconds", str(options.seconds), "--bitrate", str(options.bitrate)]
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        if json.loads(load.stdout.readline() or "{}").get("event") != "publishing":
-            raise SystemExit("the load did not start")
+        loads = publish(options, server)
         time.sleep(options.warmup)
         before, begin = server.cpu_seconds(), time.monotonic()
         time.sleep(max(1, options.seconds - options.warmup - 2))
         cpu, length = server.cpu_seconds() - before, time.monotonic() - begin
-        load.communicate()
+        for load in loads:
+            load.communicate()
         wanted = options.streams * len(formats.split("+"))
         deadline = time.monotonic() + 300
         while len(files := ask(options, server, "file", "list")["files"]) < wanted:
@@ -180,7 +195,7 @@ def table(options, rows, rounds, met):
     loads = [row["load_average"] for row in rounds]
     lines += [
         "",
-        f"{options.streams} streams of {options.bitrate / 1e6:g} Mbit/s for {options.seconds:g} s, all ending together; medians of {options.rounds} rounds.",
+        f"{options.streams} streams of {options.bitrate / 1e6:g} Mbit/s for {options.seconds:g} s and more, ending at {options.ends} moments {options.apart:g} s apart; medians of {options.rounds} rounds.",
         f"Target: p99 of complete ≤ {TARGET_P99_S:g} s: {'met' if met else 'NOT met'}. Load average {min(loads):.1f} to {max(loads):.1f}.",
     ]
     return "\n".join(lines) + "\n"
