@@ -4,7 +4,7 @@
 //! A domain need not be known for a push to be taken, unless the settings ask for it; one that is known has its push keys
 //! enforced.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -19,6 +19,10 @@ use crate::push_key;
 
 /// Most domains.
 pub(crate) const MAX_DOMAINS: usize = 100;
+/// Longest push key, characters.
+pub(crate) const MAX_KEY: usize = 256;
+/// Most seconds that a push URL is good after its time: 30 days.
+pub(crate) const MAX_GRACE_S: u32 = 30 * 86_400;
 /// Most bans.
 pub(crate) const MAX_BANS: usize = 10_000;
 
@@ -62,6 +66,48 @@ pub(crate) struct Ban {
     pub(crate) reason: String,
 }
 
+/// How long a stream is forbidden where nothing else is said: 7 days.
+const USUAL_BAN: Duration = Duration::from_secs(7 * 86_400);
+/// How long a stream may be forbidden: 90 days.
+const LONGEST_BAN: Duration = Duration::from_secs(90 * 86_400);
+/// Longest reason of a ban, bytes.
+const MAX_REASON: usize = 2_048;
+
+impl Ban {
+    /// From now on. Without `until` for a week.
+    pub(crate) fn new(
+        stream: StreamKey,
+        now: Timestamp,
+        until: Option<Timestamp>,
+        reason: String,
+    ) -> Result<Ban, DoorError> {
+        let until = until.unwrap_or(now + USUAL_BAN);
+        if until <= now || until > now + LONGEST_BAN {
+            return Err(DoorError::Until);
+        }
+        if reason.len() > MAX_REASON {
+            return Err(DoorError::Reason);
+        }
+        Ok(Ban {
+            stream,
+            created: now,
+            until,
+            reason,
+        })
+    }
+}
+
+/// What changes of a push domain; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DomainChange {
+    pub(crate) enabled: Option<bool>,
+    pub(crate) auth: Option<bool>,
+    /// Some(None): it is taken away.
+    pub(crate) master: Option<Option<Sealed>>,
+    pub(crate) backup: Option<Option<Sealed>>,
+    pub(crate) grace_s: Option<u32>,
+}
+
 /// Why a change is refused. The message says what to do.
 #[derive(Debug, Clone, Error)]
 pub(crate) enum DoorError {
@@ -73,6 +119,12 @@ pub(crate) enum DoorError {
     TooManyDomains,
     #[error("there are {MAX_BANS} bans, the most there may be: resume some streams")]
     TooManyBans,
+    #[error("push authentication is on and there is no key: give one, or switch it off")]
+    NoKey,
+    #[error("a ban must end ahead, within 90 days")]
+    Until,
+    #[error("the reason has more than {MAX_REASON} bytes")]
+    Reason,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -179,6 +231,21 @@ impl Doors {
         let mut domain = self.domain(name)?.clone();
         change(&mut domain);
         self.put_domain(domain)
+    }
+
+    /// Changes what is given, and gives it as it is then.
+    pub(crate) fn update_domain(&mut self, name: &str, change: DomainChange) -> Result<(PushDomain, Txn), DoorError> {
+        let mut domain = self.domain(name)?.clone();
+        let auth = &mut domain.auth;
+        domain.enabled = change.enabled.unwrap_or(domain.enabled);
+        auth.enabled = change.auth.unwrap_or(auth.enabled);
+        auth.master = change.master.unwrap_or(auth.master.take());
+        auth.backup = change.backup.unwrap_or(auth.backup.take());
+        auth.grace_s = change.grace_s.unwrap_or(auth.grace_s);
+        if auth.enabled && auth.master.is_none() && auth.backup.is_none() {
+            return Err(DoorError::NoKey);
+        }
+        Ok((domain.clone(), self.put_domain(domain)?))
     }
 
     fn put_domain(&mut self, domain: PushDomain) -> Result<Txn, DoorError> {

@@ -7,16 +7,17 @@
 //! 3. `fleet`: what is believed of each worker, and when it is no longer believed (pure).
 //! 4. `leases`: which publish holds which stream, and what it records (pure).
 //! 5. `tasks`: what is recorded between two moments, when it begins and ends (pure).
-//! 6. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
-//! 7. [`scaler`]: how many workers there should be for what is carried (pure).
-//! 8. `media`: finished files: links to them, where they lie, how they go.
-//! 9. `election`: which of several coordinators leads, and the store as a leader may use it.
-//! 10. `planner`: what a leader decides, one thing after the other (pure).
-//! 11. `actors`: the shell: one actor that asks the planner, a committer that makes decisions durable in order, a supervisor.
-//! 12. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins, media,
+//! 6. `compositions`: new files of pieces of stored ones, and which worker makes them (pure).
+//! 7. `pulls`: streams that are fetched from origins, and which worker fetches each (pure).
+//! 8. [`scaler`]: how many workers there should be for what is carried (pure).
+//! 9. `media`: finished files: links to them, where they lie, how they go.
+//! 10. `election`: which of several coordinators leads, and the store as a leader may use it.
+//! 11. `planner`: what a leader decides, one thing after the other (pure).
+//! 12. `actors`: the shell: one actor that asks the planner, a committer that makes decisions durable in order, a supervisor.
+//! 13. `api`: gRPC services, the way to the leader for those that do not lead, HTTP for operators, webhooks of origins, media,
 //!     the HTTP API that speaks Tencent's protocol.
-//! 13. `secrets`: the key that secrets in the store are sealed with.
-//! 14. [`start`]: puts them together.
+//! 14. `secrets`: the key that secrets in the store are sealed with.
+//! 15. [`start`]: puts them together.
 //!
 //! # Invariants
 //!
@@ -28,6 +29,7 @@
 mod actors;
 mod api;
 mod catalog;
+mod compositions;
 mod doors;
 mod election;
 mod events;

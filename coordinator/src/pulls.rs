@@ -71,6 +71,8 @@ pub(crate) struct PullChange {
     pub(crate) paused: Option<bool>,
     pub(crate) from: Option<Option<Timestamp>>,
     pub(crate) until: Option<Option<Timestamp>>,
+    /// It is fetched anew.
+    pub(crate) restart: bool,
 }
 
 /// What a worker carries already.
@@ -187,6 +189,7 @@ impl Pulls {
             created: now,
             updated: now,
             worker: None,
+            restarts: 0,
         })
     }
 
@@ -204,6 +207,7 @@ impl Pulls {
         }
         source.url = change.url.unwrap_or(source.url);
         source.paused = change.paused.unwrap_or(source.paused);
+        source.restarts = source.restarts.wrapping_add(change.restart.into());
         source.updated = now;
         self.put(source)
     }
@@ -359,6 +363,7 @@ impl Pulls {
                 id: source.id,
                 stream: source.stream.clone(),
                 url: source.url.clone(),
+                restarts: source.restarts,
             })
             .collect();
         PullSet {

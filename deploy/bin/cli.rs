@@ -1,6 +1,8 @@
 //! The command line. What each command does is in `roles.rs` (servers) and `client/` (everything that speaks gRPC).
 
 mod callback;
+mod compose;
+mod domain;
 mod library;
 mod task;
 
@@ -12,6 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::callback::{
     CallbackCommand, CallbackRuleCommand, CallbackTemplate, CallbackTemplateCommand, EventCommand, EventState,
 };
+pub(crate) use self::compose::ComposeCommand;
+pub(crate) use self::domain::DomainCommand;
 pub(crate) use self::library::{FileCommand, RecordingCommand, Recover};
 pub(crate) use self::task::{List, TaskCommand, TaskState};
 
@@ -95,6 +99,16 @@ another takes over within seconds.")]
     Event {
         #[command(subcommand)]
         command: EventCommand,
+    },
+    /// Who may push: push domains with their keys, and bans of streams.
+    Domain {
+        #[command(subcommand)]
+        command: DomainCommand,
+    },
+    /// New files of pieces of stored ones: recordings joined, and cut at key pictures.
+    Compose {
+        #[command(subcommand)]
+        command: ComposeCommand,
     },
     /// Keys of the HTTP API that speaks Tencent's protocol.
     Key {
@@ -524,6 +538,13 @@ An origin on a worker's own machine needs worker.pull.allow_loopback = true ther
         /// End of its window, or none.
         #[arg(long, value_name = "TIME", value_parser = moment)]
         until: Option<i64>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// End the running fetch of a source and begin another.
+    Restart {
+        /// The source's id, or its DOMAIN/APP/STREAM.
+        pull: String,
         #[command(flatten)]
         client: Client,
     },

@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         Command::Recording { command } => client::run(client::recordings::run(command)),
         Command::Callback { command } => client::run(client::callbacks::run(command)),
         Command::Event { command } => client::run(client::events::run(command)),
+        Command::Domain { command } => client::run(client::domains::run(command)),
+        Command::Compose { command } => client::run(client::compose::run(command)),
         Command::Key { command } => client::run(client::keys::run(command)),
         Command::File { command } => client::run(client::files::run(command)),
         Command::Recover(args) => client::run(client::recover::run(args)),

@@ -18,6 +18,7 @@
 
 pub mod access;
 pub mod auth;
+pub mod composition;
 pub mod config;
 pub mod ids;
 pub mod lease;

@@ -347,6 +347,9 @@ pub struct PullSource {
     pub updated: Timestamp,
     /// The worker that fetches it.
     pub worker: Option<WorkerId>,
+    /// How often it was asked to be fetched anew.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// Whether a source is to be fetched at a moment.
@@ -387,6 +390,8 @@ pub struct Pull {
     pub stream: StreamKey,
     /// Where it is fetched from.
     pub url: PullUrl,
+    /// How often it was asked to be fetched anew.
+    pub restarts: u32,
 }
 
 /// Names a set of pulls, given in the order of their ids: the same set has the same revision under every coordinator, so
@@ -398,7 +403,11 @@ pub fn revision(pulls: &[Pull]) -> u64 {
     }
     let text: String = pulls
         .iter()
-        .map(|pull| format!("{}\n{}\n{}\n", pull.id, pull.stream, pull.url.expose()))
+        .map(|pull| {
+            let restarts = (pull.restarts > 0).then(|| format!("{}\n", pull.restarts));
+            let (url, restarts) = (pull.url.expose(), restarts.unwrap_or_default());
+            format!("{}\n{}\n{url}\n{restarts}", pull.id, pull.stream)
+        })
         .collect();
     let (high, _) = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).as_u64_pair();
     high.max(1)
@@ -554,6 +563,7 @@ mod tests {
             created: Timestamp::default(),
             updated: Timestamp::default(),
             worker: None,
+            restarts: 0,
         };
         let at = Timestamp::from_millis;
         assert_eq!(source(false, None, None).phase(at(5)), PullPhase::Active);

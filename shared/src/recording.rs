@@ -22,6 +22,8 @@ pub enum Cause {
     BuiltIn,
     /// A task.
     Task(TaskId),
+    /// A composition of stored files, under the same id.
+    Composed,
 }
 
 impl fmt::Display for Cause {
@@ -30,6 +32,7 @@ impl fmt::Display for Cause {
             Cause::Rule(rule) => write!(f, "rule {rule}"),
             Cause::BuiltIn => f.write_str("built-in"),
             Cause::Task(id) => write!(f, "task {id}"),
+            Cause::Composed => f.write_str("composition"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A worker speaks through [`proto::v1::workers_client::WorkersClient`] and these conversions.
 
 mod bounds;
+mod composition;
 mod copies;
 mod finish;
 mod pull;
@@ -26,6 +27,7 @@ use crate::{
 use self::bounds::MAX_KEY_BYTES;
 pub use self::{
     bounds::{clock, clock_if_any, page, text, wanted},
+    composition::composition,
     copies::Copy,
     task::{new_task, task_filter, task_state},
 };
@@ -182,6 +184,7 @@ impl From<&Cause> for v1::Cause {
             Cause::Rule(rule) => v1::cause::Kind::Rule(rule.clone()),
             Cause::BuiltIn => v1::cause::Kind::BuiltIn(true),
             Cause::Task(id) => v1::cause::Kind::TaskId(id.to_string()),
+            Cause::Composed => v1::cause::Kind::Composed(true),
         };
         v1::Cause { kind: Some(kind) }
     }
@@ -194,6 +197,7 @@ impl TryFrom<v1::Cause> for Cause {
             v1::cause::Kind::Rule(rule) => Ok(Cause::Rule(rule)),
             v1::cause::Kind::BuiltIn(_) => Ok(Cause::BuiltIn),
             v1::cause::Kind::TaskId(text) => Ok(Cause::Task(id("task_id", &text)?)),
+            v1::cause::Kind::Composed(_) => Ok(Cause::Composed),
         }
     }
 }

@@ -113,6 +113,106 @@ fn the_same_resources_as_plain_json() -> Result<()> {
 }
 
 #[test]
+fn domains_push_keys_and_bans_are_the_same_as_plain_json_and_by_the_command_line() -> Result<()> {
+    let (_folder, data) = data()?;
+    let server = setup(&data).record("flv").start()?;
+    let call = |method: &str, path: &str, body: Option<Value>| ask(&server, method, path, None, body.as_ref());
+    let (status, _, made) = call("POST", "/domains", Some(json!({"name": "Push.example.com"})))?;
+    ensure!(
+        status == 200 && made["name"] == "push.example.com" && made["push_auth"] == true,
+        "{made}"
+    );
+    let keys = server.ask(&["domain", "keys", "push.example.com"])?;
+    ensure!(keys["master_key"].as_str().is_some_and(|key| key.len() == 32), "{keys}");
+    let (_, _, shown) = call("GET", "/domains/push.example.com/push-keys", None)?;
+    ensure!(shown == keys, "{shown}");
+    // A push without a key is not taken; once none is asked for it is.
+    let publish = || support::publisher::Publisher::start_at(server.rtmp(), "live?domain=push.example.com", "cam");
+    let is_live = || -> Result<bool> { Ok(!server.streams()?.is_empty()) };
+    let (status, _, changed) = call("PATCH", "/domains/push.example.com", Some(json!({"push_auth": false})))?;
+    ensure!(
+        status == 200 && changed["push_auth"] == false && changed["has_master_key"] == true,
+        "{changed}"
+    );
+    let publisher = publish()?;
+    let limit = std::time::Duration::from_secs(20);
+    let live = |wanted: bool| {
+        support::wait::until(limit, "a stream that is live, or is not", || {
+            Ok(support::wait::Seen::when(is_live()? == wanted, ""))
+        })
+    };
+    live(true)?;
+    let (status, _, dropped) = call("POST", "/streams/push.example.com/live/cam/drop", None)?;
+    ensure!(status == 200, "{dropped}");
+    live(false)?;
+    drop(publisher);
+    let stream = json!({"domain": "push.example.com", "app": "live", "stream": "cam"});
+    let (status, _, ban) = call("POST", "/bans", Some(json!({"stream": stream, "reason": "rights"})))?;
+    ensure!(
+        status == 200 && ban["reason"] == "rights" && ban["until"].is_string(),
+        "{ban}"
+    );
+    let bans = server.ask(&["domain", "bans"])?;
+    ensure!(bans["bans"][0]["stream"] == stream, "{bans}");
+    // It is let in for a moment, and ended as soon as the coordinator is asked.
+    let mut publisher = publish()?;
+    ensure!(
+        publisher.closed(limit)?.is_some() || !is_live()?,
+        "a banned stream is ended"
+    );
+    let (status, ..) = call("DELETE", "/bans/push.example.com/live/cam", None)?;
+    ensure!(
+        status == 200 && server.ask(&["domain", "bans"])?["bans"] == json!([]),
+        "{status}"
+    );
+    let _publisher = publish()?;
+    live(true)?;
+    let far = moment(91 * 86_400)?;
+    for (method, path, body, status) in [
+        ("POST", "/domains", json!({"name": "push.example.com"}), 409),
+        ("POST", "/domains", json!({"name": "no host"}), 400),
+        ("PATCH", "/domains/nobody.example.com", json!({"enabled": false}), 404),
+        (
+            "PATCH",
+            "/domains/push.example.com",
+            json!({"push_auth": true, "master_key": ""}),
+            400,
+        ),
+        ("PATCH", "/domains/push.example.com", json!({"grace_s": 2_592_001}), 400),
+        ("POST", "/bans", json!({"stream": stream, "until": far}), 400),
+        ("POST", "/compositions", json!({"pieces": [], "name": "x"}), 400),
+    ] {
+        let (found, _, said) = call(method, path, Some(body))?;
+        ensure!(found == status, "{method} {path}: {found} {said}");
+    }
+    let (status, ..) = call("DELETE", "/domains/push.example.com", None)?;
+    ensure!(
+        status == 200 && call("GET", "/domains/push.example.com", None)?.0 == 404,
+        "{status}"
+    );
+    // A key for another domain sees nothing of it, one that may only read no push keys.
+    for (more, expected) in [
+        (&["--domain", "other.example.com"][..], 403),
+        (&["--read-only"][..], 403),
+    ] {
+        server
+            .ask(&["domain", "create", "mine.example.com"])
+            .or_else(|_| server.ask(&["domain", "list"]))?;
+        let key = Key::create(&server, more)?;
+        let token = format!("{}:{}", key.id, key.secret);
+        let (status, ..) = ask(
+            &server,
+            "GET",
+            "/domains/mine.example.com/push-keys",
+            Some(&token),
+            None,
+        )?;
+        ensure!(status == expected, "{more:?}: {status}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_was_recorded_is_found_locked_and_deleted() -> Result<()> {
     let (_folder, data) = data()?;
     let server = setup(&data).start()?;

@@ -7,6 +7,7 @@ use crate::{code, files, sources};
 /// Files that only compute.
 const PURE_FILES: &[&str] = &[
     "shared/src/ids.rs",
+    "shared/src/composition.rs",
     "shared/src/lease.rs",
     "shared/src/pull.rs",
     "shared/src/recording.rs",
@@ -25,6 +26,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/api/tencent/signature/v1.rs",
     "coordinator/src/api/tencent/text.rs",
     "coordinator/src/api/tencent/vod/query.rs",
+    "coordinator/src/compositions.rs",
     "coordinator/src/doors.rs",
     "coordinator/src/events/book.rs",
     "coordinator/src/events/letter.rs",
@@ -38,6 +40,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/media/link.rs",
     "coordinator/src/media/note.rs",
     "coordinator/src/push_key.rs",
+    "coordinator/src/planner/compositions.rs",
     "coordinator/src/planner/mod.rs",
     "coordinator/src/planner/sessions.rs",
     "coordinator/src/planner/tasks.rs",
@@ -47,6 +50,7 @@ const PURE_FILES: &[&str] = &[
     "coordinator/src/tasks.rs",
     "worker/journal/src/format.rs",
     "worker/journal/src/position.rs",
+    "worker/src/compose/cut.rs",
     "worker/src/stream/core.rs",
     "worker/src/stream/needs.rs",
     "worker/src/record/state.rs",

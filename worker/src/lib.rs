@@ -19,8 +19,10 @@
 //! * A journal is removed only when the library has every file that was to be made of it.
 
 mod budget;
+mod compose;
 mod control;
 mod copy;
+mod identity;
 pub mod ingest;
 mod pull;
 mod record;

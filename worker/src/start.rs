@@ -21,9 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::budget::{self, Budget, Verdict};
+use crate::compose::{Composing, Workbench};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::control::load::{Journals, Sampler};
 use crate::copy::Copies;
+use crate::identity::{storage, worker_id};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::pull::Puller;
@@ -132,7 +134,7 @@ impl Running {
     }
 }
 
-fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> StartError + 'a {
+pub(crate) fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> StartError + 'a {
     move |source| StartError::Directory {
         what,
         path: path.to_path_buf(),
@@ -247,6 +249,14 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         Arc::clone(&deps.clock),
         Arc::clone(&deps.ids),
     );
+    let composing = Composing::new(Workbench {
+        agent: common.agent.clone(),
+        objects: machine.objects.clone(),
+        shelf: Arc::clone(&common.shelf),
+        clock: Arc::clone(&common.clock),
+        zone: zone.clone(),
+        worker: worker_id,
+    });
     let worker = WorkerActor {
         composer: Composer::new(machine.objects.clone()),
         common,
@@ -266,6 +276,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         drained: false,
         adopted,
         finishing: BTreeSet::new(),
+        composing,
         inbox: Some(inbox),
         agent: Some(agent),
     }
@@ -302,35 +313,11 @@ fn open_objects(config: &WorkerConfig, metrics: &WorkerMetrics) -> Result<(Objec
     Ok((Objects::Local(local), Some(root)))
 }
 
-/// Names where objects lie, for other workers to know whether they read the same. A directory is this machine's alone.
-fn storage(config: &WorkerConfig) -> String {
-    match &config.objects.url {
-        Some(url @ ObjectsUrl::S3 { .. }) => {
-            format!("{url} {}", config.objects.endpoint.as_deref().unwrap_or_default())
-        }
-        _ => String::new(),
-    }
-}
-
 /// How long a write may wait for its sync, so that what arrived is durable within `promised`: before the write it lay in the socket
 /// for up to 200 ms, and the sync takes its time. Half of it at least, however short.
 fn sync_wait(promised: Duration) -> Duration {
     const BEFORE_AND_AFTER: Duration = Duration::from_millis(300);
     promised.saturating_sub(BEFORE_AND_AFTER).max(promised / 2)
-}
-
-/// The worker's identity, kept in its data directory.
-fn worker_id(config: &WorkerConfig, deps: &Deps) -> Result<WorkerId, StartError> {
-    let path = config.data_dir.join("worker-id");
-    if let Some(id) = std::fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-    {
-        return Ok(id);
-    }
-    let id = WorkerId::generate(&*deps.ids, deps.clock.now());
-    std::fs::write(&path, format!("{id}\n")).map_err(directory("worker identity", &path))?;
-    Ok(id)
 }
 
 fn name(config: &WorkerConfig) -> String {
@@ -377,6 +364,7 @@ pub(crate) struct WorkerActor {
     adopted: Vec<(PathBuf, Adopted)>,
     /// Recordings that are being finished.
     finishing: BTreeSet<(RecordingId, Epoch)>,
+    composing: Composing,
     composer: Composer,
     inbox: Option<mpsc::Receiver<Event>>,
     agent: Option<Agent>,
@@ -582,6 +570,7 @@ impl Actor for WorkerActor {
             ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(inbox));
             let shares = Arc::clone(&self.load);
             let puller = Arc::clone(&self.puller);
+            let composing = self.composing.clone();
             let measured = Arc::clone(&self.measured);
             let mut sampler = Sampler::new(Arc::clone(&self.common.clock));
             let metrics = self.common.metrics.clone();
@@ -603,6 +592,7 @@ impl Actor for WorkerActor {
                         .unwrap_or(0),
                     pulls: puller.status(),
                     draining: puller.is_stopped(),
+                    compositions: composing.status(),
                 }
             };
             ctx.spawn(agent.session(said, directives).into_actor(self));
@@ -637,6 +627,7 @@ impl StreamHandler<Directive> for WorkerActor {
                 });
             }
             Directive::Finish(jobs) => jobs.into_iter().for_each(|job| self.finish(job, ctx)),
+            Directive::Compose(jobs) => self.composing.set(jobs),
             Directive::AskAgain { publish } => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.
                 if let Some(stream) = self.streams.get(&publish) {

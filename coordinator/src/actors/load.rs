@@ -1,16 +1,18 @@
 //! Reads what a [`Planner`](crate::planner::Planner) decides upon from the store.
 
 use shared::{
+    composition::{Composition, CompositionState},
     config::CoordinatorConfig,
     ids::PublishId,
     lease::Grant,
     recording::Recording,
     store::{PublishRecord, Repo, StoreError, StreamRecord, keys},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
 use crate::{
     catalog::Catalog,
+    compositions::Compositions,
     doors::Doors,
     fleet::Fleet,
     leases::{self, Known, Leases},
@@ -47,6 +49,10 @@ impl State {
                 leases.read(known, mono);
             }
         }
+        let compositions = load_compositions(repo, clock.now()).await?;
+        for worker in compositions.workers() {
+            fleet.expect(worker, mono);
+        }
         let pulls = Pulls::new(config.max_pulls, repo.all(keys::PULLS).await?);
         for worker in pulls.workers() {
             fleet.expect(worker, mono);
@@ -63,8 +69,29 @@ impl State {
                 mono,
             ),
             doors,
+            compositions,
         })
     }
+}
+
+/// All compositions. What the library says of their recordings counts: who led may not have heard of their end.
+async fn load_compositions(repo: &Repo, now: Timestamp) -> Result<Compositions, StoreError> {
+    let all: Vec<Composition> = repo.all(keys::COMPOSITIONS).await?;
+    let begun = all.iter().filter(|one| one.state == CompositionState::Running);
+    let at: Vec<String> = begun.map(|one| keys::recording(one.id)).collect();
+    let recordings = repo.many::<Recording>(&at).await?;
+    let mut compositions = Compositions::new(all);
+    for recording in recordings
+        .into_iter()
+        .flatten()
+        .filter(|recording| recording.state.is_terminal())
+    {
+        let ended = compositions.ended(recording.id, recording.state, &recording.reason, now)?;
+        if let Some(txn) = ended {
+            repo.store().commit(txn).await?;
+        }
+    }
+    Ok(compositions)
 }
 
 /// What the store has of a publish.

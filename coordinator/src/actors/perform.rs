@@ -5,13 +5,15 @@ use std::{collections::BTreeSet, error::Error as StdError};
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use shared::{
     ids::{TaskId, WorkerId},
-    store::NextOwner,
+    lease::FencingToken,
+    recording::RecordingState,
+    store::{NextOwner, RecordingUpdate},
     time::Timestamp,
 };
 use tracing::{debug, warn};
 
 use super::coordinator::CoordinatorActor;
-use crate::{leases::Changed, planner::Output, stitches::Finish};
+use crate::{compositions::GivenUp, leases::Changed, planner::Output, stitches::Finish};
 
 /// Recordings of one task that are looked at to tell whether it has ended.
 const LOOK_AT: usize = 10_000;
@@ -34,6 +36,7 @@ impl CoordinatorActor {
                 recordings,
                 interrupted,
             } => self.marker.mark(recordings, interrupted, self.tools.clock.now()),
+            Output::GiveUp(given_up) => self.give_up(given_up, ctx),
             Output::ReadTask(task) => self.read_task(task, ctx),
             Output::FailLost { until, back } => self.fail_lost(until, back),
             Output::Forget { publishes, tasks } => self.forget(publishes, tasks),
@@ -83,6 +86,34 @@ impl CoordinatorActor {
         ctx.spawn(passed.into_actor(self).map(move |passed, actor, ctx| {
             let out = actor.planner.passed_on(recording, worker, passed);
             actor.perform_all(out, ctx);
+        }));
+    }
+
+    fn give_up(&self, given_up: GivenUp, ctx: &mut Context<Self>) {
+        let GivenUp {
+            recording,
+            epoch,
+            problem,
+        } = given_up;
+        let repo = self.tools.repo.clone();
+        let update = RecordingUpdate {
+            state: RecordingState::Failed,
+            reason: problem.clone(),
+            ended: Some(self.tools.clock.now()),
+            gaps: Vec::new(),
+            files: None,
+        };
+        let done = async move { repo.commit_recording(FencingToken { recording, epoch }, &update).await };
+        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(()) => {
+                let ended = (RecordingState::Failed, problem.as_str());
+                let out = actor
+                    .planner
+                    .recording_ended(recording, &[], ended, None, actor.tools.at());
+                actor.perform_all(out, ctx);
+            }
+            // It is tried again with the next look.
+            Err(error) => warn!(%recording, error = &error as &dyn StdError, "composition not given up yet"),
         }));
     }
 

@@ -79,6 +79,8 @@ pub(crate) struct Ended {
     /// The publishes that it holds.
     pub(crate) publishes: Vec<PublishId>,
     pub(crate) state: RecordingState,
+    /// Why, in words.
+    pub(crate) reason: String,
     pub(crate) task: Option<TaskId>,
 }
 
@@ -87,9 +89,13 @@ impl Handler<Ended> for CoordinatorActor {
 
     fn handle(&mut self, ended: Ended, ctx: &mut Context<Self>) {
         let at = self.tools.at();
-        let out = self
-            .planner
-            .recording_ended(ended.recording, &ended.publishes, ended.state, ended.task, at);
+        let out = self.planner.recording_ended(
+            ended.recording,
+            &ended.publishes,
+            (ended.state, &ended.reason),
+            ended.task,
+            at,
+        );
         self.perform_all(out, ctx);
     }
 }

@@ -3,17 +3,21 @@
 use shared::{
     secret::{Sealed, Secret, Vault, VaultError},
     store::{Guard, Repo, Revision, Scan, StoreError, Txn, keys},
+    time::Timestamp,
 };
 
 use super::{
     book::{Book, BookError, KEY_PURPOSE},
     letter::{Event, Letter, Outcome},
+    teller::place_at,
 };
 
 /// How often a change is tried again when another was quicker.
 const ATTEMPTS: usize = 16;
 /// Longest key of a callback template, bytes.
 const MAX_KEY: usize = 128;
+/// Letters that are read at once.
+const BATCH: usize = 500;
 
 /// Reads the book.
 pub(crate) async fn book(repo: &Repo) -> Result<Book, StoreError> {
@@ -141,6 +145,48 @@ pub(crate) async fn list(
         }
     }
     Ok((found, String::new()))
+}
+
+/// Events of what happened between two moments, the newest first. None: there are more than `most` letters.
+pub(crate) async fn between(
+    repo: &Repo,
+    (from, to): (Timestamp, Timestamp),
+    most: usize,
+) -> Result<Option<Vec<Found>>, StoreError> {
+    let mut found = Vec::new();
+    for place in [keys::outbox, keys::event] {
+        let first = place(place_at(from));
+        let beyond = place(place_at(Timestamp::from_millis(to.as_millis().saturating_add(1))));
+        let prefix = first
+            .get(..=first.rfind('/').unwrap_or(0))
+            .unwrap_or_default()
+            .to_owned();
+        let mut after = Some(beyond);
+        loop {
+            let mut scan = Scan::prefix(&prefix).after(after).limit(BATCH);
+            scan.reverse = true;
+            let scanned = repo.store().scan(scan).await?;
+            for entry in &scanned.entries {
+                if entry.key < first {
+                    break;
+                }
+                let letter = decode(&entry.value, &entry.key)?;
+                found.extend(letter.events.iter().rev().map(|event| Found {
+                    letter: letter.clone(),
+                    event: event.clone(),
+                }));
+            }
+            if found.len() > most {
+                return Ok(None);
+            }
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more || after.as_ref().is_none_or(|key| *key < first) {
+                break;
+            }
+        }
+    }
+    found.sort_by(|a, b| b.event.id.cmp(&a.event.id));
+    Ok(Some(found))
 }
 
 /// A letter where it lies: its key, and the transaction that wrote it.

@@ -122,7 +122,7 @@ const fn format_number(format: Format) -> u32 {
 fn by_task(cause: &Cause) -> Option<String> {
     match cause {
         Cause::Task(task) => Some(task.to_string()),
-        Cause::Rule(_) | Cause::BuiltIn => None,
+        Cause::Rule(_) | Cause::BuiltIn | Cause::Composed => None,
     }
 }
 
@@ -158,7 +158,8 @@ pub(crate) fn recording(before: Option<&Recording>, after: &Recording, manner: M
     use RecordingState::{Failed, Finished, Interrupted, Recording as Running, Scheduled};
 
     // What was lost and is brought back was told of in its time.
-    if before.is_none() && after.state.is_terminal() {
+    // Nor is a composition something of the stream's: who asked for it asks how it stands.
+    if (before.is_none() && after.state.is_terminal()) || after.cause == Cause::Composed {
         return Vec::new();
     }
     let was = before.map_or(Scheduled, |before| before.state);
@@ -198,6 +199,9 @@ pub(crate) fn recording(before: Option<&Recording>, after: &Recording, manner: M
 
 /// A file is in the library.
 pub(crate) fn file(file: &MediaFile, recording: &Recording, manner: Manner) -> Vec<Draft> {
+    if recording.cause == Cause::Composed {
+        return Vec::new();
+    }
     let task = by_task(&recording.cause);
     let template = recording.template_id.map(|id| id.number().to_string());
     let id = file.id.to_string();

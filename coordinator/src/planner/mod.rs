@@ -4,6 +4,7 @@
 //! What is decided is in force here at once. A shell makes it durable in the same order, and tells a worker only what the
 //! planner says; when something had to be durable first, the planner hears of it and says then what follows.
 
+mod compositions;
 mod sessions;
 mod tasks;
 
@@ -15,6 +16,7 @@ use std::{
 };
 
 use shared::{
+    composition::ComposeJob,
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, RecordingId, StreamKey, TaskId, WorkerId},
     lease::{Epoch, FinishJob, RecordingSet},
@@ -28,7 +30,8 @@ use tracing::{info, warn};
 pub(crate) use self::sessions::Beat;
 use crate::{
     catalog::Catalog,
-    doors::Doors,
+    compositions::{Compositions, GivenUp},
+    doors::{Ban, DoorError, Doors},
     fleet::{Counters, Fleet, SessionId},
     leases::{self, Changed, Decided, Known, Leases, Request},
     pulls::{Load, PullSet, Pulls},
@@ -61,6 +64,8 @@ pub(crate) enum Down {
     Set(RecordingSet),
     /// Recordings to finish, all of them.
     Finish(Vec<FinishJob>),
+    /// What to compose, all of it.
+    Compose(Vec<ComposeJob>),
     /// Take no stream any more, or take streams again.
     Draining(bool),
 }
@@ -81,6 +86,8 @@ pub(crate) enum Output {
         recordings: Vec<RecordingId>,
         interrupted: bool,
     },
+    /// End a composition's recording, then [`Planner::recording_ended`].
+    GiveUp(GivenUp),
     /// Read a task's recordings, then [`Planner::task_read`].
     ReadTask(TaskId),
     /// End the recordings whose workers have been away since before `until`, except those of workers that are back.
@@ -116,6 +123,7 @@ pub(crate) struct State {
     pub(crate) pulls: Pulls,
     pub(crate) tasks: Tasks,
     pub(crate) doors: Doors,
+    pub(crate) compositions: Compositions,
 }
 
 /// The one that decides.
@@ -154,6 +162,7 @@ impl Planner {
         let mut out = self.look_at_workers(at);
         out.extend(self.look_at_tasks(at));
         out.extend(self.finish_due(at));
+        out.extend(self.compose_due(at));
         out
     }
 
@@ -191,7 +200,8 @@ impl Planner {
         }
         out.extend(self.place_pulls(at));
         let leases = &mut self.state.leases;
-        let kept = leases.stitches().workers();
+        let mut kept = leases.stitches().workers();
+        kept.extend(self.state.compositions.workers());
         let holds = |worker| leases.holds_a_stream(worker) || kept.contains(&worker);
         self.state.fleet.forget(holds);
         out
@@ -304,12 +314,13 @@ impl Planner {
         &mut self,
         recording: RecordingId,
         publishes: &[PublishId],
-        state: RecordingState,
+        (state, reason): (RecordingState, &str),
         task: Option<TaskId>,
         at: At,
     ) -> Vec<Output> {
         self.state.leases.ended(recording, publishes, state);
         let mut out = self.forget_stitch(recording);
+        out.extend(self.composed(recording, (state, reason), at));
         if let Some(task) = task {
             self.state.tasks.hint(task, at.mono);
             out.extend(self.look_at_tasks(at));
@@ -337,6 +348,9 @@ impl Planner {
         worker: WorkerId,
         passed: Result<bool, StoreError>,
     ) -> Vec<Output> {
+        if self.state.compositions.get(recording).is_some() {
+            return self.composition_passed_on(recording, passed);
+        }
         match passed {
             Ok(true) => {
                 info!(%recording, %worker, "recording waited long enough for its stream, it is finished");
@@ -369,6 +383,7 @@ impl Planner {
         let publishes = before(now, self.config.publish_retention);
         let mut forgotten = self.state.leases.forget_streams(publishes);
         forgotten.extend(self.state.doors.forget_bans(now));
+        forgotten.extend(self.forget_compositions(now));
         let mut out: Vec<Output> = forgotten.into_iter().map(Output::Commit).collect();
         out.push(Output::Forget {
             publishes,
@@ -416,6 +431,20 @@ pub(crate) struct StreamView {
 }
 
 impl State {
+    /// Ends a stream's push; its publisher may come again.
+    pub(crate) fn drop_stream(&mut self, stream: &StreamKey, now: Timestamp) -> Result<Txn, StoreError> {
+        self.leases.evict(stream, "dropped through the API (21, 100)", now)
+    }
+
+    /// Ends a stream's push and refuses it for a while.
+    pub(crate) fn forbid(&mut self, ban: Ban, now: Timestamp) -> Result<Txn, DoorError> {
+        let stream = ban.stream.clone();
+        let mut txn = self.doors.forbid(ban)?;
+        let evicted = self.leases.evict(&stream, "forbidden through the API (21, 101)", now)?;
+        txn.ops.extend(evicted.ops);
+        Ok(txn)
+    }
+
     /// Live streams after `after` in the order of their keys, at most `limit` and one more.
     pub(crate) fn streams(
         &self,

@@ -10,6 +10,7 @@ fn planner() -> Planner {
     };
     let mono = Monotonic::default();
     let state = State {
+        compositions: Compositions::default(),
         catalog: Catalog::new(&config, vec![], vec![]),
         leases: Leases::default(),
         fleet: Fleet::new(config.worker_timeout),
@@ -41,6 +42,7 @@ fn beat(worker: WorkerId, session: SessionId, applied: &[(PublishId, u64)]) -> B
         pulls_revision: 0,
         pulls: BTreeMap::new(),
         applied: applied.iter().copied().collect(),
+        compositions: Vec::new(),
     }
 }
 

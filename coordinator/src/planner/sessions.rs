@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::{
+    composition::ComposeStatus,
     ids::{PublishId, PullId, WorkerId},
     pull::PullStatus,
 };
@@ -22,6 +23,8 @@ pub(crate) struct Beat {
     pub(crate) pulls: BTreeMap<PullId, PullStatus>,
     /// Revisions of recordings that the worker applied last.
     pub(crate) applied: BTreeMap<PublishId, u64>,
+    /// What the worker is composing.
+    pub(crate) compositions: Vec<ComposeStatus>,
 }
 
 impl Planner {
@@ -49,6 +52,7 @@ impl Planner {
             pulls_revision,
             pulls,
             applied,
+            compositions,
         } = beat;
         let mut out = Vec::new();
         let named: Vec<PublishId> = report.counters.keys().copied().collect();
@@ -72,6 +76,9 @@ impl Planner {
         let jobs = leases.stitches().jobs(worker);
         if !jobs.is_empty() {
             tell(Down::Finish(jobs));
+        }
+        if self.state.compositions.heard(worker, &compositions, at.mono) {
+            tell(Down::Compose(self.state.compositions.jobs(worker)));
         }
         for publish in leases.unknown(&named) {
             tell(Down::AskAgain(publish));

@@ -48,7 +48,7 @@ fn entries(world: &World) -> BTreeMap<&'static str, (Vec<u8>, Code)> {
         by: Some(v1::pull_ref::By::PullId(id())),
     });
     let entry = |message: &dyn ToBytes, code| (message.bytes(), code);
-    BTreeMap::from([
+    let mut all = BTreeMap::from([
         (
             "Callbacks/CreateCallbackTemplate",
             entry(
@@ -377,7 +377,9 @@ fn entries(world: &World) -> BTreeMap<&'static str, (Vec<u8>, Code)> {
                 Code::NotFound,
             ),
         ),
-    ])
+    ]);
+    all.extend(crate::more_input::entries(&id()));
+    all
 }
 
 trait ToBytes {

@@ -23,17 +23,17 @@ async fn pair() -> (Running, World) {
 /// The same with other settings.
 pub(crate) async fn pair_with(change: impl FnOnce(&mut CoordinatorConfig)) -> (Running, World) {
     let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
-    let mut world = World::new(|config| {
+    // Large, as what starts the two is: whoever waits for them shall not hold it within.
+    let world = Box::pin(World::new(|config| {
         config.record = vec![shared::template::Format::Flv];
         config.leader_ttl = Duration::from_secs(2);
         change(config);
-    })
-    .await;
+    }));
+    let mut world = world.await;
     world.running.take().unwrap().stop().await;
     let start = async || {
-        start_among_others(world.config.clone(), Arc::clone(&store), deps())
-            .await
-            .unwrap()
+        let start = Box::pin(start_among_others(world.config.clone(), Arc::clone(&store), deps()));
+        start.await.unwrap()
     };
     let leader = start().await;
     until(true, async || ready(&leader).await.contains("ready, leads")).await;

@@ -9,6 +9,7 @@ mod forwarding;
 mod http;
 mod leases;
 mod library;
+mod more_input;
 mod operators;
 mod pulls;
 mod reflect;

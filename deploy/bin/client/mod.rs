@@ -1,6 +1,8 @@
 //! Client commands: one gRPC call each, printed as a table for people or as JSON for programs.
 
 pub(crate) mod callbacks;
+pub(crate) mod compose;
+pub(crate) mod domains;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod keys;

@@ -50,6 +50,13 @@ pub(crate) async fn run(command: PullCommand) -> Done {
             };
             update(&client, request).await
         }
+        PullCommand::Restart { pull, client } => {
+            let request = UpdatePullSourceRequest {
+                restart: true,
+                ..changes(&pull)?
+            };
+            update(&client, request).await
+        }
         PullCommand::Pause { pull, client } => pause(&pull, true, &client).await,
         PullCommand::Resume { pull, client } => pause(&pull, false, &client).await,
         PullCommand::Get { pull, client } => {

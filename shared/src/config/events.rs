@@ -55,7 +55,7 @@ impl Default for EventsConfig {
             reply_timeout: Duration::from_secs(20),
             per_receiver: 8,
             max_pending: 100_000,
-            keep: Duration::from_secs(3 * 86_400),
+            keep: Duration::from_secs(14 * 86_400),
             keep_max: 10_000,
             task_stream_param: false,
             allow: Vec::new(),

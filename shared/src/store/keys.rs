@@ -22,6 +22,7 @@
 //! | `v1/task-by-end/MILLISECONDS/ID` | nothing: an index by the end of its time, for forgetting |
 //! | `v1/task-token/TOKEN` | the task's id: made with this token |
 //! | `v1/task-recording/ID/ID` | nothing: an index of a task's recordings |
+//! | `v1/composition/ID` | [`Composition`](crate::composition::Composition): what a recording of the same id is made of |
 //! | `v1/interrupted/ID` | [`Interruption`](super::Interruption): since when a recording's worker is away |
 //! | `v1/finishing/ID` | [`Interruption`](super::Interruption): when the worker that finishes a recording was there last |
 //! | `v1/file/ID` | [`MediaFile`] |
@@ -67,6 +68,8 @@ pub const STREAMS: &str = "v1/stream/";
 pub const PUBLISHES: &str = "v1/publish/";
 /// All recordings, by the time of their making.
 pub const RECORDINGS: &str = "v1/recording/";
+/// All compositions.
+pub const COMPOSITIONS: &str = "v1/composition/";
 /// All recordings that go on across publishes and have not ended.
 pub const STITCHES: &str = "v1/stitch/";
 /// All tasks, by the time of their making.
@@ -108,6 +111,12 @@ pub fn outbox(sequence: u64) -> String {
 #[must_use]
 pub fn event(sequence: u64) -> String {
     format!("{EVENTS}{sequence:016x}")
+}
+
+/// A composition.
+#[must_use]
+pub fn composition(id: RecordingId) -> String {
+    format!("{COMPOSITIONS}{id}")
 }
 
 /// A push domain, in lower case.

@@ -145,6 +145,14 @@ fn begin(txn: Txn, file: &MediaFile, revision: Revision, removal: &Removal) -> R
     })
 }
 
+impl Removal {
+    /// Of a file that was asked to go.
+    #[must_use]
+    pub fn asked(file: &MediaFile, now: Timestamp) -> Self {
+        removal(file, RemovalCause::Asked, now)
+    }
+}
+
 fn removal(file: &MediaFile, cause: RemovalCause, now: Timestamp) -> Removal {
     Removal {
         file: file.clone(),

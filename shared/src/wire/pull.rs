@@ -11,6 +11,7 @@ impl From<&Pull> for v1::Pull {
             pull_id: pull.id.to_string(),
             stream: Some((&pull.stream).into()),
             url: pull.url.expose().to_owned(),
+            restarts: pull.restarts,
         }
     }
 }
@@ -22,6 +23,7 @@ impl TryFrom<v1::Pull> for Pull {
             id: id("pull_id", &pull.pull_id)?,
             stream: required("stream", pull.stream)?.try_into()?,
             url: pull.url.parse().map_err(|error| WireError::new("url", error))?,
+            restarts: pull.restarts,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod compose;
 mod matrix;
 mod one_file;
 mod rolling;

@@ -53,7 +53,7 @@ fn ended(bench: &Bench, app: &str, stream: &str) -> Result<(PathBuf, Vec<(Value,
 }
 
 /// That a file holds these pushes' units, each once, is sound and decodes without a word.
-fn ensure_holds(file: &Path, pushes: &[PathBuf], apart: bool) -> Result<()> {
+pub(super) fn ensure_holds(file: &Path, pushes: &[PathBuf], apart: bool) -> Result<()> {
     let mut command = reader("stitched.py");
     command.arg("--file");
     if apart {

@@ -2,7 +2,9 @@
 
 mod actions;
 mod by_hand;
+mod compose;
 mod events;
+mod log;
 mod media;
 mod pulls;
 mod pushes;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use support::origin::Origin;
 use support::pacer::Pacer;
+use support::server::Server;
 use support::source::Shape;
 use support::tencent::{Client, Key, Sdk};
 use support::wait::{Seen, until};
@@ -73,6 +74,30 @@ fn a_pull_task_fetches_a_stream_until_it_is_paused_or_deleted() -> Result<()> {
     );
     let pull = server.ask(&["pull", "get", &format!("{DOMAIN}/live/fetched")])?;
     ensure!(pull["pull_id"] == id.as_str(), "the same by the command line: {pull}");
+    let publish = |server: &Server| -> Result<Value> {
+        let streams = server.streams()?;
+        Ok(streams
+            .first()
+            .map(|live| live["publish_id"].clone())
+            .unwrap_or_default())
+    };
+    let before = publish(&server)?;
+    ensure!(before.is_string(), "a fetched stream is live");
+    sdk.ask(
+        "live",
+        "RestartLivePullStreamTask",
+        &json!({"TaskId": id, "Operator": "tester"}),
+    )?;
+    until(Duration::from_secs(30), "another fetch", || {
+        let now = publish(&server)?;
+        Ok(Seen::when(now.is_string() && now != before, format!("{now}")))
+    })?;
+    sdk.refused(
+        "live",
+        "RestartLivePullStreamTask",
+        &json!({"TaskId": "0198f3b2-0000-7000-8000-000000000000", "Operator": "tester"}),
+        "InvalidParameter.TaskNotExist",
+    )?;
     for (change, status) in [("pause", "inactive"), ("enable", "active")] {
         let change = json!({"TaskId": id, "Operator": "tester", "Status": change});
         sdk.ask("live", "ModifyLivePullStreamTask", &change)?;
@@ -85,7 +110,7 @@ fn a_pull_task_fetches_a_stream_until_it_is_paused_or_deleted() -> Result<()> {
     )?;
     let listed = sdk.ask("live", "DescribeLivePullStreamTasks", &json!({"TaskId": id}))?;
     ensure!(listed["TotalNum"] == 0, "{listed}");
-    server.finished("fetched", 1)?;
+    server.finished("fetched", 2)?;
     pacer.finish()?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use proto::v1::{
     StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
 use shared::auth::Caller;
+use shared::composition::{ComposeJob, ComposeStatus};
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet, RefusalKind};
 use shared::pull::{Pull, PullStatus};
@@ -57,6 +58,8 @@ pub(crate) struct Said {
     /// The set of pulled streams that is carried out, and how each fares.
     pub(crate) pulls: (u64, BTreeMap<PullId, PullStatus>),
     pub(crate) draining: bool,
+    /// What is being composed.
+    pub(crate) compositions: Vec<ComposeStatus>,
 }
 
 /// A directive from the coordinator.
@@ -70,6 +73,8 @@ pub(crate) enum Directive {
     SetRecordings(RecordingSet),
     /// Recordings to finish, all of them.
     Finish(Vec<FinishJob>),
+    /// What to compose, all of it.
+    Compose(Vec<ComposeJob>),
     /// What to fetch from origins, all of it.
     SetPulls {
         revision: u64,
@@ -358,6 +363,12 @@ impl Agent {
                         let directive = Directive::Finish(legible(jobs.recordings));
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                     }
+                    Some(coordinator_down::Message::SetCompositions(set)) => {
+                        let directive = Directive::Compose(composable(set.jobs));
+                        directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
+                        // Said at once, so that the coordinator need not say it again.
+                        beat.reset_immediately();
+                    }
                     Some(coordinator_down::Message::AskAgain(again)) => {
                         let directive = Directive::AskAgain { publish: again.publish_id };
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
@@ -389,6 +400,7 @@ impl Agent {
                         pulls_revision,
                         pulls: pulls.iter().map(pull_status).collect(),
                         draining: said.draining,
+                        compositions: said.compositions.iter().map(Into::into).collect(),
                     };
                     up.send(WorkerUp { message: Some(worker_up::Message::Heartbeat(heartbeat)) }).await.map_err(gone)?;
                 }
@@ -439,6 +451,17 @@ fn legible(jobs: Vec<proto::v1::FinishRecording>) -> Vec<FinishJob> {
         let id = job.recording_id.clone();
         FinishJob::try_from(job)
             .inspect_err(|error| warn!(recording = id, %error, "a recording cannot be finished"))
+            .ok()
+    };
+    jobs.into_iter().filter_map(read).collect()
+}
+
+/// The compositions that can be read.
+fn composable(jobs: Vec<proto::v1::ComposeJob>) -> Vec<ComposeJob> {
+    let read = |job: proto::v1::ComposeJob| {
+        let id = job.recording_id.clone();
+        ComposeJob::try_from(job)
+            .inspect_err(|error| warn!(recording = id, %error, "a composition cannot be made"))
             .ok()
     };
     jobs.into_iter().filter_map(read).collect()

@@ -372,6 +372,8 @@ impl StreamHandler<Directive> for Host {
                 }
             }
             Directive::Finish(jobs) => jobs.into_iter().for_each(|job| self.finish(job, ctx)),
+            // There is no media here to compose of.
+            Directive::Compose(_) => {}
             Directive::AskAgain { publish } => {
                 if let Some(stream) = publish.parse().ok().and_then(|id| self.streams.get(&id)) {
                     drop(stream.try_send(AskAgain));

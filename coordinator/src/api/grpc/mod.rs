@@ -2,7 +2,9 @@
 //! the actor or the library.
 
 mod callbacks;
+mod compositions;
 mod copies;
+mod domains;
 mod files;
 mod fleet;
 mod forward;
@@ -62,7 +64,8 @@ pub(crate) fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let shutdown = api.shutdown.clone();
-    Ok(async move {
+    // Large: whoever starts it shall not hold it within.
+    Ok(Box::pin(async move {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<v1::workers_server::WorkersServer<Api>>().await;
         let own = Routes::new(health)
@@ -83,6 +86,13 @@ pub(crate) fn serve(
                 v1::callbacks_server::CallbacksServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
             .add_service(v1::events_server::EventsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(
+                v1::compositions_server::CompositionsServer::new(api.clone())
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                v1::domains_server::DomainsServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            )
             .add_service(v1::files_server::FilesServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(v1::fleet_server::FleetServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(
@@ -116,7 +126,7 @@ pub(crate) fn serve(
                 .serve_with_incoming_shutdown(service, connections, draining)
                 .await
         }
-    })
+    }))
 }
 
 /// Where the peer of a request is, for logs.

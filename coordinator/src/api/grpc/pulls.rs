@@ -153,6 +153,7 @@ impl v1::pull_sources_server::PullSources for Api {
             paused: request.paused,
             from: bound("from_ms", request.from_ms)?,
             until: bound("until_ms", request.until_ms)?,
+            restart: request.restart,
         };
         let update = Arrange(Box::new(move |pulls, moment| {
             let (view, txn) = pulls.update(&by, change, moment.now)?;

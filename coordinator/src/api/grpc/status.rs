@@ -10,7 +10,8 @@ use tonic::{Code, Status};
 
 use super::forward;
 use crate::{
-    actors::supervisor::Restarting, catalog::CatalogError, fleet::DrainError, pulls::PullError, tasks::TaskError,
+    actors::supervisor::Restarting, api::compose::Refused, catalog::CatalogError, compositions::CompositionError,
+    doors::DoorError, fleet::DrainError, pulls::PullError, tasks::TaskError,
 };
 
 /// `?` in services: anything that can go wrong there has a status.
@@ -126,6 +127,42 @@ impl From<DrainError> for Failure {
             DrainError::Several { .. } => Failure::invalid(error),
             DrainError::Silent(_) => Failure::not_now(error),
         }
+    }
+}
+
+impl From<DoorError> for Failure {
+    fn from(error: DoorError) -> Self {
+        let code = match &error {
+            DoorError::Known(_) => Code::AlreadyExists,
+            DoorError::Unknown(_) => Code::NotFound,
+            DoorError::TooManyDomains | DoorError::TooManyBans => Code::ResourceExhausted,
+            DoorError::NoKey | DoorError::Until | DoorError::Reason => Code::InvalidArgument,
+            DoorError::Store(error) => return error.clone().into(),
+        };
+        Failure(status(code, error))
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(error: Refused) -> Self {
+        let code = match &error {
+            Refused::Field { .. } | Refused::Span(_) => Code::InvalidArgument,
+            Refused::NoFile(_) => Code::NotFound,
+            Refused::Format { .. } => Code::FailedPrecondition,
+            Refused::Store(error) => return error.clone().into(),
+        };
+        Failure(status(code, error))
+    }
+}
+
+impl From<CompositionError> for Failure {
+    fn from(error: CompositionError) -> Self {
+        let code = match &error {
+            CompositionError::TokenTaken(_) => Code::AlreadyExists,
+            CompositionError::TooManyOpen | CompositionError::TooManyKept => Code::ResourceExhausted,
+            CompositionError::Store(error) => return error.clone().into(),
+        };
+        Failure(status(code, error))
     }
 }
 

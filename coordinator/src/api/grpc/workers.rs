@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, pin::Pin};
 use futures_util::{Stream, StreamExt as _, stream};
 use proto::v1;
 use shared::{
+    composition::ComposeStatus,
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, FencingToken, Grant, LeaseOutcome},
     pull::PullStatus,
@@ -26,6 +27,7 @@ use crate::{
     actors::load::{load_known, load_remembered},
     actors::stitches::{Begun, Settled},
     actors::tasks::Ended,
+    compositions::MAX_OPEN,
     fleet::{About, Counters, Report, SessionId},
     leases::Request as LeaseRequest,
     planner::{Beat, Down},
@@ -61,6 +63,9 @@ fn down(message: Down) -> v1::CoordinatorDown {
         }),
         Down::Set(set) => Message::SetRecordings((&set).into()),
         Down::Draining(draining) => Message::SetDraining(v1::SetDraining { draining }),
+        Down::Compose(jobs) => Message::SetCompositions(v1::SetCompositions {
+            jobs: jobs.iter().map(Into::into).collect(),
+        }),
         Down::Finish(jobs) => Message::FinishRecordings(v1::FinishRecordings {
             recordings: jobs.iter().map(Into::into).collect(),
         }),
@@ -106,6 +111,18 @@ fn pull_statuses(pulls: Vec<v1::PullStatus>) -> Result<BTreeMap<PullId, PullStat
         .collect()
 }
 
+fn compositions(said: Vec<v1::ComposeStatus>) -> Result<Vec<ComposeStatus>, WireError> {
+    if said.len() > MAX_OPEN {
+        return Err(WireError::new(
+            "compositions",
+            format!("has more than {MAX_OPEN} entries"),
+        ));
+    }
+    said.into_iter()
+        .map(|status| ComposeStatus::try_from(status).map_err(|error| error.within("compositions")))
+        .collect()
+}
+
 fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<Beat, WireError> {
     let (counters, applied) = counters(beat.publishes)?;
     Ok(Beat {
@@ -122,6 +139,7 @@ fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<
         pulls_revision: beat.pulls_revision,
         pulls: pull_statuses(beat.pulls)?,
         applied,
+        compositions: compositions(beat.compositions)?,
     })
 }
 
@@ -334,6 +352,7 @@ impl v1::workers_server::Workers for Api {
                 recording,
                 publishes: publishes.unwrap_or_default(),
                 state: update.state,
+                reason: update.reason,
                 task,
             };
             // Without an actor the next one finds it out.

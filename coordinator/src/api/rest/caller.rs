@@ -46,6 +46,17 @@ impl Caller {
     }
 
     /// # Errors
+    /// 403 unless the caller may manage.
+    pub(super) fn manages(&self) -> Result<(), Problem> {
+        match self.scope.manage {
+            true => Ok(()),
+            false => Err(Problem::forbidden(
+                "the key may read and change nothing, and sees no push keys",
+            )),
+        }
+    }
+
+    /// # Errors
     /// 403 unless the caller is for all domains.
     pub(super) fn everywhere(&self) -> Result<(), Problem> {
         match self.scope.covers_all() {

@@ -326,6 +326,7 @@ impl From<v1::Recording> for Recording {
         let cause = match recording.cause.and_then(|cause| cause.kind) {
             Some(v1::cause::Kind::Rule(rule)) => format!("rule {rule}"),
             Some(v1::cause::Kind::TaskId(task)) => format!("task {task}"),
+            Some(v1::cause::Kind::Composed(_)) => "composition".to_owned(),
             Some(v1::cause::Kind::BuiltIn(_)) | None => "built-in".to_owned(),
         };
         Recording {

@@ -5,7 +5,9 @@
 
 mod callbacks;
 mod caller;
+mod compositions;
 mod documents;
+mod domains;
 mod events;
 mod keys;
 mod library;
@@ -131,7 +133,7 @@ macro_rules! operations {
         #[openapi(
             info(
                 title = "Aircheck",
-                description = "Templates, rules, tasks, live streams, the media library, callbacks, events, pull sources and workers of an Aircheck cluster. Times are RFC 3339 in UTC, `null` where there is none yet. Refusals are `application/problem+json` (RFC 9457)."
+                description = "Templates, rules, tasks, live streams, push domains, the media library and compositions, callbacks, events, pull sources and workers of an Aircheck cluster. Times are RFC 3339 in UTC, `null` where there is none yet. Refusals are `application/problem+json` (RFC 9457)."
             ),
             servers((url = "/api/v1")),
             modifiers(&Bearer),
@@ -174,6 +176,19 @@ operations! {
     library::unlock_file,
     library::list_removals,
     library::list_copies,
+    compositions::list_compositions,
+    compositions::create_composition,
+    compositions::get_composition,
+    domains::list_domains,
+    domains::create_domain,
+    domains::get_domain,
+    domains::update_domain,
+    domains::delete_domain,
+    domains::get_push_keys,
+    domains::drop_stream,
+    domains::list_bans,
+    domains::create_ban,
+    domains::delete_ban,
     callbacks::list_callback_templates,
     callbacks::create_callback_template,
     callbacks::update_callback_template,
@@ -264,7 +279,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(ids.len(), 45);
+        assert_eq!(ids.len(), 58);
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
         assert_eq!(document["servers"][0]["url"], BASE);
     }

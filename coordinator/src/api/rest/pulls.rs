@@ -100,6 +100,9 @@ pub(super) struct PullChange {
     from: Option<String>,
     /// Not fetched from this moment on; empty: no bound.
     until: Option<String>,
+    /// End the running fetch and begin another.
+    #[serde(default)]
+    restart: bool,
 }
 
 /// A page of pull sources.
@@ -181,7 +184,7 @@ pub(super) async fn get_pull(caller: Caller, rest: Data<Rest>, pull_id: Path<Str
     Ok(Json(seen(&caller, &rest, &pull_id).await?.into()))
 }
 
-/// Changes what is given of a pull source. Another URL ends the running fetch.
+/// Changes what is given of a pull source. Another URL, and `restart`, end the running fetch.
 #[utoipa::path(tag = "pulls", responses((status = 200, body = Pull), Refusals))]
 #[patch("/pulls/{pull_id}")]
 pub(super) async fn update_pull(
@@ -198,6 +201,7 @@ pub(super) async fn update_pull(
         paused: change.paused,
         from_ms: bound("from", change.from.as_deref())?,
         until_ms: bound("until", change.until.as_deref())?,
+        restart: change.restart,
     };
     let answer = rest.api.update_pull_source(Request::new(request)).await?.into_inner();
     Ok(Json(there(answer.pull_source)?.into()))

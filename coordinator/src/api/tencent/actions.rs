@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use shared::store::Txn;
 
 use super::{
-    callbacks, domains, error::ApiError, gate::Caller, params::Fields, pulls, rules, streams, tasks, templates, vod,
+    callbacks, domains, error::ApiError, gate::Caller, log, params::Fields, pulls, rules, streams, tasks, templates,
+    vod,
 };
 use crate::{
     actors::{
@@ -88,6 +89,7 @@ actions! {
     LIVE changes 100 CreateLiveCallbackRule => callbacks::create_rule,
     LIVE changes 100 DeleteLiveCallbackRule => callbacks::delete_rule,
     LIVE reads 100 DescribeLiveCallbackRules => callbacks::list_rules,
+    LIVE reads 100 DescribeCallbackRecordsList => log::callbacks,
     LIVE changes 20 CreateRecordTask => tasks::create,
     LIVE changes 20 StopRecordTask => tasks::stop,
     LIVE changes 20 DeleteRecordTask => tasks::delete,
@@ -111,6 +113,7 @@ actions! {
     LIVE changes 100 ModifyLivePushAuthKey => domains::modify_keys,
     LIVE changes 100 CreateLivePullStreamTask => pulls::create,
     LIVE changes 100 ModifyLivePullStreamTask => pulls::modify,
+    LIVE changes 100 RestartLivePullStreamTask => pulls::restart,
     LIVE changes 100 DeleteLivePullStreamTask => pulls::delete,
     LIVE reads 100 DescribeLivePullStreamTasks => pulls::list,
     LIVE reads 100 DescribeLivePullStreamTaskStatus => pulls::status,
@@ -118,6 +121,8 @@ actions! {
     VOD reads 100 DescribeMediaInfos => vod::describe,
     VOD changes 100 ModifyMediaInfo => vod::modify,
     VOD changes 100 DeleteMedia => vod::delete,
+    VOD changes 100 ComposeMedia => vod::compose,
+    VOD reads 100 DescribeTaskDetail => vod::describe_task,
 }
 
 /// Finds an action.

@@ -13,12 +13,7 @@ use super::{
     streams::Paging,
     text::beijing,
 };
-use crate::doors::{DoorError, MAX_DOMAINS, PushAuth, PushDomain};
-
-/// Longest push key, characters.
-const MAX_KEY: usize = 256;
-/// Most seconds of grace: 30 days.
-const MAX_GRACE_S: i64 = 30 * 86_400;
+use crate::doors::{DomainChange, DoorError, MAX_DOMAINS, MAX_GRACE_S, MAX_KEY, PushAuth, PushDomain};
 
 fn name(fields: &mut Fields) -> Result<String, ApiError> {
     let name = fields.required("DomainName")?;
@@ -85,8 +80,12 @@ async fn switch(cx: &Context<'_>, mut fields: Fields, on: bool) -> Answer {
     fields.finish()?;
     cx.caller.check_domain(&name)?;
     cx.decide(move |state, _| {
-        let changed = state.doors.change_domain(&name, |domain| domain.enabled = on);
-        let txn = changed.map_err(|error| match error {
+        let change = DomainChange {
+            enabled: Some(on),
+            ..DomainChange::default()
+        };
+        let changed = state.doors.update_domain(&name, change);
+        let (_, txn) = changed.map_err(|error| match error {
             DoorError::Unknown(_) => ApiError::new("ResourceNotFound", error),
             error => error.into(),
         })?;
@@ -200,7 +199,7 @@ pub(super) async fn describe_keys(cx: &Context<'_>, mut fields: Fields) -> Answe
 
 pub(super) async fn modify_keys(cx: &Context<'_>, mut fields: Fields) -> Answer {
     let name = name(&mut fields)?;
-    let enabled = fields.switch("Enable")?;
+    let auth = fields.switch("Enable")?;
     let mut key = |field: &str| match fields.text(field)? {
         None => Ok(None),
         Some(key) if key.is_empty() => Ok(Some(None)),
@@ -208,26 +207,18 @@ pub(super) async fn modify_keys(cx: &Context<'_>, mut fields: Fields) -> Answer 
         Some(_) => Err(ApiError::value(field, format!("has more than {MAX_KEY} characters"))),
     };
     let (master, backup) = (key("MasterAuthKey")?, key("BackupAuthKey")?);
-    let grace = fields.int("AuthDelta", 0..=MAX_GRACE_S)?;
+    let grace = fields.int("AuthDelta", 0..=i64::from(MAX_GRACE_S))?;
     fields.finish()?;
     cx.caller.check_domain(&name)?;
     cx.decide(move |state, _| {
-        let before = &state.doors.domain(&name).map_err(no_record)?.auth;
-        let after = PushAuth {
-            enabled: enabled.unwrap_or(before.enabled),
-            master: master.unwrap_or_else(|| before.master.clone()),
-            backup: backup.unwrap_or_else(|| before.backup.clone()),
-            grace_s: grace.map_or(before.grace_s, |grace| u32::try_from(grace).unwrap_or(0)),
+        let change = DomainChange {
+            enabled: None,
+            auth,
+            master,
+            backup,
+            grace_s: grace.and_then(|grace| u32::try_from(grace).ok()),
         };
-        if after.enabled && after.master.is_none() && after.backup.is_none() {
-            return Err(ApiError::invalid(
-                "push authentication is on and there is no key: give MasterAuthKey",
-            ));
-        }
-        let txn = state
-            .doors
-            .change_domain(&name, |domain| domain.auth = after)
-            .map_err(no_record)?;
+        let (_, txn) = state.doors.update_domain(&name, change).map_err(no_record)?;
         Ok::<_, ApiError>(((), txn))
     })
     .await?;

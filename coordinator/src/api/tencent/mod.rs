@@ -18,6 +18,7 @@ mod domains;
 mod error;
 mod gate;
 mod limits;
+mod log;
 mod params;
 mod pulls;
 mod replays;

@@ -166,6 +166,18 @@ impl Fields {
         Ok(Some(number))
     }
 
+    /// A number.
+    pub(crate) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
+        let number = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Number(number)) => number.as_f64(),
+            Some(Value::String(text)) if self.text => text.parse().ok(),
+            Some(_) => None,
+        };
+        let number = number.filter(|number: &f64| number.is_finite());
+        number.map(Some).ok_or_else(|| self.wrong(name, "a number"))
+    }
+
     /// A whole number within `range` that must be there.
     pub(crate) fn required_int(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
         self.int(name, range)?.ok_or_else(|| ApiError::missing(self.name(name)))

@@ -171,6 +171,25 @@ pub(super) async fn modify(cx: &Context<'_>, mut fields: Fields) -> Answer {
         paused,
         from: from.map(Some),
         until: until.map(Some),
+        restart: false,
+    };
+    let update = Arrange(Box::new(move |pulls, moment| {
+        let (view, txn) = pulls.update(&PullRef::Id(id), change, moment.now)?;
+        Ok(((), view.source.worker, txn))
+    }));
+    cx.handle.ask(update).await??;
+    done()
+}
+
+/// Fetches a source anew.
+pub(super) async fn restart(cx: &Context<'_>, mut fields: Fields) -> Answer {
+    let id = task_id(&mut fields)?;
+    fields.without_effect(&["Operator"]);
+    fields.finish()?;
+    seen(cx, id).await?;
+    let change = PullChange {
+        restart: true,
+        ..PullChange::default()
     };
     let update = Arrange(Box::new(move |pulls, moment| {
         let (view, txn) = pulls.update(&PullRef::Id(id), change, moment.now)?;

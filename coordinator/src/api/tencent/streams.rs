@@ -14,13 +14,6 @@ use super::{
 };
 use crate::doors::{Ban, DoorError};
 
-/// How long a stream is forbidden where nothing else is said, milliseconds: 7 days.
-const DEFAULT_BAN_MS: i64 = 7 * 86_400_000;
-/// How long a stream may be forbidden, milliseconds: 90 days.
-const MAX_BAN_MS: i64 = 90 * 86_400_000;
-/// Longest reason of a ban, bytes.
-const MAX_REASON: usize = 2_048;
-
 /// Page number and size, both counted from 1.
 pub(super) struct Paging {
     pub(super) number: usize,
@@ -134,44 +127,21 @@ pub(super) async fn drop_stream(cx: &Context<'_>, mut fields: Fields) -> Answer 
     let stream = stream(&mut fields)?;
     fields.finish()?;
     cx.caller.check_domain(stream.domain())?;
-    cx.decide(move |state, moment| -> Result<_, ApiError> {
-        let reason = "dropped through the API (21, 100)";
-        Ok(((), state.leases.evict(&stream, reason, moment.now)?))
-    })
-    .await?;
+    cx.decide(move |state, moment| -> Result<_, ApiError> { Ok(((), state.drop_stream(&stream, moment.now)?)) })
+        .await?;
     done()
 }
 
 pub(super) async fn forbid(cx: &Context<'_>, mut fields: Fields) -> Answer {
     let stream = stream(&mut fields)?;
-    let now = cx.tools.clock.now();
-    let until = match fields.text("ResumeTime")?.filter(|time| !time.is_empty()) {
-        None => Timestamp::from_millis(now.as_millis().saturating_add(DEFAULT_BAN_MS)),
-        Some(time) => read_iso("ResumeTime", &time)?,
-    };
-    let length = until.as_millis().saturating_sub(now.as_millis());
-    if !(1..=MAX_BAN_MS).contains(&length) {
-        return Err(ApiError::value("ResumeTime", "must lie ahead, at most 90 days"));
-    }
+    let until = fields.text("ResumeTime")?.filter(|time| !time.is_empty());
+    let until = until.map(|time| read_iso("ResumeTime", &time)).transpose()?;
     let reason = fields.text("Reason")?.unwrap_or_default();
-    if reason.len() > MAX_REASON {
-        return Err(ApiError::value("Reason", format!("has more than {MAX_REASON} bytes")));
-    }
     fields.finish()?;
     cx.caller.check_domain(stream.domain())?;
     cx.decide(move |state, moment| -> Result<_, ApiError> {
-        let ban = Ban {
-            stream: stream.clone(),
-            created: moment.now,
-            until,
-            reason,
-        };
-        let mut txn = state.doors.forbid(ban)?;
-        let evicted = state
-            .leases
-            .evict(&stream, "forbidden through the API (21, 101)", moment.now)?;
-        txn.ops.extend(evicted.ops);
-        Ok(((), txn))
+        let ban = Ban::new(stream, moment.now, until, reason)?;
+        Ok(((), state.forbid(ban, moment.now)?))
     })
     .await?;
     done()
@@ -226,6 +196,8 @@ impl From<DoorError> for ApiError {
             DoorError::Unknown(_) => "ResourceNotFound.DomainNotExist",
             DoorError::TooManyDomains => "FailedOperation.HostOutLimit",
             DoorError::TooManyBans => "LimitExceeded",
+            DoorError::NoKey => "InvalidParameter",
+            DoorError::Until | DoorError::Reason => "InvalidParameterValue",
             DoorError::Store(error) => return error.clone().into(),
         };
         ApiError::new(code, error)

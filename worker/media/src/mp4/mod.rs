@@ -12,6 +12,7 @@
 //! 3. `sample_log`, `tables`: some seven bytes a sample, and the sample tables made from them.
 //! 4. [`Fragmenter`]: the same units as an initialisation segment and fragments, for HLS.
 //! 5. [`read_init`], [`read_moof`]: what is in such segments; [`Stitcher`]: one file of those of several pushes.
+//!    [`Movie`]: what is in a finished file.
 //! 6. `track`, `entry`: what a track says of itself; sample entries `avc1`, `hvc1`, `mp4a`. `boxes`: how a box is written.
 //!
 //! # Times
@@ -34,6 +35,7 @@ mod entry;
 mod fragment;
 mod head;
 mod layout;
+mod movie;
 mod sample_log;
 mod segment;
 mod stitch;
@@ -43,6 +45,7 @@ mod track;
 pub use fragment::{FRAGMENT_BYTES, Fragmenter, State};
 pub use head::HeadBuilder;
 pub use layout::Layout;
+pub use movie::{Movie, Placed};
 pub use segment::{BOX_HEADER, Config, FragmentSample, Unreadable, box_header, read_init, read_moof};
 pub use stitch::{Gaps, LONGEST_KEPT_GAP_MS, Segment, Span, Stitcher};
 

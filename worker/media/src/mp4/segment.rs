@@ -75,7 +75,7 @@ pub fn read_moof(moof: &[u8]) -> Result<Vec<FragmentSample>, Unreadable> {
 }
 
 /// Boxes one after another: kind and body of each. Ends in front of one that is not whole.
-struct Boxes<'a>(&'a [u8]);
+pub(super) struct Boxes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Boxes<'a> {
     type Item = ([u8; 4], &'a [u8]);
@@ -88,15 +88,15 @@ impl<'a> Iterator for Boxes<'a> {
     }
 }
 
-fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+pub(super) fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     Boxes(bytes).find(|(found, _)| found == kind).map(|(_, body)| body)
 }
 
 /// Takes big-endian fields off the front.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn skip(&mut self, len: usize) -> Option<&mut Self> {
+    pub(super) fn skip(&mut self, len: usize) -> Option<&mut Self> {
         self.0 = self.0.get(len..)?;
         Some(self)
     }
@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
         Some(*taken)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_be_bytes)
     }
 
@@ -115,11 +115,11 @@ impl<'a> Fields<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
@@ -142,7 +142,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn track_of(id: u32) -> Option<Track> {
+pub(super) fn track_of(id: u32) -> Option<Track> {
     [Track::Video, Track::Audio]
         .into_iter()
         .find(|track| track_id(*track) == id)
@@ -159,7 +159,11 @@ fn read_trak((_, trak): ([u8; 4], &[u8])) -> Option<Config> {
     }
     let stbl = child(child(mdia, b"minf")?, b"stbl")?;
     let entries = child(stbl, b"stsd")?.get(8..)?;
-    let (kind, body) = Boxes(entries).next()?;
+    read_entry(Boxes(entries).next()?, track)
+}
+
+/// A sample entry of a track.
+pub(super) fn read_entry((kind, body): ([u8; 4], &[u8]), track: Track) -> Option<Config> {
     let (codec, record) = match (&kind, track) {
         (b"avc1", Track::Video) => (Codec::Avc, child(body.get(78..)?, b"avcC")?.to_vec()),
         (b"hvc1", Track::Video) => (Codec::Hevc, child(body.get(78..)?, b"hvcC")?.to_vec()),

@@ -75,6 +75,7 @@ pub(crate) fn check(start: &[(Codec, Track, &[u8])], pushed: &[Pushed]) -> Optio
         }
     };
     let movie = reader::read(&head);
+    read_by_its_own_reader(&head, &movie);
     assert_eq!(head.len() % HEAD_ALIGNMENT, 0);
     let spare = head.capacity() - head.len();
     assert!(
@@ -125,6 +126,46 @@ pub(crate) fn check(start: &[(Codec, Track, &[u8])], pushed: &[Pushed]) -> Optio
         assert!(edited || track.trak.edts.is_none());
     }
     Some(movie)
+}
+
+/// What the tables say, read by the program itself: all samples in the order of their data.
+fn read_by_its_own_reader(head: &[u8], expected: &Movie) {
+    let (_, len) = media::mp4::box_header(head).unwrap();
+    let (kind, moov_len) = media::mp4::box_header(&head[len..]).unwrap();
+    assert_eq!(&kind, b"moov");
+    let moov = bytes::Bytes::copy_from_slice(&head[len + 8..len + moov_len]);
+    let mut movie = media::mp4::Movie::read(&moov).unwrap();
+    let mut found = Vec::new();
+    while let Some(placed) = movie.next_sample().unwrap() {
+        let (codec, track, record) = movie.config(placed.sample.track, placed.config).unwrap();
+        assert_eq!(*track, placed.sample.track);
+        found.push((placed, (*codec, record.clone())));
+    }
+    assert!(found.is_sorted_by_key(|(placed, _)| placed.offset));
+    for track in &expected.tracks {
+        let of_track = found.iter().filter(|(placed, _)| placed.sample.track == track.kind);
+        let samples: Vec<reader::Sample> = of_track
+            .clone()
+            .map(|(placed, _)| reader::Sample {
+                offset: placed.offset,
+                size: placed.sample.size,
+                dts_ms: placed.sample.dts_ms,
+                pts_ms: placed.sample.dts_ms + i64::from(placed.sample.cto_ms),
+                key: placed.sample.key,
+                entry: placed.config,
+            })
+            .collect();
+        assert_eq!(samples, track.samples);
+        for (placed, config) in of_track {
+            let known = &track.entries[placed.config];
+            // Of MP3 only rate and channels can be told from a sample entry.
+            assert!(config == known || config.0 == Codec::Mp3, "{config:?}");
+        }
+    }
+    assert_eq!(
+        found.len(),
+        expected.tracks.iter().map(|track| track.samples.len()).sum()
+    );
 }
 
 fn arbitrary_tag() -> impl Strategy<Value = Pushed> {

@@ -1,5 +1,6 @@
 //! Finding recorded media, and saying things about it.
 
+mod compose;
 mod query;
 mod search;
 
@@ -23,6 +24,7 @@ use super::{
 
 use crate::media::{note::Note, place::depth};
 
+pub(super) use compose::{compose, describe_task};
 pub(super) use search::search;
 
 /// The year that means never.
