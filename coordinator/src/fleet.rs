@@ -8,6 +8,8 @@ use shared::{
 };
 use thiserror::Error;
 
+use crate::scaler::Member;
+
 /// Number of a session; a later one of the same worker is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(pub(crate) u64);
@@ -44,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) counters: BTreeMap<PublishId, Counters>,
     /// It is leaving.
     pub(crate) draining: bool,
+    /// Because the set of workers shrinks.
+    pub(crate) for_scale_in: bool,
     /// Thousandths of one core.
     pub(crate) cpu_milli: u32,
     /// Bytes in its journals.
@@ -252,6 +256,22 @@ impl Fleet {
             .iter()
             .filter(|(_, presence)| !presence.lost && !presence.report.draining && presence.session.is_some());
         ready.map(|(id, presence)| (*id, presence.bits_per_second()))
+    }
+
+    /// The workers that are called `set` and a number behind it.
+    pub(crate) fn members(&self, set: &str) -> Vec<Member> {
+        let member = |(worker, presence): (&WorkerId, &Presence)| {
+            let (of, number) = presence.about.name.rsplit_once('-')?;
+            Some(Member {
+                worker: *worker,
+                ordinal: number.parse().ok().filter(|_| of == set)?,
+                streams: presence.report.counters.len() as u64,
+                heard: !presence.lost && presence.session.is_some(),
+                draining: presence.report.draining,
+                for_scale_in: presence.report.for_scale_in,
+            })
+        };
+        self.workers.iter().filter_map(member).collect()
     }
 
     /// Every worker, in the order of their ids.

@@ -1,8 +1,12 @@
-//! [`Targets::wanted`]: how many workers the fleet should have for what it carries. Pure, and without memory: any
-//! coordinator gives the same answer, and how slowly a fleet shrinks is the autoscaler's business.
+//! [`Targets::wanted`]: how many workers the fleet should have for what it carries; [`ScaleIn`]: who leaves when that is fewer than there are, so
+//! that nobody is removed who has a live stream. Pure.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
+use shared::{ids::WorkerId, time::Monotonic};
 use thiserror::Error;
 
 /// What the fleet carries.
@@ -44,7 +48,7 @@ impl Default for Targets {
 pub enum TargetError {
     /// Nothing of this name can be set.
     #[error(
-        "{0:?} is not a setting of this scaler: use streamsPerWorker, bitsPerWorker, reserveStreams, reservePercent"
+        "{0:?} is not a setting of this scaler: use streamsPerWorker, bitsPerWorker, reserveStreams, reservePercent, workers, scaleInAfter, leastWorkers"
     )]
     Unknown(String),
     /// Not a number, or out of range.
@@ -73,6 +77,9 @@ const OF_KEDA: [&str; 8] = [
     "activationTargetSize",
 ];
 
+/// What [`ScaleIn::read`] reads.
+const OF_SCALE_IN: [&str; 3] = ["workers", "scaleInAfter", "leastWorkers"];
+
 fn number(name: &'static str, value: &str, min: u64, max: u64) -> Result<u64, TargetError> {
     let read = value.trim().parse().ok().filter(|number| (min..=max).contains(number));
     read.ok_or_else(|| TargetError::Range {
@@ -98,7 +105,7 @@ impl Targets {
                 }
                 "reserveStreams" => targets.reserve_streams = number("reserveStreams", value, 0, 1_000_000)?,
                 "reservePercent" => targets.reserve_percent = number("reservePercent", value, 0, 1_000)?,
-                name if OF_KEDA.contains(&name) => {}
+                name if OF_KEDA.contains(&name) || OF_SCALE_IN.contains(&name) => {}
                 _ => return Err(TargetError::Unknown(name.clone())),
             }
         }
@@ -126,9 +133,210 @@ impl Targets {
     }
 }
 
+/// A worker of a set that is scaled by number: the highest number is removed first, as by a StatefulSet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Which.
+    pub worker: WorkerId,
+    /// Its number in the set.
+    pub ordinal: u64,
+    /// Streams that are live on it.
+    pub streams: u64,
+    /// It is heard, and can be told something.
+    pub heard: bool,
+    /// It takes no streams.
+    pub draining: bool,
+    /// And that because of [`ScaleIn`]: it may be told to take some again.
+    pub for_scale_in: bool,
+}
+
+/// What shrinking means for now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shrink {
+    /// Workers that there must be: those that carry the load, and everybody below one who still has a stream or may get one.
+    pub size: u64,
+    /// Are to take no stream any more, and to let publishers go.
+    pub leave: Vec<WorkerId>,
+    /// Were told to leave, and are to take streams again.
+    pub stay: Vec<WorkerId>,
+}
+
+/// How a set of workers shrinks: the ones with the highest numbers are drained, and removed when they are empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScaleIn {
+    /// What the workers are called, without the number: `aircheck-worker` for `aircheck-worker-3`.
+    pub set: String,
+    /// For how long fewer must have been wanted all the time. 0 s to a day.
+    pub after: Duration,
+    /// Workers that are never drained for it.
+    pub least: u64,
+}
+
+impl ScaleIn {
+    /// Reads the metadata of a trigger. None where it names no workers: then nobody is drained.
+    ///
+    /// # Errors
+    /// A setting that is out of range.
+    pub fn read(metadata: &BTreeMap<String, String>) -> Result<Option<ScaleIn>, TargetError> {
+        let given = |name: &'static str, default: &str, min, max| {
+            number(name, metadata.get(name).map_or(default, String::as_str), min, max)
+        };
+        let after = Duration::from_secs(given("scaleInAfter", "600", 0, 86_400)?);
+        let least = given("leastWorkers", "1", 0, 100_000)?;
+        let set = metadata
+            .get("workers")
+            .map(|set| set.trim())
+            .filter(|set| !set.is_empty());
+        Ok(set.map(|set| ScaleIn {
+            set: set.to_owned(),
+            after,
+            least,
+        }))
+    }
+
+    /// What follows from so many workers being `wanted` now. `calm`: the most that were wanted of late; none: that is not known for long enough.
+    #[must_use]
+    pub fn decide(&self, members: &[Member], wanted: u64, calm: Option<u64>) -> Shrink {
+        let leaves = |member: &&Member| calm.is_some_and(|calm| member.ordinal >= calm.max(self.least));
+        // One that nobody hears may have streams that nobody knows of.
+        let empty = |member: &&Member| member.heard && member.draining && member.streams == 0;
+        let needed = members.iter().filter(|member| !empty(member));
+        let below = needed.map(|member| member.ordinal + 1).max().unwrap_or(0);
+        let told = |members: &mut dyn Iterator<Item = &Member>| members.map(|member| member.worker).collect();
+        let heard = || members.iter().filter(|member| member.heard);
+        let back = |member: &&Member| member.for_scale_in && member.ordinal < wanted.max(self.least);
+        Shrink {
+            size: wanted.max(below),
+            leave: told(&mut heard().filter(leaves).filter(|member| !member.draining)),
+            stay: told(&mut heard().filter(back)),
+        }
+    }
+}
+
+/// How many workers were wanted of late.
+#[derive(Debug, Clone, Default)]
+pub struct Lately(VecDeque<(Monotonic, u64)>);
+
+impl Lately {
+    /// Notes what is wanted now. Gives the most that was wanted within `window`; none while that is not known for a whole one, as after a change of
+    /// the leader, or where nobody has asked for half of one.
+    pub fn note(&mut self, now: Monotonic, wanted: u64, window: Duration) -> Option<u64> {
+        if self.0.back().is_some_and(|(last, _)| now.since(*last) > window / 2) {
+            self.0.clear();
+        }
+        self.0.push_back((now, wanted));
+        // The oldest stays that tells of the window's beginning.
+        while self.0.get(1).is_some_and(|(at, _)| now.since(*at) >= window) {
+            self.0.pop_front();
+        }
+        let known = self.0.front().is_some_and(|(at, _)| now.since(*at) >= window);
+        let most = self.0.iter().map(|(_, wanted)| *wanted).max();
+        most.filter(|_| known)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::{
+        ids::{IdGen as _, Seeded},
+        time::Timestamp,
+    };
+
+    fn members(streams: &[u64]) -> Vec<Member> {
+        let ids = Seeded::new(1);
+        let member = |(ordinal, streams): (usize, &u64)| Member {
+            worker: WorkerId::from_uuid(ids.uuid(Timestamp::default())),
+            ordinal: ordinal as u64,
+            streams: *streams,
+            heard: true,
+            draining: false,
+            for_scale_in: false,
+        };
+        streams.iter().enumerate().map(member).collect()
+    }
+
+    fn scale_in() -> ScaleIn {
+        ScaleIn {
+            set: "w".to_owned(),
+            after: Duration::from_secs(600),
+            least: 2,
+        }
+    }
+
+    #[test]
+    fn nobody_is_removed_who_has_a_stream_or_may_get_one() {
+        let mut set = members(&[9, 9, 9, 4, 0]);
+        let shrink = scale_in().decide(&set, 3, Some(3));
+        assert_eq!(
+            shrink.size, 5,
+            "the highest is empty, but may be given a stream this moment"
+        );
+        assert_eq!(shrink.leave, [set[3].worker, set[4].worker]);
+        for member in &mut set[3..] {
+            (member.draining, member.for_scale_in) = (true, true);
+        }
+        assert_eq!(scale_in().decide(&set, 3, Some(3)).size, 4, "one still has streams");
+        set[3].streams = 0;
+        let shrink = scale_in().decide(&set, 3, Some(3));
+        assert_eq!((shrink.size, shrink.leave.len(), shrink.stay.len()), (3, 0, 0));
+        set[3].heard = false;
+        assert_eq!(
+            scale_in().decide(&set, 3, Some(3)).size,
+            4,
+            "of one that is not heard nobody knows"
+        );
+    }
+
+    #[test]
+    fn who_is_wanted_again_takes_streams_again_unless_a_person_told_it_to_leave() {
+        let mut set = members(&[9, 9, 3, 3]);
+        for member in &mut set[1..] {
+            member.draining = true;
+        }
+        set[3].for_scale_in = true;
+        let shrink = scale_in().decide(&set, 4, Some(4));
+        assert_eq!((shrink.stay, shrink.size), (vec![set[3].worker], 4));
+    }
+
+    #[test]
+    fn nobody_leaves_before_fewer_were_wanted_for_long_enough_nor_below_the_least() {
+        let set = members(&[1, 1, 1]);
+        assert_eq!(scale_in().decide(&set, 1, None).leave, []);
+        assert_eq!(scale_in().decide(&set, 1, Some(3)).leave, []);
+        assert_eq!(
+            scale_in().decide(&set, 1, Some(1)).leave,
+            [set[2].worker],
+            "two are the least"
+        );
+    }
+
+    #[test]
+    fn what_was_wanted_lately_is_known_after_a_whole_window_without_a_pause() {
+        let window = Duration::from_secs(60);
+        let mut lately = Lately::default();
+        let mut at = |s: i64, wanted| lately.note(Monotonic::from_millis(s * 1_000), wanted, window);
+        assert_eq!(at(0, 7), None);
+        for s in [15, 30, 45] {
+            assert_eq!(at(s, 3), None);
+        }
+        assert_eq!(at(60, 3), Some(7));
+        assert_eq!(at(75, 3), Some(3));
+        assert_eq!(at(90, 5), Some(5));
+        assert_eq!(at(200, 1), None, "nobody has asked in between");
+    }
+
+    #[test]
+    fn scale_in_is_read_from_a_trigger_that_names_the_workers() {
+        let read = |pairs: &[(&str, &str)]| {
+            ScaleIn::read(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        assert_eq!(read(&[("scaleInAfter", "30")]), Ok(None));
+        let named = read(&[("workers", "w"), ("leastWorkers", "2")]).unwrap().unwrap();
+        assert_eq!(named, scale_in());
+        let error = read(&[("workers", "w"), ("scaleInAfter", "10m")]).unwrap_err();
+        assert!(error.to_string().contains("scaleInAfter"), "{error}");
+    }
 
     const TARGETS: Targets = Targets {
         streams_per_worker: 200,

@@ -91,6 +91,7 @@ impl Node {
                 handle,
                 tools,
                 shutdown: Shutdown::new(),
+                lately: Arc::default(),
             },
             election,
             _supervisor: supervisor,

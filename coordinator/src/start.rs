@@ -321,6 +321,7 @@ async fn run(
         handle: handle.clone(),
         tools,
         shutdown: shutdown.clone(),
+        lately: Arc::default(),
     };
     let rest = Rest::new(api.clone(), Arc::clone(&gate));
     let server = grpc::serve(

@@ -199,6 +199,7 @@ impl Stitches {
         for record in self.all.values_mut().filter(|record| record.live == Some(publish)) {
             record.live = None;
             record.until = waits_until(ended, record);
+            record.since = ended;
             reason.clone_into(&mut record.reason);
             txn = put(txn, record)?;
         }
@@ -213,6 +214,12 @@ impl Stitches {
             txn = put(txn, record)?;
         }
         Ok(txn)
+    }
+
+    /// When the stream of a recording went away last, and why; none: it never did, or it is not one that goes on.
+    pub(crate) fn away(&self, recording: RecordingId) -> Option<(Timestamp, &str)> {
+        let record = self.all.get(&recording)?;
+        (record.since > Timestamp::default()).then_some((record.since, &record.reason))
     }
 
     /// True if a publish that has ended here may feed its recordings again: nobody else has, and nobody finishes them.
@@ -365,6 +372,7 @@ fn new(
         storage: publish.storage.clone(),
         live: None,
         until: publish.started,
+        since: Timestamp::default(),
         ahead: false,
         window,
         reason: String::new(),

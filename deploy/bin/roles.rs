@@ -131,7 +131,13 @@ async fn serve(mut config: Config, role: Role) -> Done {
     let _lock = lock(&data_dir)?;
     let clock: Arc<dyn Clock> = Arc::new(System::new());
     let ids: Arc<dyn IdGen> = Arc::new(Random);
-    let metrics = shared::telemetry::Metrics::new();
+    let metrics = shared::telemetry::Metrics::with_streams(config.telemetry.stream_metrics);
+    let sender = shared::telemetry::otlp::Sender::start(
+        &config.telemetry,
+        metrics.clone(),
+        process(&config, role),
+        Arc::clone(&clock),
+    )?;
 
     let coordinator = if role == Role::Worker {
         None
@@ -186,6 +192,9 @@ async fn serve(mut config: Config, role: Role) -> Done {
         }
         if let Some((_, page)) = page {
             page.stop(true).await;
+        }
+        if let Some(sender) = sender {
+            sender.stop().await;
         }
         drained
     };

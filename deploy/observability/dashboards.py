@@ -13,6 +13,19 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # What a panel looks at: the installation that is chosen, and for single workers the one that is.
 OF = 'namespace=~"$namespace"'
 ONE = 'namespace=~"$namespace", instance=~"$instance"'
+# One stream, on whichever worker it is.
+STREAM = 'namespace=~"$namespace", domain="$domain", app="$app", stream="$stream"'
+
+
+def quantiles(metric, of, by=""):
+    """The middle and the slow end of a latency."""
+    labels = ", ".join(part for part in ("le", by) if part)
+    legend = f"{{{{{by}}}}} " if by else ""
+    return [
+        (f"{legend}p{percent}", f"histogram_quantile({percent / 100}, sum by ({labels}) (rate({metric}_bucket{{{of}}}[5m])))")
+        for percent in (50, 99)
+    ]
+
 
 
 def panel(title, unit, width, *queries, kind="timeseries", about="", bad_above=None, stack=False):
@@ -62,7 +75,7 @@ def variable(name, label, metric, several=True):
     }
 
 
-def dashboard(uid, title, about, rows, by_instance=False):
+def dashboard(uid, title, about, rows, by_instance=False, by_stream=False):
     panels, top = [], 0
     for name, row in rows:
         panels.append({"type": "row", "title": name, "collapsed": False, "panels": [], "gridPos": {"h": 1, "w": 24, "x": 0, "y": top}})
@@ -85,6 +98,8 @@ def dashboard(uid, title, about, rows, by_instance=False):
     ]
     if by_instance:
         variables.append(variable("instance", "Worker", "aircheck_worker_disk_min_free_bytes"))
+    if by_stream:
+        variables += [variable(name, name.title(), "aircheck_worker_stream_units", several=False) for name in ("domain", "app", "stream")]
     return {
         "uid": uid,
         "title": title,
@@ -120,6 +135,17 @@ def fleet():
                   about="Access units: coded pictures and audio frames."),
             panel("Recordings", "short", 12, ("running or being finished", f"sum(aircheck_worker_recordings{{{OF}}})"), ("streams", f"sum(aircheck_worker_publishes{{{OF}}})")),
         ]),
+        ("What recordings lack", [
+            panel("Units in gaps", "cps", 12, ("{{reason}}", f"sum by (reason) (rate(aircheck_worker_units_lost_total{{{OF}}}[5m]))"),
+                  about="Access units that arrived, or are known to have been sent, and are in no file; counted when the file or recording that lacks them ends."),
+            panel("Gaps", "cps", 12, ("{{reason}}", f"sum by (reason) (rate(aircheck_worker_gaps_total{{{OF}}}[5m]))"),
+                  about="`interrupted` is a stream that was away: what it did not send nobody knows."),
+            panel("Units journaled and recorded", "cps", 12, ("journaled", f"sum(rate(aircheck_worker_units_total{{{OF}}}[5m]))"),
+                  ("recorded {{format}}", f"sum by (format) (rate(aircheck_worker_units_recorded_total{{{OF}}}[5m]))"),
+                  about="Recorded counts a file when it enters the library: in steps, and once for each format of each recording."),
+            panel("Journaled and not rendered", "bytes", 12, ("{{instance}}", f"aircheck_worker_cursor_lag_bytes{{{OF}}}"),
+                  about="Grows while storage is away, and shrinks by itself behind that."),
+        ]),
         ("Publishers", [
             panel("Connections", "short", 8, ("open", f"sum(aircheck_worker_connections{{{OF}}})"), ("publishing", f"sum(aircheck_worker_publishes{{{OF}}})")),
             panel("Accepted", "cps", 8, ("a second", f"sum(rate(aircheck_worker_connections_accepted_total{{{OF}}}[1m]))")),
@@ -147,11 +173,20 @@ def control_plane():
         ("Leases", [
             panel("Granted", "cps", 12, ("a second", f"sum(rate(aircheck_coordinator_leases_granted_total{{{OF}}}[1m]))")),
             panel("Refused", "cps", 12, ("{{reason}}", f"sum by (reason) (rate(aircheck_coordinator_leases_refused_total{{{OF}}}[5m]))")),
+            panel("Lease, as workers see it", "s", 12, *quantiles("aircheck_worker_lease_seconds", OF), about="From a question to its answer, all tries included; the stream is journaled meanwhile."),
+            panel("Lease, at the coordinator", "s", 12, *quantiles("aircheck_coordinator_lease_seconds", OF), about="Until the decision is durable."),
             panel("Workers and streams", "short", 12, ("workers", f"max(aircheck_coordinator_workers{{{OF}}})"), ("streams", f"max(aircheck_coordinator_streams{{{OF}}})")),
             panel("Commits fenced", "cps", 12, ("a second", f"sum(rate(aircheck_coordinator_fenced_total{{{OF}}}[5m]))"),
                   about="A worker showed an epoch that was no longer its own."),
         ]),
+        ("Callbacks", [
+            panel("Events on their way", "short", 8, ("events", f"max(aircheck_coordinator_events_pending{{{OF}}})")),
+            panel("Oldest event on its way", "s", 8, ("age", f"max(aircheck_coordinator_events_age_seconds{{{OF}}})")),
+            panel("Attempts", "cps", 8, ("{{reason}}", f"sum by (reason) (rate(aircheck_coordinator_callbacks_total{{{OF}}}[5m]))")),
+        ]),
         ("Metadata store", [
+            panel("One transaction", "s", 12, *quantiles("aircheck_coordinator_store_commit_seconds", OF)),
+            panel("One look of the planner", "s", 12, *quantiles("aircheck_coordinator_plan_seconds", OF), about="Over all streams, tasks and recordings, each second."),
             panel("Transactions", "cps", 12, ("{{instance}}", f"sum by (instance) (rate(aircheck_coordinator_store_commits_total{{{OF}}}[1m]))"),
                   about="Many decisions share one transaction under load."),
             panel("Failed", "cps", 12, ("{{reason}}", f"sum by (reason) (rate(aircheck_coordinator_store_errors_total{{{OF}}}[5m]))")),
@@ -173,6 +208,10 @@ def storage():
             panel("Time until full", "s", 12,
                   ("{{instance}}", f"(aircheck_worker_disk_free_bytes{{{ONE}}} - aircheck_worker_disk_min_free_bytes{{{ONE}}}) / clamp_min(-deriv(aircheck_worker_disk_free_bytes{{{ONE}}}[30m]), 1)"),
                   about="At the pace of the last half hour; meaningless while space is growing."),
+            panel("Journals", "bytes", 12, ("{{instance}}", f"aircheck_worker_journal_bytes{{{ONE}}}"), ("budget of {{instance}}", f"aircheck_worker_journal_budget_bytes{{{ONE}}} > 0")),
+            panel("Oldest journal", "s", 12, ("{{instance}}", f"aircheck_worker_journal_age_seconds{{{ONE}}}"), about="A long stream has an old journal; one without a stream waits for storage or the coordinator."),
+            panel("Syncs of the disk", "s", 12,
+                  ("{{instance}}", f"rate(aircheck_worker_sync_seconds_total{{{ONE}}}[5m]) / rate(aircheck_worker_syncs_total{{{ONE}}}[5m])"), about="How long one takes, on average."),
             panel("Oldest write not yet safe", "s", 12, ("{{instance}}", f"aircheck_worker_unsynced_seconds{{{ONE}}}"), bad_above=5,
                   about="What a power loss would cost now."),
             panel("Failed writes and syncs", "cps", 12, ("{{instance}} {{reason}}", f"sum by (instance, reason) (rate(aircheck_worker_journal_errors_total{{{ONE}}}[5m]))")),
@@ -182,6 +221,11 @@ def storage():
                   about="Repeated requests too."),
             panel("Uploads", "short", 8, ("under way", f"sum(aircheck_worker_uploads{{{ONE}}})"), ("waiting for their turn", f"sum(aircheck_worker_uploads_waiting{{{ONE}}})")),
             panel("Failed requests", "cps", 8, ("{{instance}} {{reason}}", f"sum by (instance, reason) (rate(aircheck_worker_upload_errors_total{{{ONE}}}[5m]))")),
+        ]),
+        ("Latencies", [
+            panel("One step of a recorder", "s", 8, *quantiles("aircheck_worker_render_seconds", ONE, by="format")),
+            panel("One upload", "s", 8, *quantiles("aircheck_worker_upload_seconds", ONE), about="An object or a part, until storage has it, retries included."),
+            panel("From a finished file to the library", "s", 8, *quantiles("aircheck_worker_commit_seconds", ONE)),
         ]),
         ("Files", [
             panel("Files finished", "cps", 8, ("{{format}}", f"sum by (format) (rate(aircheck_worker_files_total{{{ONE}}}[5m]))")),
@@ -193,7 +237,32 @@ def storage():
     ], by_instance=True)
 
 
-DASHBOARDS = {"fleet": fleet, "control-plane": control_plane, "storage": storage}
+def stream():
+    return dashboard("aircheck-stream", "Aircheck / one stream", "One live stream. Needs telemetry.stream_metrics = true on the workers; there is one series for each stream then.", [
+        ("Now", [
+            stat("Units a second", "cps", f"sum(rate(aircheck_worker_stream_units{{{STREAM}}}[1m]))"),
+            stat("Taken", "bps", f"8 * sum(rate(aircheck_worker_stream_journaled_bytes{{{STREAM}}}[1m]))"),
+            stat("Not rendered yet", "bytes", f"sum(aircheck_worker_stream_lag_bytes{{{STREAM}}})"),
+            panel("Worker", "short", 8, ("{{instance}}", f"count by (instance) (aircheck_worker_stream_units{{{STREAM}}})"), kind="stat", about="Where it is live."),
+        ]),
+        ("The stream", [
+            panel("Units", "cps", 12, ("{{instance}}", f"sum by (instance) (rate(aircheck_worker_stream_units{{{STREAM}}}[1m]))"),
+                  about="Coded pictures and audio frames. A gap is a time without a publish; another colour is another worker."),
+            panel("Media taken", "bps", 12, ("{{instance}}", f"8 * sum by (instance) (rate(aircheck_worker_stream_journaled_bytes{{{STREAM}}}[1m]))")),
+            panel("Of this publish", "bytes", 12, ("{{instance}}", f"sum by (instance) (aircheck_worker_stream_journaled_bytes{{{STREAM}}})"), about="Begins anew with each publish."),
+            panel("Journaled and not rendered", "bytes", 12, ("{{instance}}", f"sum by (instance) (aircheck_worker_stream_lag_bytes{{{STREAM}}})"),
+                  about="Of all its recordings and formats. Sawtooth: a step renders a segment, or some seconds of a file."),
+        ]),
+        ("Where it is", [
+            panel("Failed requests to storage, of its worker", "cps", 12,
+                  ("{{instance}} {{reason}}", f"sum by (instance, reason) (rate(aircheck_worker_upload_errors_total{{{OF}}}[5m])) and on (instance) count by (instance) (aircheck_worker_stream_units{{{STREAM}}})")),
+            panel("Oldest write not yet safe, of its worker", "s", 12,
+                  ("{{instance}}", f"aircheck_worker_unsynced_seconds{{{OF}}} and on (instance) count by (instance) (aircheck_worker_stream_units{{{STREAM}}})"), bad_above=5),
+        ]),
+    ], by_stream=True)
+
+
+DASHBOARDS = {"fleet": fleet, "stream": stream, "control-plane": control_plane, "storage": storage}
 
 
 def main():

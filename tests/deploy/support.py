@@ -61,31 +61,47 @@ def pods(objects):
         yield each["metadata"]["name"], template["metadata"]["labels"], template["spec"]
 
 
+# Which struct each variable of `Metrics::with_streams` is.
+METRICS = {"worker": "WorkerMetrics", "coordinator": "CoordinatorMetrics", "single": "StreamMetrics"}
+
+
 @functools.cache
 def metric_names():
     """Every series name that the program can write, read from the one place where names stand."""
-    source = (ROOT / "shared" / "src" / "telemetry.rs").read_text()
-    fields = dict(re.findall(r"^\s+pub (\w+): ([\w<>, ]*(?:Counter|Gauge|Histogram)[\w<>, ]*),$", source, re.M))
+    folder = ROOT / "shared" / "src" / "telemetry"
+    source = (folder / "metrics.rs").read_text()
+    structs = {
+        name: dict(re.findall(r"^\s+(?:pub(?:\(super\))? )?(\w+): ([^\n]+),$", body, re.M))
+        for name, body in re.findall(r"pub struct (\w+) \{\n(.*?)\n\}", source + (folder / "kinds.rs").read_text(), re.S)
+    }
+
+    def kind(path):
+        variable, *fields = path.split(".")
+        at = METRICS[variable]
+        for field in fields:
+            at = structs[at][field]
+        return at
+
     prefix, names = "aircheck", {"aircheck_build_info"}
     pattern = re.compile(
         r'sub_registry_with_prefix\("(?P<sub>\w+)"\)'
-        r'|r\.register(?P<unit>_with_unit)?\(\s*"(?P<name>\w+)",\s*"[^"]*",\s*(?:Unit::(?P<what>\w+),\s*)?\w+\.(?P<field>\w+)\.clone\(\)'
+        r'|r\.register(?P<unit>_with_unit)?\(\s*"(?P<name>\w+)",\s*"[^"]*",\s*(?:Unit::(?P<what>\w+),\s*)?(?P<path>[\w.]+)\.clone\(\)'
     )
     for found in pattern.finditer(source):
         if found["sub"]:
             prefix = f"aircheck_{found['sub']}"
             continue
         name = f"{prefix}_{found['name']}" + (f"_{found['what'].lower()}" if found["unit"] else "")
-        kind = fields[found["field"]]
-        if "Counter" in kind:
+        what = kind(found["path"])
+        if "Counter" in what:
             names.add(f"{name}_total")
-        elif "Histogram" in kind:
+        elif "Latency" in what:
             names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
         else:
             names.add(name)
     registered = len(re.findall(r"\br\.register(?:_with_unit)?\(", source)) + 1
     counted = len({re.sub(r"_(bucket|sum|count)$", "", name) for name in names})
-    assert counted == registered, f"{registered} metrics are registered in telemetry.rs, but {counted} were understood here"
+    assert counted == registered, f"{registered} metrics are registered in metrics.rs, but {counted} were understood here"
     return names
 
 

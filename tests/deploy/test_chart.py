@@ -194,7 +194,8 @@ class Scaling(unittest.TestCase):
             ],
         )
         down = {
-            "stabilizationWindowSeconds": self.number(self.DAY, "STABLE"),
+            # The coordinators have waited before they drain.
+            "stabilizationWindowSeconds": 0,
             "policies": [
                 {"type": "Percent", "value": self.number(self.DAY, "DOWN_PERCENT"), "periodSeconds": self.number(self.DAY, "DOWN_PERIOD")}
             ],
@@ -202,6 +203,8 @@ class Scaling(unittest.TestCase):
         self.assertEqual(behavior["scaleDown"], down)
         metadata = scaled["triggers"][0]["metadata"]
         self.assertEqual(int(metadata["streamsPerWorker"]), self.number(self.DAY, "WORKER"))
+        self.assertEqual(int(metadata["scaleInAfter"]), self.number(self.DAY, "STABLE"))
+        self.assertEqual(int(metadata["leastWorkers"]), self.number(self.DAY, "LEAST"))
         for ours, theirs in (("bits_per_worker", "bitsPerWorker"), ("reserve_streams", "reserveStreams"), ("reserve_percent", "reservePercent")):
             self.assertEqual(int(metadata[theirs]), self.number(self.TARGETS, ours))
 
@@ -213,6 +216,14 @@ class Scaling(unittest.TestCase):
         host, port = trigger["metadata"]["scalerAddress"].split(":")
         service = next(each for each in of_kind(rendered("scaled"), "Service") if each["metadata"]["name"] == host.split(".")[0])
         self.assertIn(int(port), [each["port"] for each in service["spec"]["ports"]])
+
+    def test_the_coordinators_are_told_which_workers_they_may_drain(self):
+        objects = rendered("scaled")
+        metadata = of_kind(objects, "ScaledObject")[0]["spec"]["triggers"][0]["metadata"]
+        names = [each["metadata"]["name"] for each in of_kind(objects, "StatefulSet")]
+        self.assertIn(metadata["workers"], names)
+        worker = next(spec for name, _, spec in pods(objects) if name == metadata["workers"])
+        self.assertIn("--name=$(POD_NAME)", worker["containers"][0]["args"], "which is the set's name and a number")
 
     def test_keda_may_ask(self):
         policy = next(each for each in of_kind(rendered("scaled"), "NetworkPolicy") if each["metadata"]["name"].endswith("-coordinator"))

@@ -34,7 +34,7 @@ use crate::stream::actor::{AskAgain, Closed, Common, GiveUp, Notice, Set, Stream
 use crate::stream::adopt::{Adopted, adopt_all};
 use crate::stream::document::About;
 use crate::stream::finish::{Composer, Finisher};
-use crate::stream::ground::Machine;
+use crate::stream::ground::{self, Machine};
 use crate::upload::abandoned::Abandoned;
 use crate::upload::{Limits, Local, Objects, Remote, Synced};
 use shared::telemetry::WorkerMetrics;
@@ -228,9 +228,13 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         abandoned,
         sync: Arc::clone(&sync),
         pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
-        boot_id: boot_id(),
+        boot_id: ground::boot_id(),
         zone: config.time_zone.as_str().into(),
+        metrics: deps.metrics.clone(),
     };
+    let budget = config.journal.budget.as_bytes();
+    let gauge = i64::try_from(budget).unwrap_or(i64::MAX);
+    deps.metrics.journal_budget.set(gauge);
     let common = Common {
         agent: agent.clone(),
         shelf: Arc::new(Synced {
@@ -268,11 +272,12 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         load: Arc::default(),
         puller: Arc::new(Mutex::new(puller)),
         journals: journals_dir,
-        budget: Budget::new(config.journal.budget.as_bytes()),
+        budget: Budget::new(budget),
         over_budget,
         measured: Arc::default(),
         handover: config.drain_handover,
         draining: Vec::new(),
+        for_scale_in: Arc::default(),
         drained: false,
         adopted,
         finishing: BTreeSet::new(),
@@ -329,13 +334,6 @@ fn name(config: &WorkerConfig) -> String {
         .unwrap_or_else(|| "worker".to_owned())
 }
 
-/// Changes when the machine starts anew, and so tells power loss from a killed process. Where the kernel does not say, every start
-/// counts as after power loss, which is only slower.
-fn boot_id() -> Arc<str> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
-    id.unwrap_or_else(|_| format!("process {}", std::process::id())).into()
-}
-
 /// How far each live publish's journal goes, and which revision of its recordings is applied.
 type Shared = BTreeMap<PublishId, (Arc<Progress>, Arc<AtomicU64>)>;
 type Shares = Arc<Mutex<Shared>>;
@@ -360,6 +358,7 @@ pub(crate) struct WorkerActor {
     /// Time that publishers have to go by themselves.
     handover: Duration,
     draining: Vec<oneshot::Sender<()>>,
+    for_scale_in: Arc<AtomicBool>,
     drained: bool,
     adopted: Vec<(PathBuf, Adopted)>,
     /// Recordings that are being finished.
@@ -456,10 +455,11 @@ impl WorkerActor {
 
     fn judge(&mut self, journals: &[(String, u64)]) {
         let used: u64 = journals.iter().map(|(_, bytes)| bytes).sum();
-        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) =
-            Journals::of(journals, self.common.clock.now().as_millis());
-        let gauge = i64::try_from(used).unwrap_or(i64::MAX);
-        self.common.metrics.journal_bytes.set(gauge);
+        let measured = Journals::of(journals, self.common.clock.now().as_millis());
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured;
+        let gauge = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
+        self.common.metrics.journal_bytes.set(gauge(used));
+        self.common.metrics.journal_age.set(gauge(measured.age_ms / 1_000));
         for verdict in self.budget.look(journals) {
             match verdict {
                 Verdict::Alarm(percent) => {
@@ -500,6 +500,7 @@ impl WorkerActor {
             clock: Arc::clone(&self.common.clock),
             zone: self.zone.clone(),
             composer: Some(self.composer.clone()),
+            metrics: self.common.metrics.clone(),
         };
         let finished = async move { finisher.run(job).await };
         ctx.spawn(finished.into_actor(self).map(move |(), actor, _| {
@@ -574,6 +575,7 @@ impl Actor for WorkerActor {
             let measured = Arc::clone(&self.measured);
             let mut sampler = Sampler::new(Arc::clone(&self.common.clock));
             let metrics = self.common.metrics.clone();
+            let for_scale_in = Arc::clone(&self.for_scale_in);
             let said = move || {
                 let live = shares.lock().unwrap_or_else(PoisonError::into_inner);
                 let puller = puller.lock().unwrap_or_else(PoisonError::into_inner);
@@ -593,6 +595,7 @@ impl Actor for WorkerActor {
                     pulls: puller.status(),
                     draining: puller.is_stopped(),
                     compositions: composing.status(),
+                    for_scale_in: for_scale_in.load(Ordering::Relaxed),
                 }
             };
             ctx.spawn(agent.session(said, directives).into_actor(self));
@@ -635,13 +638,13 @@ impl StreamHandler<Directive> for WorkerActor {
                 }
             }
             Directive::SetPulls { revision, pulls } => self.puller().set(revision, pulls),
-            Directive::SetDraining(true) => {
-                info!("draining, as the coordinator was told: no new publishes");
-                self.leave(self.handover);
-            }
-            Directive::SetDraining(false) => {
-                info!("taking publishes again");
-                self.resume();
+            Directive::SetDraining { draining, for_scale_in } => {
+                self.for_scale_in.store(for_scale_in, Ordering::Relaxed);
+                info!(draining, for_scale_in, "told whether to take publishes");
+                match draining {
+                    true => self.leave(self.handover),
+                    false => self.resume(),
+                }
             }
             Directive::SetRecordings(RecordingSet { publish, grant }) => {
                 // A full mailbox loses it, and the next heartbeat tells that it did.

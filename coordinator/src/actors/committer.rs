@@ -9,7 +9,10 @@ use shared::{
     telemetry::{CoordinatorMetrics, Reason},
 };
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// Most operations of one transaction: those who lay their own guard over it need room, and so do the events of what it changes, which
 /// are at most one for each two operations.
@@ -94,17 +97,21 @@ async fn run(
             merge(&mut txn, next.txn);
             waiting.push(next.done);
         }
+        let since = Instant::now();
         let result = if txn.ops.is_empty() {
             Ok(())
         } else {
             store.commit(txn).await.map(drop)
         };
         match &result {
-            Ok(()) => metrics.store_commits.inc(),
-            Err(error) => metrics
-                .store_errors
-                .get_or_create(&Reason { reason: error.kind() })
-                .inc(),
+            Ok(()) => {
+                metrics.store_commits.inc();
+                metrics.store_commit.took(since.elapsed());
+            }
+            Err(error) => {
+                let reason = error.kind();
+                metrics.store_errors.get_or_create(&Reason { reason }).inc();
+            }
         };
         for done in waiting {
             // Who no longer waits does not need to know.

@@ -21,7 +21,7 @@ use shared::{
     telemetry::{CoordinatorMetrics, Reason},
     time::{Clock, Timestamp},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -33,6 +33,7 @@ use crate::{
     media::sweeper::Sweeper,
     planner::{At, Beat, Decision, Down, Planner, State},
     pulls::{PullError, Pulls},
+    scaler::Shrink,
 };
 
 /// Directives that wait for one worker. A worker that does not read them loses its session and comes back.
@@ -107,7 +108,9 @@ impl CoordinatorActor {
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
+        let since = Instant::now();
         let out = self.planner.look(self.tools.at());
+        self.tools.metrics.plan.took(since.elapsed());
         self.perform_all(out, ctx);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (state, metrics) = (&self.planner.state, &self.tools.metrics);
@@ -273,13 +276,20 @@ impl Handler<Acquire> for CoordinatorActor {
 
     fn handle(&mut self, Acquire { request, known }: Acquire, _: &mut Context<Self>) -> Self::Result {
         let (publish, stream, worker) = (request.publish, request.stream.clone(), request.worker);
+        let (since, began) = (Instant::now(), request.started);
         let decided = self.planner.acquire(request, known, self.tools.at());
+        let away = decided.as_ref().map_or_else(
+            |_| Vec::new(),
+            |decided| super::stitches::interruptions(&self.planner.state.leases, &decided.outcome, began),
+        );
         let (metrics, repo) = (self.tools.metrics.clone(), self.tools.repo.clone());
         let decided = decided.map(|decided| (decided.outcome, self.committer.submit(decided.txn)));
         Box::pin(async move {
             let (outcome, durable) = decided?;
             durable.await?;
             super::stitches::pass_on(&repo, &outcome, publish, worker).await?;
+            metrics.lease.took(since.elapsed());
+            away.into_iter().for_each(|(place, past)| place.show(past));
             match &outcome {
                 LeaseOutcome::Granted(grant) => {
                     metrics.leases_granted.inc();
@@ -401,6 +411,26 @@ impl Handler<DrainWorker> for CoordinatorActor {
             self.perform(out, ctx);
             worker
         }))
+    }
+}
+
+/// The set of workers shrinks, or does not after all.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Scaled(pub(crate) Shrink);
+
+impl Handler<Scaled> for CoordinatorActor {
+    type Result = ();
+
+    fn handle(&mut self, Scaled(shrink): Scaled, ctx: &mut Context<Self>) {
+        for worker in &shrink.leave {
+            info!(%worker, "fewer workers are wanted: it is told to leave");
+        }
+        for worker in &shrink.stay {
+            info!(%worker, "it is wanted after all: it is told to take streams");
+        }
+        let out = self.planner.shrink(&shrink);
+        self.perform_all(out, ctx);
     }
 }
 

@@ -79,8 +79,11 @@ impl CoordinatorActor {
             worker,
             publish: None,
         };
+        let over = self.tools.clock.now();
+        let away = super::stitches::interruption(&self.planner.state.leases, (recording, epoch), over);
         let passed = async move {
             durable.await?;
+            away.into_iter().for_each(|(place, past)| place.show(past));
             repo.pass_on(recording, next).await
         };
         ctx.spawn(passed.into_actor(self).map(move |passed, actor, ctx| {

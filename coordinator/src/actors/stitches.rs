@@ -3,12 +3,15 @@
 use actix::{Context, Handler, Message, ResponseFuture};
 use shared::{
     ids::{PublishId, RecordingId, WorkerId},
-    lease::{Epoch, LeaseOutcome},
+    lease::{Epoch, GrantedRecording, LeaseOutcome},
     store::{NextOwner, Repo, StoreError},
+    time::Timestamp,
+    trace::{Past, Place},
 };
 use tracing::info;
 
 use super::coordinator::CoordinatorActor;
+use crate::leases::Leases;
 
 /// Makes a publish the owner of what it continues, before its worker hears of it.
 pub(crate) async fn pass_on(
@@ -32,6 +35,29 @@ pub(crate) async fn pass_on(
         }
     }
     Ok(())
+}
+
+/// How long the stream of a recording was away before the owner with `epoch`, for its trace.
+pub(crate) fn interruption(
+    leases: &Leases,
+    (recording, epoch): (RecordingId, Epoch),
+    back: Timestamp,
+) -> Option<(Place, Past)> {
+    let (since, reason) = leases.away(recording)?;
+    let past = Past::between("interruption", since, back).with("aircheck.reason", reason.to_owned());
+    Some((Place::interruption(recording, epoch), past))
+}
+
+/// The interruptions that a grant ends.
+pub(crate) fn interruptions(leases: &Leases, outcome: &LeaseOutcome, back: Timestamp) -> Vec<(Place, Past)> {
+    let LeaseOutcome::Granted(grant) = outcome else {
+        return Vec::new();
+    };
+    let goes_on = |held: &&GrantedRecording| held.stitch.as_ref().is_some_and(|stitch| !stitch.before.is_empty());
+    let continued = grant.recordings.iter().filter(goes_on);
+    continued
+        .filter_map(|held| interruption(leases, (held.id, grant.epoch), back))
+        .collect()
 }
 
 /// Everything of a publish's part of a recording is in storage and in the library.

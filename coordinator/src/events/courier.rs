@@ -11,18 +11,21 @@ use std::{
 };
 
 use shared::{
+    ids::RecordingId,
     store::{Change as StoreChange, Guard, MetaStore, Repo, Revision, Scan, StoreError, Txn, Watch, keys},
     telemetry::{CoordinatorMetrics, Reason},
     time::Timestamp,
+    trace::{self, Place},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
+use uuid::Uuid;
 
 use super::{
     book::Book,
     desk,
-    letter::{self, Letter, MediaLink},
+    letter::{self, Event, Letter, MediaLink},
     queue::{Attempt, Change, Name, Queue},
     reach::{Policy, Reach},
     teller::{place_at, place_of},
@@ -101,6 +104,18 @@ struct Failed {
     problem: String,
     /// Trying again cannot help.
     last: bool,
+}
+
+/// One attempt to tell of a recording, in its trace; none where the event is of a publish.
+fn span(subject: Uuid, event: &Event) -> Span {
+    if !event.kind.is_of_a_recording() {
+        return Span::none();
+    }
+    let span = Place::recording(RecordingId::from_uuid(subject)).call("callback");
+    trace::say(&span, "aircheck.event.id", event.id.clone());
+    trace::say(&span, "aircheck.event.type", i64::from(event.kind.number()));
+    trace::say(&span, "aircheck.attempt", i64::from(event.attempts) + 1);
+    span
 }
 
 impl Run {
@@ -223,7 +238,12 @@ impl Run {
 
     /// Sends an event on its way, to where it goes now.
     async fn send(&self, outbox: &mut Outbox, attempt: Attempt) -> Result<(), StoreError> {
-        let Attempt { name, template, event } = attempt;
+        let Attempt {
+            name,
+            template,
+            subject,
+            event,
+        } = attempt;
         let book = self.book().await?;
         let url = url(&book, template, &event);
         if url.is_empty() {
@@ -248,10 +268,15 @@ impl Run {
         let link = event.link.as_ref().map(|link| self.link(link, now));
         let body = letter::body(&event, Some(key.as_str()).filter(|key| !key.is_empty()), link, now);
         let (reach, limit) = (Arc::clone(&self.reach), self.tools.config.events.reply_timeout);
-        outbox.attempts.spawn(async move {
+        let span = span(subject, &event);
+        let posted = async move {
             let posted = reach.post(&url, &event.id, body, limit).await;
+            if let Err(problem) = &posted {
+                trace::fail(&Span::current(), problem);
+            }
             (name, posted.map_err(|problem| Failed { problem, last: false }))
-        });
+        };
+        outbox.attempts.spawn(posted.instrument(span));
         Ok(())
     }
 

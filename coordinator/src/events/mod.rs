@@ -50,6 +50,11 @@ impl Kind {
         Kind::PushException,
     ];
 
+    /// True if its letter's subject is a recording, false if it is a publish.
+    pub(crate) const fn is_of_a_recording(self) -> bool {
+        matches!(self, Kind::File | Kind::Status | Kind::Exception)
+    }
+
     pub(crate) const fn number(self) -> u32 {
         match self {
             Kind::PushStart => 1,

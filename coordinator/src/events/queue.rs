@@ -27,6 +27,7 @@ struct LaneKey {
 pub(crate) struct Attempt {
     pub(crate) name: Name,
     pub(crate) template: u64,
+    pub(crate) subject: Uuid,
     pub(crate) event: Event,
 }
 
@@ -148,6 +149,7 @@ impl Queue {
                 out.push(Attempt {
                     name,
                     template: letter.template,
+                    subject: letter.subject,
                     event: event.clone(),
                 });
                 self.sent.insert(name, lane);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shared::{
+    ids::RecordingId,
     lease::{Epoch, GrantedRecording, Window},
     recording::{Cause, RecordingState},
     store::{PublishRecord, StoreError, Txn},
@@ -26,6 +27,11 @@ impl Leases {
     /// Recordings that go on across publishes.
     pub(crate) fn stitches(&mut self) -> &mut Stitches {
         &mut self.stitches
+    }
+
+    /// When the stream of a recording went away last, and why; see [`Stitches::away`].
+    pub(crate) fn away(&self, recording: RecordingId) -> Option<(Timestamp, &str)> {
+        self.stitches.away(recording)
     }
 
     /// Recordings whose streams did not come back in time, each with the worker that finishes it; see [`Stitches::due`].

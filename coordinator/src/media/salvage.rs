@@ -14,9 +14,10 @@ use shared::{
     store::StoreError,
     template::Format,
     time::Timestamp,
+    trace::{self, Place},
 };
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::{place::is_epoch, sweeper::Remover};
 
@@ -99,10 +100,18 @@ impl Remover {
     /// Those of the store.
     pub(super) async fn salvage_all(&self, now: Timestamp) -> Result<(), StoreError> {
         for id in self.repo.salvages(PAGE).await? {
-            let salvaged = match self.repo.recording(id).await? {
-                Some(recording) => self.salvage(&recording, now).await,
-                None => Ok(0),
+            let span = Place::recording(id).span("salvage");
+            let salvaged = async {
+                match self.repo.recording(id).await? {
+                    Some(recording) => self.salvage(&recording, now).await,
+                    None => Ok(0),
+                }
             };
+            let salvaged = salvaged.instrument(span.clone()).await;
+            match &salvaged {
+                Ok(files) => trace::say(&span, "aircheck.files", i64::try_from(*files).unwrap_or(i64::MAX)),
+                Err(error) => trace::fail(&span, error),
+            }
             match salvaged {
                 Ok(files) => {
                     self.repo.salvaged(id).await?;

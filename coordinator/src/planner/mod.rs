@@ -67,7 +67,7 @@ pub(crate) enum Down {
     /// What to compose, all of it.
     Compose(Vec<ComposeJob>),
     /// Take no stream any more, or take streams again.
-    Draining(bool),
+    Draining { draining: bool, for_scale_in: bool },
 }
 
 /// What is to be done.

@@ -10,7 +10,10 @@ use shared::{
 use tracing::info;
 
 use super::{At, Down, Output, Planner};
-use crate::fleet::{About, DrainError, Report, SessionId};
+use crate::{
+    fleet::{About, DrainError, Report, SessionId},
+    scaler::Shrink,
+};
 
 /// A worker says what it is doing.
 #[derive(Debug)]
@@ -105,7 +108,26 @@ impl Planner {
             return Err(DrainError::Silent(self.state.fleet.name(worker)));
         }
         info!(%worker, name = self.state.fleet.name(worker), draining, "worker told whether to take streams");
-        Ok((worker, Output::Tell(worker, Down::Draining(draining))))
+        let told = Down::Draining {
+            draining,
+            for_scale_in: false,
+        };
+        Ok((worker, Output::Tell(worker, told)))
+    }
+
+    /// Workers leave because their set shrinks, or stay after all. Said until their heartbeats say so, too.
+    pub(crate) fn shrink(&self, shrink: &Shrink) -> Vec<Output> {
+        let tell = |draining| {
+            move |worker: &WorkerId| {
+                let told = Down::Draining {
+                    draining,
+                    for_scale_in: draining,
+                };
+                Output::Tell(*worker, told)
+            }
+        };
+        let leave = shrink.leave.iter().map(tell(true));
+        leave.chain(shrink.stay.iter().map(tell(false))).collect()
     }
 
     /// A worker does not read what it is told: it has no session any more.

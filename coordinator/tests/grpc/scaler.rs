@@ -1,9 +1,10 @@
 //! What KEDA asks and is told.
 
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use proto::v1;
 use tonic::Code;
 
-use crate::world::{LIMIT, World};
+use crate::world::{LIMIT, Session, World, until};
 
 fn scaled(metadata: &[(&str, &str)]) -> ScaledObjectRef {
     ScaledObjectRef {
@@ -72,6 +73,56 @@ async fn as_many_workers_are_wanted_as_the_live_streams_need() {
         5,
         "the next one knows the streams from the store"
     );
+}
+
+/// The next time that a worker is told whether to take streams: whether it is to leave, and whether that is for the set to shrink.
+async fn told(session: &mut Session) -> (bool, bool) {
+    let next = async {
+        loop {
+            let down = session.down.message().await.unwrap().unwrap();
+            if let Some(v1::coordinator_down::Message::SetDraining(set)) = down.message {
+                return (set.draining, set.for_scale_in);
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, next).await.unwrap()
+}
+
+#[actix_rt::test]
+async fn the_last_worker_of_a_set_is_drained_and_counted_until_it_is_empty() {
+    let world = World::new(|_| {}).await;
+    let mut client = ExternalScalerClient::new(world.channel.clone());
+    let shrinks = [("workers", "w"), ("scaleInAfter", "0"), ("leastWorkers", "1")];
+    let (first, last) = (world.worker(), world.worker());
+    let stays = world.session_of(first, "w-0").await;
+    let mut leaves = world.session_of(last, "w-1").await;
+    let _another_set = world.session_of(world.worker(), "v-7").await;
+    let live = world.ask(last, "a");
+    let granted = world.grant(&live).await;
+    leaves.beat(&[&live]).await;
+    stays.beat(&[]).await;
+
+    until(true, async || wanted(&mut client, &[]).await == 1).await;
+    assert_eq!(wanted(&mut client, &shrinks).await, 2, "the second has a stream");
+    assert_eq!(told(&mut leaves).await, (true, true));
+    leaves.beat_leaving(&[&live]).await;
+    assert_eq!(wanted(&mut client, &shrinks).await, 2, "it still has it");
+
+    let release = v1::ReleaseLeaseRequest {
+        publish_id: live.publish_id.clone(),
+        epoch: granted.epoch,
+        reason: "deleteStream".into(),
+        ended_ms: world.now().as_millis(),
+        revision: 0,
+    };
+    world.workers().release_lease(release).await.unwrap();
+    leaves.beat_leaving(&[]).await;
+    until(true, async || wanted(&mut client, &shrinks).await == 1).await;
+
+    // As many streams as both are for.
+    let more = [("workers", "w"), ("scaleInAfter", "0"), ("streamsPerWorker", "25")];
+    assert_eq!(wanted(&mut client, &more).await, 2);
+    assert_eq!(told(&mut leaves).await, (false, false), "it is wanted after all");
 }
 
 #[actix_rt::test]

@@ -179,10 +179,15 @@ impl World {
     }
 
     pub(crate) async fn session(&self, worker: WorkerId) -> Session {
+        self.session_of(worker, "w").await
+    }
+
+    /// A session of a worker with this name.
+    pub(crate) async fn session_of(&self, worker: WorkerId, name: &str) -> Session {
         let (up, outbox) = mpsc::channel(16);
         let hello = v1::Hello {
             worker_id: worker.to_string(),
-            name: "w".into(),
+            name: name.into(),
             rtmp_addr: "127.0.0.1:1".into(),
             version: "1".into(),
             storage: String::new(),
@@ -255,8 +260,22 @@ impl Session {
         self.beat_at(1, publishes).await;
     }
 
+    /// A heartbeat of a worker that leaves because its set shrinks.
+    pub(crate) async fn beat_leaving(&self, publishes: &[&v1::AcquireLeaseRequest]) {
+        let leaving = v1::Heartbeat {
+            draining: true,
+            draining_for_scale_in: true,
+            ..Default::default()
+        };
+        self.beat_with(leaving, 1, publishes).await;
+    }
+
     /// A heartbeat of a worker that has applied this revision of each publish's recordings.
     pub(crate) async fn beat_at(&self, revision: u64, publishes: &[&v1::AcquireLeaseRequest]) {
+        self.beat_with(v1::Heartbeat::default(), revision, publishes).await;
+    }
+
+    async fn beat_with(&self, says: v1::Heartbeat, revision: u64, publishes: &[&v1::AcquireLeaseRequest]) {
         let live = |request: &&v1::AcquireLeaseRequest| v1::LivePublish {
             publish_id: request.publish_id.clone(),
             counters: Some(v1::StreamCounters {
@@ -271,7 +290,7 @@ impl Session {
             publishes: publishes.iter().map(live).collect(),
             journal_bytes: 1,
             cpu_milli: 2,
-            ..Default::default()
+            ..says
         };
         self.up
             .send(v1::WorkerUp {

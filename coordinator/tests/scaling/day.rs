@@ -1,9 +1,12 @@
 //! A simulated day: streams come and go, an autoscaler asks for workers every 15 s as Kubernetes' does, workers take their
 //! time to start. Second by second, from a seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use coordinator::scaler::{Load, Targets};
+use std::time::Duration;
+
+use coordinator::scaler::{Lately, Load, Member, ScaleIn, Targets};
+use shared::{ids::WorkerId, time::Monotonic};
 
 pub(crate) const SECONDS: u64 = 86_400;
 /// Streams of a worker by its resource request (docs/operations.md).
@@ -24,6 +27,7 @@ const UP_PERIOD: u64 = 30;
 const UP_PODS: u64 = 4;
 const UP_PERCENT: u64 = 100;
 pub(crate) const STABLE: u64 = 600;
+pub(crate) const LEAST: u64 = 3;
 pub(crate) const DOWN_PERIOD: u64 = 60;
 pub(crate) const DOWN_PERCENT: u64 = 5;
 
@@ -34,8 +38,10 @@ pub(crate) struct Day {
     pub(crate) minutes: Vec<(u64, u64, u64)>,
     pub(crate) started: u64,
     pub(crate) refused: u64,
-    /// Streams that had to connect anew because their worker was removed.
+    /// Streams that were asked to connect anew because their worker is to go.
     pub(crate) moved: u64,
+    /// Streams that were live on a worker when it was removed.
+    pub(crate) cut: u64,
     pub(crate) most_on_one: u64,
     room_seconds: u64,
     stream_seconds: u64,
@@ -90,6 +96,7 @@ struct Worker {
     from: u64,
     streams: u64,
     ends: BTreeMap<u64, u64>,
+    draining: bool,
 }
 
 /// By ordinal.
@@ -102,7 +109,10 @@ impl Fleet {
 
     /// The ready worker with the fewest streams, as a load balancer by connections chooses.
     fn place(&mut self, now: u64, end: u64) -> bool {
-        let ready = self.0.iter_mut().filter(|worker| worker.from <= now);
+        let ready = self
+            .0
+            .iter_mut()
+            .filter(|worker| worker.from <= now && !worker.draining);
         match ready.min_by_key(|worker| worker.streams) {
             Some(worker) if worker.streams < LIMIT => {
                 worker.streams += 1;
@@ -131,7 +141,7 @@ pub(crate) fn run(seed: u64, targets: Targets) -> Day {
         let end = dice.length(LENGTH);
         assert!(fleet.place(0, end), "the night begins with room");
     }
-    let mut asked: VecDeque<(u64, u64)> = VecDeque::new();
+    let mut lately = Lately::default();
     let mut due = 0.0;
     for now in 0..SECONDS {
         fleet.end_streams(now);
@@ -149,7 +159,7 @@ pub(crate) fn run(seed: u64, targets: Targets) -> Day {
             day.refused += u64::from(!fleet.place(now, now + length));
         }
         if now.is_multiple_of(EVERY) {
-            autoscale(now, targets, &mut fleet, &mut asked, &mut day);
+            autoscale(now, targets, &mut fleet, &mut lately, &mut day);
         }
         account(now, &fleet, &mut day);
     }
@@ -163,31 +173,63 @@ fn load(streams: u64) -> Load {
     }
 }
 
-fn autoscale(now: u64, targets: Targets, fleet: &mut Fleet, asked: &mut VecDeque<(u64, u64)>, day: &mut Day) {
+fn id(ordinal: usize) -> WorkerId {
+    WorkerId::from_uuid(uuid::Uuid::from_u128(ordinal as u128))
+}
+
+fn autoscale(now: u64, targets: Targets, fleet: &mut Fleet, lately: &mut Lately, day: &mut Day) {
     let have = fleet.0.len() as u64;
     let wanted = targets.wanted(load(fleet.streams()));
-    asked.push_back((now, wanted));
-    asked.retain(|(at, _)| at + STABLE > now);
-    if wanted > have && now.is_multiple_of(UP_PERIOD) {
+    let calm = lately.note(
+        Monotonic::from_millis(now as i64 * 1_000),
+        wanted,
+        Duration::from_secs(STABLE),
+    );
+    let scale_in = ScaleIn {
+        set: "worker".to_owned(),
+        after: Duration::from_secs(STABLE),
+        least: LEAST,
+    };
+    let member = |(ordinal, worker): (usize, &Worker)| Member {
+        worker: id(ordinal),
+        ordinal: ordinal as u64,
+        streams: worker.streams,
+        heard: worker.from <= now,
+        draining: worker.draining,
+        for_scale_in: worker.draining,
+    };
+    let members: Vec<Member> = fleet.0.iter().enumerate().map(member).collect();
+    let shrink = scale_in.decide(&members, wanted, calm);
+    for (ordinal, worker) in fleet.0.iter_mut().enumerate() {
+        worker.draining |= shrink.leave.contains(&id(ordinal));
+        worker.draining &= !shrink.stay.contains(&id(ordinal));
+    }
+    if shrink.size > have && now.is_multiple_of(UP_PERIOD) {
         let most = have + UP_PODS.max(have * UP_PERCENT / 100);
-        for _ in have..wanted.min(most) {
+        for _ in have..shrink.size.min(most) {
             fleet.0.push(Worker {
                 from: now + START,
                 ..Worker::default()
             });
         }
     }
-    let calm = asked.iter().map(|(_, wanted)| *wanted).max().unwrap_or(wanted);
-    if calm < have && now.is_multiple_of(DOWN_PERIOD) {
+    if shrink.size < have && now.is_multiple_of(DOWN_PERIOD) {
         let least = have - (have * DOWN_PERCENT).div_ceil(100);
-        for _ in calm.max(least)..have {
-            // The highest ordinal goes; who pushed to it connects anew.
-            let Some(worker) = fleet.0.pop() else { return };
-            for (end, count) in worker.ends {
-                for _ in 0..count {
-                    day.moved += 1;
-                    day.refused += u64::from(!fleet.place(now, end));
-                }
+        for _ in shrink.size.max(least)..have {
+            // The highest ordinal goes.
+            day.cut += fleet.0.pop().map_or(0, |worker| worker.streams);
+        }
+    }
+    // Who pushes to one that drains is asked to connect anew, which takes it less than the time to the next look.
+    for ordinal in 0..fleet.0.len() {
+        if !fleet.0[ordinal].draining {
+            continue;
+        }
+        fleet.0[ordinal].streams = 0;
+        for (end, count) in std::mem::take(&mut fleet.0[ordinal].ends) {
+            for _ in 0..count {
+                day.moved += 1;
+                day.refused += u64::from(!fleet.place(now, end));
             }
         }
     }

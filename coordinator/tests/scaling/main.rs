@@ -26,14 +26,17 @@ fn a_day_passes_without_a_refused_stream_and_with_little_idle_room() {
     for seed in 1..=3 {
         let day = day::run(seed, TARGETS);
         println!(
-            "seed {seed}: {} started, {} refused, {} moved, most on one {}, idle {:.1} %",
+            "seed {seed}: {} started, {} refused, {} moved, {} cut, most on one {}, idle {:.1} %",
             day.started,
             day.refused,
             day.moved,
+            day.cut,
             day.most_on_one,
             day.idle() * 100.0
         );
         assert_eq!(day.refused, 0, "seed {seed}");
+        assert_eq!(day.cut, 0, "seed {seed}: a worker was removed that had streams");
+        assert!(day.moved > 0, "workers were drained");
         assert!(day.idle() < 0.20, "seed {seed}: {:.3} idle", day.idle());
         assert!(day.started > 200_000, "a day with something in it");
     }

@@ -1,7 +1,7 @@
 //! `aircheck worker list|drain`
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::v1::fleet_client::FleetClient;
 use proto::v1::{DrainWorkerRequest, ListWorkersRequest, Worker, WorkerState};
@@ -12,6 +12,9 @@ use crate::cli::{Client, WorkersCommand};
 
 /// Time between two looks at a worker that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Time in which a worker is heard to do as it was told: it hears at once on its session, and says so with its next heartbeat.
+const ANSWER: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(command: WorkersCommand) -> Done {
     match command {
@@ -41,16 +44,58 @@ async fn all(service: &mut FleetClient<Way>) -> Result<Vec<Worker>, Box<dyn Erro
     }
 }
 
+/// What the next look at a worker that was asked to leave, or to stay, says.
+struct Asked {
+    undo: bool,
+    /// It was seen to drain.
+    heard: bool,
+}
+
+impl Asked {
+    /// Whether what was asked for has come about, `waited` after it was asked for.
+    ///
+    /// # Errors
+    /// It will not: with the reason, and what to do.
+    fn done(&mut self, state: WorkerState, streams: u32, waited: Duration) -> Result<bool, String> {
+        let again = format!(
+            "ask again with `aircheck worker drain{}`",
+            if self.undo { " --undo" } else { "" }
+        );
+        match (self.undo, state) {
+            (true, WorkerState::Alive) => return Ok(true),
+            (true, WorkerState::Lost) => return Err("is lost; started again it takes streams".into()),
+            (false, WorkerState::Draining) => {
+                self.heard = true;
+                return Ok(streams == 0);
+            }
+            // A process that has left and was stopped.
+            (false, WorkerState::Lost) if self.heard && streams == 0 => return Ok(true),
+            (false, WorkerState::Lost) => {
+                return Err(format!(
+                    "is lost with {streams} streams; they wait for their publishers as their templates say"
+                ));
+            }
+            (false, WorkerState::Alive) if self.heard => {
+                return Err(format!(
+                    "takes streams again: it was started anew, or told to stay; {again}"
+                ));
+            }
+            _ => {}
+        }
+        if !self.heard && waited >= ANSWER {
+            return Err(format!("did not answer within {} s; {again}", ANSWER.as_secs()));
+        }
+        Ok(false)
+    }
+}
+
 async fn drain(worker: String, undo: bool, no_wait: bool, client: &Client) -> Done {
     let mut service = FleetClient::new(connect(client)?);
     let request = DrainWorkerRequest { worker, undo };
     let answer = service.drain_worker(request).await.map_err(said)?.into_inner();
     let id = answer.worker_id;
-    let wanted = if undo {
-        WorkerState::Alive
-    } else {
-        WorkerState::Draining
-    };
+    let mut asked = Asked { undo, heard: false };
+    let since = Instant::now();
     let mut shown = None;
     let worker = loop {
         let worker = all(&mut service)
@@ -59,11 +104,15 @@ async fn drain(worker: String, undo: bool, no_wait: bool, client: &Client) -> Do
             .find(|worker| worker.worker_id == id);
         // One that is forgotten holds nothing.
         let Some(worker) = worker else { break None };
-        let (streams, pulls) = (worker.streams, worker.pulls);
-        if no_wait || worker.state() == wanted && (undo || streams == 0) {
+        let done = no_wait
+            || asked
+                .done(worker.state(), worker.streams, since.elapsed())
+                .map_err(|reason| format!("{} {reason}", worker.name))?;
+        if done {
             break Some(worker);
         }
-        if shown.replace((streams, pulls)) != Some((streams, pulls)) {
+        let (streams, pulls) = (worker.streams, worker.pulls);
+        if streams > 0 && shown.replace((streams, pulls)) != Some((streams, pulls)) {
             eprintln!("{}: {streams} streams, {pulls} of them fetched", worker.name);
         }
         tokio::time::sleep(LOOK).await;
@@ -132,4 +181,64 @@ fn row(worker: &Worker) -> Vec<String> {
         length(load.journal_age_ms),
         load.uploads_waiting.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn leave() -> Asked {
+        Asked {
+            undo: false,
+            heard: false,
+        }
+    }
+
+    #[test]
+    fn a_worker_has_left_when_it_drains_and_holds_nothing() {
+        let mut asked = leave();
+        assert_eq!(
+            asked.done(WorkerState::Alive, 0, NOW),
+            Ok(false),
+            "it has not heard yet"
+        );
+        assert_eq!(
+            asked.done(WorkerState::Draining, 2, ANSWER * 9),
+            Ok(false),
+            "streams take their time"
+        );
+        assert_eq!(
+            asked.done(WorkerState::Silent, 2, ANSWER * 9),
+            Ok(false),
+            "its session may come back"
+        );
+        assert_eq!(asked.done(WorkerState::Draining, 0, ANSWER * 9), Ok(true));
+        assert_eq!(
+            asked.done(WorkerState::Lost, 0, ANSWER * 9),
+            Ok(true),
+            "it was stopped behind that"
+        );
+    }
+
+    #[test]
+    fn a_worker_that_never_answers_is_not_waited_for() {
+        for undo in [false, true] {
+            let mut asked = Asked { undo, heard: false };
+            assert_eq!(asked.done(WorkerState::Silent, 1, ANSWER / 2), Ok(false));
+            let reason = asked.done(WorkerState::Silent, 1, ANSWER).unwrap_err();
+            assert!(reason.contains("did not answer within 10 s"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_started_anew_or_lost_while_it_drains_ends_the_wait() {
+        let mut asked = leave();
+        assert_eq!(asked.done(WorkerState::Draining, 2, NOW), Ok(false));
+        let reason = asked.done(WorkerState::Alive, 0, NOW).unwrap_err();
+        assert!(reason.contains("started anew"), "{reason}");
+        let reason = asked.done(WorkerState::Lost, 2, NOW).unwrap_err();
+        assert!(reason.contains("lost with 2 streams"), "{reason}");
+    }
 }

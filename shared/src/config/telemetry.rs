@@ -1,6 +1,7 @@
 //! `[telemetry]`: what a process says of itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,11 @@ pub struct TelemetryConfig {
     pub otlp_ca_file: Option<PathBuf>,
     /// How that receiver is spoken to.
     pub otlp_protocol: OtlpProtocol,
+    /// Time between two messages with all metrics to that receiver; 0: they are only fetched from `/metrics`. 1 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub otlp_metrics_interval: Duration,
+    /// Single live streams have series of their own, labelled with their names, of 1,000 streams at most in each worker.
+    pub stream_metrics: bool,
     /// Share of the recordings that are traced, 0 to 1. Which ones is decided by their ids, so that all processes agree; spans that failed are
     /// kept of all.
     pub trace_share: f64,
@@ -34,6 +40,8 @@ impl Default for TelemetryConfig {
             otlp: None,
             otlp_ca_file: None,
             otlp_protocol: OtlpProtocol::Grpc,
+            otlp_metrics_interval: Duration::ZERO,
+            stream_metrics: false,
             trace_share: 1.0,
         }
     }

@@ -95,7 +95,21 @@ impl Config {
                 t.trace_share
             ));
         }
-        let Some(address) = &t.otlp else { return Ok(()) };
+        let sends = !t.otlp_metrics_interval.is_zero();
+        if sends {
+            within(
+                "telemetry.otlp_metrics_interval",
+                t.otlp_metrics_interval,
+                Duration::from_secs(1),
+                Duration::from_secs(600),
+            )?;
+        }
+        let Some(address) = &t.otlp else {
+            if sends {
+                return invalid("telemetry.otlp_metrics_interval needs telemetry.otlp: where metrics are to go");
+            }
+            return Ok(());
+        };
         let secure = address.starts_with("https://");
         if !secure && !address.starts_with("http://") {
             return invalid(format!(

@@ -41,6 +41,9 @@ pub struct StitchRecord {
     pub live: Option<PublishId>,
     /// While its stream is away: until when it waits.
     pub until: Timestamp,
+    /// When its stream went away last; 0: it never did.
+    #[serde(default)]
+    pub since: Timestamp,
     /// Which part of its publishes it is of: a task's is over with its task.
     #[serde(default)]
     pub window: Window,

@@ -59,6 +59,14 @@ impl Place {
         Place { recording, span }
     }
 
+    /// The time without a publish before the owner with this epoch. Whoever shows it again shows the same span.
+    #[must_use]
+    pub fn interruption(recording: RecordingId, epoch: Epoch) -> Self {
+        let name = [b"interruption".as_slice(), &epoch.get().to_be_bytes()].concat();
+        let span = SpanId::from_bytes(first_half(Uuid::new_v5(&recording.as_uuid(), &name)));
+        Place { recording, span }
+    }
+
     fn span_context(self) -> SpanContext {
         let trace = TraceId::from_bytes(self.recording.as_uuid().into_bytes());
         SpanContext::new(trace, self.span, TraceFlags::SAMPLED, true, TraceState::default())

@@ -1,4 +1,6 @@
-//! A real receiver of traces, and what it was told.
+//! A real receiver of traces and metrics, and what it was told.
+
+use std::collections::BTreeMap;
 
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -66,7 +68,8 @@ impl Receiver {
         let log = std::fs::File::create(folder.path().join("log"))?;
         let child = Command::new(program()?)
             .args(["start", "--exporter", "blackhole"])
-            .args(["--debug-log", "traces", "--debug-log-verbosity", "detailed"])
+            .args(["--debug-log", "traces", "--debug-log", "metrics"])
+            .args(["--debug-log-verbosity", "detailed"])
             .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")])
             .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")])
             .current_dir(folder.path())
@@ -105,6 +108,38 @@ impl Receiver {
             format!("telemetry.otlp=http://127.0.0.1:{}", self.http),
         ];
         [flag.clone(), address, flag, "telemetry.otlp_protocol=http".to_owned()]
+    }
+
+    /// The last value of each series of a process without labels; of a distribution, how many it holds.
+    ///
+    /// # Errors
+    /// Its log cannot be read.
+    pub fn metrics(&self, of: &str) -> Result<BTreeMap<String, f64>> {
+        let log = std::fs::read_to_string(self.folder.path().join("log"))?;
+        let (mut process, mut name, mut values) = (String::new(), String::new(), BTreeMap::new());
+        for line in log.lines() {
+            // Spans have names and attributes, too.
+            if line.starts_with("ResourceSpans") {
+                process.clear();
+            }
+            let Some((key, value)) = line.split_once(": ") else {
+                continue;
+            };
+            match key.trim() {
+                "-> service.instance.id" => {
+                    value
+                        .trim_start_matches("Str(")
+                        .trim_end_matches(')')
+                        .clone_into(&mut process);
+                }
+                "-> Name" => value.clone_into(&mut name),
+                "Value" | "Count" if process == of => {
+                    values.insert(name.clone(), value.trim().parse()?);
+                }
+                _ => {}
+            }
+        }
+        Ok(values)
     }
 
     /// Everything it got by now.

@@ -42,6 +42,8 @@ pub struct SyncStats {
     pub longest_unsynced: Duration,
     /// Longest sync.
     pub longest_sync: Duration,
+    /// Time in all syncs that ended well.
+    pub total: Duration,
 }
 
 /// One thread for the whole node that syncs the file systems of the given directories `interval` after the first
@@ -310,6 +312,7 @@ impl Shared {
         match result {
             Ok(()) => {
                 stats.syncs += 1;
+                stats.total += took;
                 self.completed.store(generation, SeqCst);
             }
             Err(error) => {

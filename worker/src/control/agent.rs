@@ -60,6 +60,8 @@ pub(crate) struct Said {
     pub(crate) draining: bool,
     /// What is being composed.
     pub(crate) compositions: Vec<ComposeStatus>,
+    /// Because the set of workers shrinks.
+    pub(crate) for_scale_in: bool,
 }
 
 /// A directive from the coordinator.
@@ -85,7 +87,10 @@ pub(crate) enum Directive {
         publish: String,
     },
     /// Take no stream any more, or take streams again.
-    SetDraining(bool),
+    SetDraining {
+        draining: bool,
+        for_scale_in: bool,
+    },
 }
 
 /// Who this worker is.
@@ -380,7 +385,10 @@ impl Agent {
                         beat.reset_immediately();
                     }
                     Some(coordinator_down::Message::SetDraining(set)) => {
-                        let directive = Directive::SetDraining(set.draining);
+                        let directive = Directive::SetDraining {
+                            draining: set.draining,
+                            for_scale_in: set.for_scale_in,
+                        };
                         directives.send(directive).await.map_err(|_| Status::cancelled("worker stopped"))?;
                     }
                     None => return Ok(()),
@@ -401,6 +409,7 @@ impl Agent {
                         pulls: pulls.iter().map(pull_status).collect(),
                         draining: said.draining,
                         compositions: said.compositions.iter().map(Into::into).collect(),
+                        draining_for_scale_in: said.draining && said.for_scale_in,
                     };
                     up.send(WorkerUp { message: Some(worker_up::Message::Heartbeat(heartbeat)) }).await.map_err(gone)?;
                 }

@@ -550,8 +550,12 @@ impl Poller {
 
     /// Says how long what was written waits for its sync, and how much space is left. Refuses publishes while space is short; when it runs out, ends one publish a round, the longest running first.
     fn watch_disk(&mut self, now: Now) {
-        let unsynced = self.desk.sync.stats().oldest_unsynced.unwrap_or_default();
-        self.desk.metrics.unsynced.set(unsynced.as_secs_f64());
+        let (stats, metrics) = (self.desk.sync.stats(), &self.desk.metrics);
+        let unsynced = stats.oldest_unsynced.unwrap_or_default();
+        metrics.unsynced.set(unsynced.as_secs_f64());
+        metrics.syncs.inc_by(stats.syncs.saturating_sub(metrics.syncs.get()));
+        let more = stats.total.as_secs_f64() - metrics.sync_time.get();
+        metrics.sync_time.inc_by(more.max(0.0));
         let free = match journal::free_bytes(&self.desk.settings.journals) {
             Ok(free) => free,
             Err(error) => {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use journal::Progress;
+use shared::telemetry::{FormatLabel, Latency, WorkerMetrics};
 use shared::trace::{self, Chapters};
+use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, warn};
 
 use super::pool::{Pool, Scratch};
@@ -59,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) until_ms: Option<i64>,
     /// Where its work shows in the recording's trace.
     pub(crate) chapters: Chapters,
+    pub(crate) metrics: WorkerMetrics,
     pub(crate) parent: Recipient<Report>,
 }
 
@@ -154,8 +157,17 @@ impl RecorderActor {
         let job = move |scratch: &mut Scratch| {
             span.in_scope(|| job(scratch).inspect_err(|error| trace::fail(&Span::current(), error)))
         };
+        let (latency, since) = (self.render_latency(), Instant::now());
         let result = self.parts.pool.run(job).into_actor(self);
-        ctx.spawn(result.map(move |result, actor, ctx| actor.stepped(result.ok(), turn, ctx)));
+        ctx.spawn(result.map(move |result, actor, ctx| {
+            latency.took(since.elapsed());
+            actor.stepped(result.ok(), turn, ctx);
+        }));
+    }
+
+    fn render_latency(&self) -> Latency {
+        let format = self.parts.setting.format.as_str();
+        self.parts.metrics.render.get_or_create(&FormatLabel { format }).clone()
     }
 
     fn stepped(&mut self, result: Step, turn: Option<Turn>, ctx: &mut Context<Self>) {
@@ -197,9 +209,13 @@ impl RecorderActor {
             let stored = remote.perform(store, turn).await;
             stored.inspect_err(|error| trace::fail(&Span::current(), error))
         };
+        let since = Instant::now();
         let stored = stored.instrument(span).into_actor(self);
         ctx.spawn(stored.map(move |stored, actor, ctx| match stored {
-            Ok(stored) => actor.stored(recorder, stepped.files, stored, ctx),
+            Ok(stored) => {
+                actor.parts.metrics.upload.took(since.elapsed());
+                actor.stored(recorder, stepped.files, stored, ctx);
+            }
             Err(error) => actor.refused(&error, ctx),
         }));
     }

@@ -310,6 +310,7 @@ impl Host {
             clock: Arc::clone(&self.common.clock),
             zone: TimeZone::UTC,
             composer: None,
+            metrics: self.common.metrics.clone(),
         };
         let finished = async move { finisher.run(job).await };
         ctx.spawn(finished.into_actor(self).map(move |(), host, _| {
@@ -384,7 +385,7 @@ impl StreamHandler<Directive> for Host {
                     drop(stream.try_send(Set(grant)));
                 }
             }
-            Directive::SetPulls { .. } | Directive::SetDraining(_) => {}
+            Directive::SetPulls { .. } | Directive::SetDraining { .. } => {}
         }
     }
 

@@ -9,14 +9,16 @@ use actix::prelude::*;
 use shared::ids::RecordingId;
 use shared::lease::{Grant, GrantedRecording, LeaseOutcome};
 use shared::recording::{Gap, RecordingDocument, RecordingState};
-use shared::telemetry::{FormatLabel, TrackLabel, WorkerMetrics};
+use shared::telemetry::WorkerMetrics;
 use shared::template::{Format, HlsSegments};
 use shared::time::{Clock, Timestamp};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::core::{Effect, Event, Moment, StreamCore};
 use super::document::{self, About};
 use super::fenced;
+use super::figures::Figures;
 use super::ground::Ground;
 use super::needs::Needs;
 use super::traced::Shown;
@@ -91,6 +93,7 @@ pub(crate) struct StreamActor {
     /// When the event happened that is being acted upon: documents and the library say the same.
     now: Timestamp,
     shown: Shown,
+    figures: Figures,
     /// The publish is over, for whoever asks meanwhile.
     over: Arc<AtomicBool>,
 }
@@ -126,8 +129,13 @@ impl StreamActor {
         parent: Recipient<Notice>,
         adopted: Option<(Option<Grant>, String)>,
     ) -> Self {
+        let before = match &adopted {
+            Some(_) => ground.journaled(),
+            None => journal::Snapshot::default(),
+        };
         Self {
             core: StreamCore::default(),
+            figures: Figures::new(common.metrics.clone(), about.stream.clone(), &before),
             common,
             about,
             ground,
@@ -339,16 +347,17 @@ impl StreamActor {
                 agent.acquire(remind).await;
                 verdict = agent.commit_file(recording, epoch, &media_file).await;
             }
-            (verdict, file.file_id)
+            (verdict, file)
         };
-        let (format, size) = (file.format.as_str(), file.size);
-        let done = move |(verdict, file_id), actor: &mut Self, ctx: &mut Context<Self>| {
+        let since = Instant::now();
+        let done = move |(verdict, file): (Verdict, FinishedFile), actor: &mut Self, ctx: &mut Context<Self>| {
             actor.common.metrics.commits_waiting.dec();
             if let Some(reason) = fenced::reason(verdict) {
                 return actor.on(Event::Lost { recording, reason }, ctx);
             }
-            actor.common.metrics.files.get_or_create(&FormatLabel { format }).inc();
-            actor.common.metrics.object_bytes.inc_by(size);
+            actor.common.metrics.commit.took(since.elapsed());
+            actor.figures.entered(&file);
+            let file_id = file.file_id;
             actor.on(Event::FileCommitted { recording, file_id }, ctx);
         };
         ctx.spawn(commit.into_actor(self).map(done));
@@ -446,6 +455,7 @@ impl StreamActor {
 
     /// Gives up the journal's bodies that nobody needs any more.
     fn tidy(&mut self, _: &mut Context<Self>) {
+        self.figures.look(&self.ground.journaled(), self.needs.cursors());
         if self.core.grant().is_none() {
             return;
         }
@@ -475,11 +485,15 @@ impl StreamActor {
         let ask = self.remind();
         self.asks = true;
         let agent = self.common.agent.clone();
+        let since = Instant::now();
         let answer = async move { agent.acquire(ask).await };
-        ctx.spawn(answer.into_actor(self).map(|outcome, actor, ctx| {
+        ctx.spawn(answer.into_actor(self).map(move |outcome, actor, ctx| {
             actor.asks = false;
             match outcome {
-                LeaseOutcome::Granted(grant) => actor.on(Event::Granted(grant), ctx),
+                LeaseOutcome::Granted(grant) => {
+                    actor.common.metrics.lease.took(since.elapsed());
+                    actor.on(Event::Granted(grant), ctx);
+                }
                 LeaseOutcome::Refused(refusal) => {
                     warn!(stream = %actor.about.stream, reason = %refusal, "lease refused");
                     actor.on(Event::Refused(refusal.reason), ctx);
@@ -568,13 +582,7 @@ impl Handler<Closed> for StreamActor {
 
     fn handle(&mut self, Closed(reason): Closed, ctx: &mut Self::Context) {
         let all = self.ground.journaled();
-        for (track, count) in [("video", all.video_units), ("audio", all.audio_units)] {
-            self.common
-                .metrics
-                .units
-                .get_or_create(&TrackLabel { track })
-                .inc_by(count);
-        }
+        self.figures.look(&all, self.needs.cursors());
         self.shown.closed(self.about.epoch, &reason, &all);
         self.on(Event::Closed(reason), ctx);
     }
@@ -617,6 +625,7 @@ impl Handler<Report> for StreamActor {
                         false => self.needs.came_to(recording, setting.format, stepped.retired),
                     }
                 }
+                self.figures.lacks(&stepped.left_out);
                 let (format, files, done) = (setting.format, stepped.files, stepped.done);
                 Event::Rendered {
                     recording,

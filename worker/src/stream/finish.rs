@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use media::hls;
 use shared::lease::{Epoch, FinishJob};
 use shared::recording::{Context, FinishedFile, Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
+use shared::telemetry::{FormatLabel, WorkerMetrics};
 use shared::template::Format;
 use shared::time::Clock;
 use shared::trace::{Past, Place};
@@ -35,6 +36,7 @@ pub(crate) struct Finisher {
     pub(crate) zone: TimeZone,
     /// Makes MP4 of all pushes; none: there is no media here.
     pub(crate) composer: Option<Composer>,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 impl Finisher {
@@ -81,6 +83,7 @@ impl Finisher {
             .map(|document| document.files.clone())
             .unwrap_or_default();
         let mut gaps = stored.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
+        let mut stitched = None;
         if let Some((epoch, mut index)) = found {
             self.take_in_late(&root, epoch, &mut index).await?;
             if job.lost {
@@ -96,6 +99,7 @@ impl Finisher {
                 files.retain(|known| made.iter().all(|file| file.id != known.id));
                 files.append(&mut made);
             }
+            stitched = Some(index.totals);
         } else {
             // The end of a publish stores an index, also one without segments.
             let (from_ms, to_ms, units) = (0, 0, 0);
@@ -128,7 +132,20 @@ impl Finisher {
         self.agent
             .commit_recording(job.recording, job.epoch, end, &gaps, 0)
             .await;
+        if let Some(totals) = stitched {
+            self.count(&totals);
+        }
         Ok(files.len())
+    }
+
+    /// Publishes count what enters the library with each of them; the list of all is counted once it is final.
+    fn count(&self, totals: &Totals) {
+        self.metrics.lost.count(&totals.gaps);
+        let hls = FormatLabel {
+            format: Format::Hls.as_str(),
+        };
+        let units = totals.video_units + totals.audio_units;
+        self.metrics.units_recorded.get_or_create(&hls).inc_by(units);
     }
 
     /// Owners that were given up may have come back, and stored what was not waited for.

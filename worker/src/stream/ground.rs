@@ -8,6 +8,7 @@ use actix::{Actor as _, Recipient};
 use journal::{Position, Progress, Snapshot};
 use shared::ids::RecordingId;
 use shared::lease::Grant;
+use shared::telemetry::WorkerMetrics;
 use shared::trace::{Chapters, Place};
 use tracing::warn;
 
@@ -57,6 +58,14 @@ pub(crate) struct Machine {
     pub(crate) boot_id: Arc<str>,
     /// The worker's time zone, by its name.
     pub(crate) zone: Arc<str>,
+    pub(crate) metrics: WorkerMetrics,
+}
+
+/// Changes when the machine starts anew, and so tells power loss from a killed process. Where the kernel does not say, every start
+/// counts as after power loss, which is only slower.
+pub(crate) fn boot_id() -> Arc<str> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
+    id.unwrap_or_else(|_| format!("process {}", std::process::id())).into()
 }
 
 impl Machine {
@@ -119,6 +128,7 @@ impl Ground for Disk {
             progress: Arc::clone(&self.progress),
             until_ms,
             chapters,
+            metrics: self.machine.metrics.clone(),
             parent,
         });
         recorder.start().recipient()

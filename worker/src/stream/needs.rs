@@ -49,6 +49,11 @@ impl Needs {
         self.behind.retain(|which, _| still(which));
     }
 
+    /// Where each recorder has come to.
+    pub(super) fn cursors(&self) -> impl Iterator<Item = u64> {
+        self.behind.values().copied()
+    }
+
     /// Before this position nothing is needed. `preroll`: how much is kept for recordings to come.
     pub(super) fn from(&mut self, journaled: &Snapshot, preroll: Duration, now: Monotonic) -> u64 {
         let now = now.as_millis();

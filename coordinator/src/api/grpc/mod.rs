@@ -22,7 +22,11 @@ mod templates;
 mod traced;
 pub(crate) mod workers;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use proto::v1;
 use shared::{
@@ -36,6 +40,7 @@ use tonic::{service::Routes, transport::Server};
 use crate::{
     actors::{coordinator::Tools, supervisor::Handle},
     election::Role,
+    scaler::Lately,
 };
 
 /// What every service works with.
@@ -44,6 +49,8 @@ pub(crate) struct Api {
     pub(crate) handle: Handle,
     pub(crate) tools: Tools,
     pub(crate) shutdown: Shutdown,
+    /// How many workers were wanted of late; see [`scaler`].
+    pub(crate) lately: Arc<Mutex<Lately>>,
 }
 
 /// Longest message that is taken, bytes: a commit with many gaps is the largest there is.

@@ -3,7 +3,7 @@
 //! The metric is the number of workers wanted, of which one replica is for one: what KEDA's autoscaler makes of it is
 //! that number.
 
-use std::{collections::HashMap, pin::Pin, time::Duration};
+use std::{collections::HashMap, pin::Pin, sync::PoisonError, time::Duration};
 
 use proto::externalscaler::{
     self as keda, GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
@@ -15,7 +15,10 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Api, status::Failure};
-use crate::scaler::{Load, TargetError, Targets};
+use crate::{
+    actors::coordinator::Scaled,
+    scaler::{Load, ScaleIn, TargetError, Targets},
+};
 
 /// The one metric there is.
 const METRIC: &str = "aircheck_workers_wanted";
@@ -29,9 +32,10 @@ impl From<TargetError> for Failure {
 }
 
 /// A reference without what it refers to means the defaults.
-fn targets(scaled: Option<ScaledObjectRef>) -> Result<Targets, Failure> {
+fn read(scaled: Option<ScaledObjectRef>) -> Result<(Targets, Option<ScaleIn>), Failure> {
     let metadata: HashMap<String, String> = scaled.unwrap_or_default().scaler_metadata;
-    Ok(Targets::read(&metadata.into_iter().collect())?)
+    let metadata = metadata.into_iter().collect();
+    Ok((Targets::read(&metadata)?, ScaleIn::read(&metadata)?))
 }
 
 impl Api {
@@ -41,6 +45,25 @@ impl Api {
             bits_per_second: state.fleet.bits_per_second(),
         })
         .await
+    }
+
+    /// How many workers there should be. Where they are scaled in, those that are not wanted are told to leave, and counted until they have left.
+    async fn size(&self, targets: Targets, scale_in: Option<ScaleIn>) -> Result<u64, Failure> {
+        let wanted = targets.wanted(self.load().await?);
+        let Some(scale_in) = scale_in else { return Ok(wanted) };
+        let now = self.tools.clock.monotonic();
+        let calm = {
+            let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+            lately.note(now, wanted, scale_in.after)
+        };
+        let set = scale_in.set.clone();
+        let members = self.look(move |state| state.fleet.members(&set)).await?;
+        let shrink = scale_in.decide(&members, wanted, calm);
+        let size = shrink.size;
+        if !shrink.leave.is_empty() || !shrink.stay.is_empty() {
+            self.handle.ask(Scaled(shrink)).await.map_err(Failure::from)?;
+        }
+        Ok(size)
     }
 
     /// Told at once, and when it changes; ends with the coordinator, or when nobody listens any more.
@@ -73,7 +96,7 @@ impl Api {
 #[tonic::async_trait]
 impl keda::external_scaler_server::ExternalScaler for Api {
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
-        targets(Some(request.into_inner()))?;
+        read(Some(request.into_inner()))?;
         let result = self.load().await?.streams > 0;
         Ok(Response::new(IsActiveResponse { result }))
     }
@@ -84,7 +107,7 @@ impl keda::external_scaler_server::ExternalScaler for Api {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
-        targets(Some(request.into_inner()))?;
+        read(Some(request.into_inner()))?;
         let (told, listening) = mpsc::channel(1);
         self.tools.tasks.spawn(self.clone().tell_activity(told));
         Ok(Response::new(Box::pin(ReceiverStream::new(listening))))
@@ -94,7 +117,7 @@ impl keda::external_scaler_server::ExternalScaler for Api {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<GetMetricSpecResponse>, Status> {
-        targets(Some(request.into_inner()))?;
+        read(Some(request.into_inner()))?;
         let spec = MetricSpec {
             metric_name: METRIC.to_owned(),
             target_size: 1,
@@ -107,13 +130,13 @@ impl keda::external_scaler_server::ExternalScaler for Api {
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let request = request.into_inner();
-        let targets = targets(request.scaled_object_ref)?;
+        let (targets, scale_in) = read(request.scaled_object_ref)?;
         if request.metric_name != METRIC {
             let error = format!("there is no metric {:?}: ask for {METRIC}", request.metric_name);
             return Err(Failure::invalid(error).into());
         }
         // Workers are few; both forms hold them exactly.
-        let wanted = u32::try_from(targets.wanted(self.load().await?)).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(self.size(targets, scale_in).await?).unwrap_or(u32::MAX);
         let value = MetricValue {
             metric_name: METRIC.to_owned(),
             metric_value: wanted.into(),

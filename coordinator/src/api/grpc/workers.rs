@@ -62,7 +62,7 @@ fn down(message: Down) -> v1::CoordinatorDown {
             pulls: set.pulls.iter().map(Into::into).collect(),
         }),
         Down::Set(set) => Message::SetRecordings((&set).into()),
-        Down::Draining(draining) => Message::SetDraining(v1::SetDraining { draining }),
+        Down::Draining { draining, for_scale_in } => Message::SetDraining(v1::SetDraining { draining, for_scale_in }),
         Down::Compose(jobs) => Message::SetCompositions(v1::SetCompositions {
             jobs: jobs.iter().map(Into::into).collect(),
         }),
@@ -131,6 +131,7 @@ fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<
         report: Report {
             counters,
             draining: beat.draining,
+            for_scale_in: beat.draining_for_scale_in,
             cpu_milli: beat.cpu_milli,
             journal_bytes: beat.journal_bytes,
             journal_age_ms: beat.journal_age_ms,

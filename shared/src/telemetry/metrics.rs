@@ -1,4 +1,4 @@
-//! Logs, traces and metrics: set up once, and every metric name stands here once.
+//! Every metric of a process, by name and meaning. `docs/operations.md` lists them.
 
 use std::{
     fmt,
@@ -6,112 +6,12 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
-use thiserror::Error;
-use tracing_subscriber::{EnvFilter, filter::Targets, fmt as lines, prelude::*};
 
-use crate::{
-    config::{LogFormat, TelemetryConfig},
-    trace::{self, ExportError, Exporter},
-};
-
-/// Why logs cannot be set up.
-#[derive(Debug, Error)]
-pub enum TelemetryError {
-    /// The filter is not legal.
-    #[error("telemetry.log {filter:?} is not a filter such as `info` or `warn,worker=debug`")]
-    Filter {
-        /// The filter.
-        filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// Traces cannot be sent.
-    #[error("telemetry.otlp {address:?} cannot be used")]
-    Otlp {
-        /// Where they should go.
-        address: String,
-        /// Why.
-        #[source]
-        source: ExportError,
-    },
-    /// Somebody set them up before.
-    #[error("logs are set up already")]
-    Again(#[source] tracing_subscriber::util::TryInitError),
-}
-
-/// Which process this is, for those who read its traces.
-#[derive(Debug, Clone, Copy)]
-pub struct Process<'a> {
-    /// `standalone`, `coordinator` or `worker`.
-    pub role: &'static str,
-    /// Its name; none: it is called by its role.
-    pub name: Option<&'a str>,
-}
-
-/// Sends this process's logs to standard error, and its traces to where the settings say. Must be called within a tokio runtime; what is given
-/// back is to be stopped when all else has ended.
-///
-/// # Errors
-/// [`TelemetryError`]: a setting that cannot be used, or a second call.
-pub fn init(config: &TelemetryConfig, process: Process<'_>) -> Result<Option<Exporter>, TelemetryError> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|source| TelemetryError::Filter {
-        filter: config.log.clone(),
-        source,
-    })?;
-    let exporter = config
-        .otlp
-        .as_deref()
-        .map(|address| {
-            Exporter::start(config, address, process).map_err(|source| TelemetryError::Otlp {
-                address: address.to_owned(),
-                source,
-            })
-        })
-        .transpose()?;
-    let traces = exporter.as_ref().map(|exporter| {
-        tracing_opentelemetry::layer()
-            .with_tracer(exporter.tracer())
-            .with_location(false)
-            .with_target(false)
-            .with_threads(false)
-            .with_tracked_inactivity(false)
-            .with_filter(Targets::new().with_target(trace::TARGET, tracing::Level::TRACE))
-    });
-    let lines = lines::layer().with_writer(std::io::stderr);
-    let lines = match config.format {
-        LogFormat::Text => lines.with_ansi(false).with_filter(filter).boxed(),
-        LogFormat::Json => lines.json().with_filter(filter).boxed(),
-    };
-    let subscriber = tracing_subscriber::registry().with(traces).with(lines);
-    subscriber.try_init().map_err(TelemetryError::Again)?;
-    Ok(exporter)
-}
-
-/// Label of counters that tell causes apart. Values are stable short names, few of them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
-    /// Short name of the cause.
-    pub reason: &'static str,
-}
-
-/// Label of counters by track.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TrackLabel {
-    /// `video` or `audio`.
-    pub track: &'static str,
-}
-
-/// Label of counters by format.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct FormatLabel {
-    /// `flv`, `hls`, `mp4`, `aac` or `mp3`.
-    pub format: &'static str,
-}
+use super::kinds::{FormatLabel, Latency, Lost, Reason, StreamMetrics, TrackLabel};
 
 /// Every metric of the process. Clones share the same counters.
 #[derive(Debug, Clone)]
@@ -140,6 +40,26 @@ pub struct WorkerMetrics {
     pub ingest_bytes: Counter,
     /// Access units journaled, by track.
     pub units: Family<TrackLabel, Counter>,
+    /// Access units in files that entered the library, by format.
+    pub units_recorded: Family<FormatLabel, Counter>,
+    /// What recordings lack, by the reason of the gap, counted as they say so: with each file, and at their end.
+    pub lost: Lost,
+    /// Journal bytes that recorders have still to render: each recorder's counted on its own.
+    pub cursor_lag: Gauge,
+    /// From a publish's question for its lease to the answer, all tries included.
+    pub lease: Latency,
+    /// One step of a recorder, by format: a segment, or a stretch of a file.
+    pub render: Family<FormatLabel, Latency>,
+    /// One object or part, from its turn until storage has it, retries included.
+    pub upload: Latency,
+    /// From a finished file to its entry in the library.
+    pub commit: Latency,
+    /// Syncs of the journals' disk that ended well.
+    pub syncs: Counter,
+    /// Time in them.
+    pub sync_time: Counter<f64, AtomicU64>,
+    /// Single streams.
+    pub streams: StreamMetrics,
     /// Failed journal writes and syncs, by cause.
     pub journal_errors: Family<Reason, Counter>,
     /// Seconds for which the oldest write that is not safe against power loss has been waiting; 0: all is safe.
@@ -168,6 +88,10 @@ pub struct WorkerMetrics {
     pub upload_errors: Family<Reason, Counter>,
     /// Bytes of all journals.
     pub journal_bytes: Gauge,
+    /// Bytes that journals may take; 0: as much as the disk has.
+    pub journal_budget: Gauge,
+    /// Seconds since the oldest journal began; 0: there is none.
+    pub journal_age: Gauge,
     /// 1 while object storage answers, 0 while it does not.
     pub storage_up: Gauge,
     /// Bytes copied to the second place of objects.
@@ -189,6 +113,12 @@ pub struct CoordinatorMetrics {
     pub streams: Gauge,
     /// Leases granted.
     pub leases_granted: Counter,
+    /// From a worker's question to the durable answer.
+    pub lease: Latency,
+    /// One look of the planner over all of its state, without what follows from it.
+    pub plan: Latency,
+    /// One durable transaction of the metadata store.
+    pub store_commit: Latency,
     /// Leases refused, by cause.
     pub leases_refused: Family<Reason, Counter>,
     /// Tasks that have not ended.
@@ -230,13 +160,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers every name, prefixed `aircheck_`; counters get `_total` when they are written out.
+    /// Without series of single streams; see [`Metrics::with_streams`].
     #[must_use]
     pub fn new() -> Self {
+        Self::with_streams(false)
+    }
+
+    /// Registers every name, prefixed `aircheck_`; counters get `_total` when they are written out. With `streams`, single live streams have
+    /// series of their own, of 1,000 streams at most.
+    #[must_use]
+    pub fn with_streams(streams: bool) -> Self {
         let mut registry = Registry::with_prefix("aircheck");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What this process was built from", build);
-        let worker = WorkerMetrics::default();
+        let mut worker = WorkerMetrics::default();
         let r = registry.sub_registry_with_prefix("worker");
         r.register("connections", "RTMP connections open now", worker.connections.clone());
         r.register(
@@ -258,6 +195,49 @@ impl Metrics {
             worker.ingest_bytes.clone(),
         );
         r.register("units", "Access units journaled", worker.units.clone());
+        r.register(
+            "units_recorded",
+            "Access units in files that entered the library",
+            worker.units_recorded.clone(),
+        );
+        r.register(
+            "units_lost",
+            "Access units that recordings lack, by the reason of the gap",
+            worker.lost.units.clone(),
+        );
+        r.register("gaps", "Gaps of recordings, by reason", worker.lost.gaps.clone());
+        r.register_with_unit(
+            "cursor_lag",
+            "Journaled and not rendered yet, of each recorder",
+            Unit::Bytes,
+            worker.cursor_lag.clone(),
+        );
+        r.register_with_unit(
+            "lease",
+            "From a question for a lease to its grant, all tries included",
+            Unit::Seconds,
+            worker.lease.clone(),
+        );
+        r.register_with_unit("render", "One step of a recorder", Unit::Seconds, worker.render.clone());
+        r.register_with_unit(
+            "upload",
+            "One object or part, until storage has it",
+            Unit::Seconds,
+            worker.upload.clone(),
+        );
+        r.register_with_unit(
+            "commit",
+            "From a finished file to its entry in the library",
+            Unit::Seconds,
+            worker.commit.clone(),
+        );
+        r.register("syncs", "Syncs of the journals' disk", worker.syncs.clone());
+        r.register_with_unit(
+            "sync",
+            "Spent in syncs of the journals' disk",
+            Unit::Seconds,
+            worker.sync_time.clone(),
+        );
         r.register(
             "journal_errors",
             "Failed journal writes and syncs",
@@ -322,6 +302,18 @@ impl Metrics {
             Unit::Bytes,
             worker.journal_bytes.clone(),
         );
+        r.register_with_unit(
+            "journal_budget",
+            "What journals may take; 0: as much as the disk has",
+            Unit::Bytes,
+            worker.journal_budget.clone(),
+        );
+        r.register_with_unit(
+            "journal_age",
+            "Since the oldest journal began",
+            Unit::Seconds,
+            worker.journal_age.clone(),
+        );
         r.register(
             "storage_up",
             "1 while object storage answers, 0 while it does not",
@@ -338,6 +330,23 @@ impl Metrics {
             "Copies that came to nothing and are tried again",
             worker.copy_errors.clone(),
         );
+        if streams {
+            worker.streams.shown = Some(Arc::default());
+            let single = &worker.streams;
+            r.register("stream_units", "Access units of a live publish", single.units.clone());
+            r.register_with_unit(
+                "stream_journaled",
+                "Of a live publish",
+                Unit::Bytes,
+                single.bytes.clone(),
+            );
+            r.register_with_unit(
+                "stream_lag",
+                "Of a live publish, journaled and not rendered yet, of each recorder",
+                Unit::Bytes,
+                single.lag.clone(),
+            );
+        }
         let coordinator = CoordinatorMetrics::default();
         let r = registry.sub_registry_with_prefix("coordinator");
         r.register("leading", "1 while this coordinator leads", coordinator.leading.clone());
@@ -353,6 +362,24 @@ impl Metrics {
         );
         r.register("streams", "Streams that are live", coordinator.streams.clone());
         r.register("leases_granted", "Leases granted", coordinator.leases_granted.clone());
+        r.register_with_unit(
+            "lease",
+            "From a worker's question to the durable answer",
+            Unit::Seconds,
+            coordinator.lease.clone(),
+        );
+        r.register_with_unit(
+            "plan",
+            "One look of the planner over all of its state",
+            Unit::Seconds,
+            coordinator.plan.clone(),
+        );
+        r.register_with_unit(
+            "store_commit",
+            "One durable transaction of the metadata store",
+            Unit::Seconds,
+            coordinator.store_commit.clone(),
+        );
         r.register("leases_refused", "Leases refused", coordinator.leases_refused.clone());
         r.register("tasks", "Tasks that have not ended", coordinator.tasks.clone());
         r.register(
@@ -443,6 +470,10 @@ impl Metrics {
         encode(&mut out, &self.registry)?;
         Ok(out)
     }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
 }
 
 #[cfg(test)]
@@ -466,6 +497,7 @@ mod tests {
         );
         assert!(text.contains("aircheck_coordinator_leases_granted_total 2"), "{text}");
         assert!(text.contains("aircheck_worker_publishes 0"), "{text}");
+        assert!(!text.contains("stream="), "{text}");
         assert!(
             text.contains(concat!(
                 "aircheck_build_info{version=\"",
