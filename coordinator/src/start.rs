@@ -178,7 +178,8 @@ pub async fn start_over(
     store: Arc<dyn MetaStore>,
     deps: Deps,
 ) -> Result<Running, StartError> {
-    run(config, store, deps, true).await
+    // Large, as everything that it starts is: whoever waits for it shall not hold it within.
+    Box::pin(run(config, store, deps, true)).await
 }
 
 /// [`start`] over an open store that other coordinators may use: they elect a leader among them.
@@ -190,7 +191,7 @@ pub async fn start_among_others(
     store: Arc<dyn MetaStore>,
     deps: Deps,
 ) -> Result<Running, StartError> {
-    run(config, store, deps, false).await
+    Box::pin(run(config, store, deps, false)).await
 }
 
 /// Where clients reach HTTP: as the settings say, or where it is served.
