@@ -27,7 +27,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Bench {
     pub(super) s3: S3,
     pub(super) coordinator: Server,
-    _etcd: Etcd,
+    /// Another on the same metadata, where there is one.
+    pub(super) beside: Option<Server>,
+    etcd: Etcd,
     folder: TempDir,
     workers: AtomicUsize,
     /// One command at a time: dozens of cases that look would be all the machine does.
@@ -50,11 +52,24 @@ impl Bench {
         Ok(Self {
             s3,
             coordinator,
-            _etcd: etcd,
+            beside: None,
+            etcd,
             folder,
             workers: AtomicUsize::new(0),
             asking: Mutex::new(()),
         })
+    }
+
+    /// Starts a second coordinator. Workers from here on know both.
+    pub(super) fn start_beside(&mut self, settings: &[&str]) -> Result<()> {
+        let metadata = format!("etcd://{}/aircheck", self.etcd.endpoint(0));
+        let data = self.folder.path().join("beside");
+        let mut setup = Setup::coordinator(env!("CARGO_BIN_EXE_aircheck"), &data, &metadata);
+        for pair in settings {
+            setup = setup.args(&["--set", pair]);
+        }
+        self.beside = Some(setup.start()?);
+        Ok(())
     }
 
     /// How to start another worker, with a data directory of its own.
@@ -66,7 +81,9 @@ impl Bench {
     pub(super) fn worker_through(&self, endpoint: &str) -> Setup {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let data = self.folder.path().join(format!("w{number}"));
-        let mut setup = Setup::worker(env!("CARGO_BIN_EXE_aircheck"), &data, &self.coordinator.grpc_url());
+        let coordinators = std::iter::once(&self.coordinator).chain(&self.beside);
+        let coordinators: Vec<String> = coordinators.map(Server::grpc_url).collect();
+        let mut setup = Setup::worker(env!("CARGO_BIN_EXE_aircheck"), &data, &coordinators.join(","));
         let objects = format!("s3://{BUCKET}/{}", PREFIX.trim_end_matches('/'));
         setup = setup.args(&["--name", &format!("w{number}"), "--objects", &objects]);
         setup = setup.args(&["--set", "worker.journal.min_free=64MiB"]);

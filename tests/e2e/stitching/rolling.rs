@@ -228,6 +228,15 @@ fn restart(worker: &mut Server, balancer: &Balancer) -> Result<()> {
     Ok(())
 }
 
+/// Where it was before, as behind a Service.
+fn restart_coordinator(coordinator: &mut Server) -> Result<()> {
+    coordinator.signal("TERM")?;
+    let status = coordinator.ended(LIMIT)?;
+    ensure!(status.success(), "a coordinator ended with {status}");
+    *coordinator = coordinator.setup().grpc_at(coordinator.grpc()).start()?;
+    Ok(())
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "how long a test runs is no setting of the product"
@@ -237,9 +246,11 @@ fn pushes() -> Result<usize> {
 }
 
 #[test]
-fn workers_and_the_coordinator_are_restarted_one_by_one_under_live_pushes() -> Result<()> {
+fn workers_and_coordinators_are_restarted_one_by_one_under_live_pushes() -> Result<()> {
     let count = pushes()?;
-    let mut bench = Bench::start(&["coordinator.heartbeat=300ms"])?;
+    let settings = ["coordinator.heartbeat=300ms"];
+    let mut bench = Bench::start(&settings)?;
+    bench.start_beside(&settings)?;
     bench.wait_for(APP, Duration::from_secs(20), &[])?;
     let mut workers = Vec::new();
     let balancer = Arc::new(Balancer::default());
@@ -262,10 +273,10 @@ fn workers_and_the_coordinator_are_restarted_one_by_one_under_live_pushes() -> R
         restart(worker, &balancer)?;
         all_live(&bench, 10)?;
     }
-    bench.coordinator.signal("TERM")?;
-    bench.coordinator.ended(LIMIT)?;
-    let grpc = bench.coordinator.grpc();
-    bench.coordinator = bench.coordinator.setup().grpc_at(grpc).start()?;
+    // The one that leads first: the other takes over, and then hands back.
+    restart_coordinator(&mut bench.coordinator)?;
+    all_live(&bench, 25)?;
+    restart_coordinator(bench.beside.as_mut().context("there are two")?)?;
     all_live(&bench, 25)?;
 
     let logs: Vec<_> = encoders.into_iter().map(Encoder::finish).collect::<Result<_>>()?;
