@@ -1,6 +1,6 @@
 # The commands of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-storage bench-control bench-quick setup
+.PHONY: help build demo demo-cluster test lint fmt unit e2e cluster conformance manifests bench bench-storage bench-telemetry bench-control bench-quick setup
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,14 +36,19 @@ conformance: ## every format read back by independent demuxers and players
 manifests: ## chart, manifests, rules and dashboards held to those who will read them
 	@tests/run deploy
 
-bench: ## CPU and memory beside nginx's RTMP module, then bench-storage, about 45 minutes (BENCH_ARGS="--help")
+bench: ## CPU and memory beside nginx's RTMP module, bench-storage, bench-telemetry, about 50 minutes (BENCH_ARGS="--help")
 	@deploy/setup/install bench
 	python3 tests/bench/run.py $(BENCH_ARGS)
+	@$(MAKE) bench-telemetry BENCH_ARGS=
 	@$(MAKE) bench-storage BENCH_ARGS=
 
 bench-storage: ## object storage beside a local directory: CPU, and how soon recordings are complete, about 17 minutes
 	@deploy/setup/install test
 	python3 tests/bench/storage.py $(BENCH_ARGS)
+
+bench-telemetry: ## what traces and metrics cost in CPU, about 7 minutes (BENCH_ARGS="--rounds 3")
+	@deploy/setup/install test
+	python3 tests/bench/telemetry.py $(BENCH_ARGS)
 
 bench-quick: ## the same in one short round, about 4 minutes
 	@deploy/setup/install bench
