@@ -42,7 +42,7 @@ elif command == "mirror":
             s3.download_file(bucket, key, str(path))
         except ClientError as error:
             # What lies beside a growing file goes when that is whole: it may have gone since the list was made.
-            if error.response["Error"]["Code"] != "404":
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
                 raise
 elif command == "uploads":
     print(json.dumps(uploads()))

@@ -368,6 +368,12 @@ fn what_is_wrong_has_its_documented_code() -> Result<()> {
             "vod",
             "ComposeMedia",
             json!({"Tracks": [], "Output": {"FileName": "x"}}),
+            "MissingParameter",
+        ),
+        (
+            "vod",
+            "EditMedia",
+            json!({"InputType": "File"}),
             "UnsupportedOperation",
         ),
     ];
