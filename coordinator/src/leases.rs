@@ -197,9 +197,7 @@ impl Leases {
             return Ok(refused(RefusalKind::Forbidden, reason));
         }
         let mut txn = Txn::new();
-        if request.adopted {
-            txn = self.end_earlier(&request, cx.now, txn)?;
-        } else {
+        if !request.adopted {
             match self.make_way(
                 cx,
                 &request.stream,
@@ -333,18 +331,6 @@ impl Leases {
         let reason = format!("taken over by worker {}", cx.fleet.name(worker));
         self.evicted.entry(old_worker).or_default().insert(old, reason.clone());
         self.end(old, reason, cx.now, txn).map(Ok)
-    }
-
-    /// A publish that is over takes its stream from nobody. But one of the same worker that began before it is over, too, though its release has
-    /// not been heard: what that one fed goes on with this one.
-    fn end_earlier(&mut self, request: &Request, now: Timestamp, txn: Txn) -> Result<Txn, StoreError> {
-        let earlier = |holder: &Live| {
-            (holder.record.worker == request.worker && holder.record.started < request.started).then_some(holder.record.id)
-        };
-        match self.holder(&request.stream).and_then(earlier) {
-            Some(old) => self.end(old, format!("superseded by publish {}", request.publish), now, txn),
-            None => Ok(txn),
-        }
     }
 
     /// A publish that nobody has heard of: new recordings under a new epoch.

@@ -120,26 +120,6 @@ impl World {
 }
 
 #[test]
-fn a_publish_that_is_over_when_it_is_asked_for_goes_on_though_the_release_of_the_one_before_was_not_heard() {
-    let mut world = world();
-    let worker = world.worker_on("");
-    let (first, before, id, _) = world.publish(worker);
-    world.second += 1;
-    let short = Request {
-        adopted: true,
-        ..world.request(worker)
-    };
-    let grant = world.grant(&short);
-    let held = grant.recordings.first().unwrap();
-    assert_eq!((held.id, grant.epoch), (id, Epoch::new(2)), "one recording");
-    assert_eq!(held.stitch.clone().unwrap().before, [Epoch::new(1)]);
-    // The release comes behind that, and changes nothing.
-    world.release(&first, before.epoch);
-    let (_, _, third, stitch) = world.publish(worker);
-    assert_eq!((third, &stitch.before[..]), (id, &[Epoch::new(2), Epoch::new(1)][..]));
-}
-
-#[test]
 fn a_stream_that_comes_back_in_time_goes_on_with_its_recording() {
     let mut world = world();
     let worker = world.worker_on("");
