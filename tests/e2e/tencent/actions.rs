@@ -370,12 +370,7 @@ fn what_is_wrong_has_its_documented_code() -> Result<()> {
             json!({"Tracks": [], "Output": {"FileName": "x"}}),
             "MissingParameter",
         ),
-        (
-            "vod",
-            "EditMedia",
-            json!({"InputType": "File"}),
-            "UnsupportedOperation",
-        ),
+        ("vod", "EditMedia", json!({"InputType": "File"}), "UnsupportedOperation"),
     ];
     for (service, action, params, code) in cases {
         sdk.refused(service, action, &params, code)?;
