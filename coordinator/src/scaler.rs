@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{ids::WorkerId, time::Monotonic};
+use shared::{config::ScaleInConfig, ids::WorkerId, time::Monotonic};
 use thiserror::Error;
 
 /// What the fleet carries.
@@ -32,14 +32,9 @@ pub struct Targets {
 }
 
 impl Default for Targets {
-    /// A worker as the Helm chart requests it: 200 streams of 2.5 Mbit/s.
+    /// As the settings' defaults.
     fn default() -> Self {
-        Targets {
-            streams_per_worker: 200,
-            bits_per_worker: 500_000_000,
-            reserve_streams: 50,
-            reserve_percent: 10,
-        }
+        Targets::of(&ScaleInConfig::default())
     }
 }
 
@@ -48,7 +43,7 @@ impl Default for Targets {
 pub enum TargetError {
     /// Nothing of this name can be set.
     #[error(
-        "{0:?} is not a setting of this scaler: use streamsPerWorker, bitsPerWorker, reserveStreams, reservePercent, workers, scaleInAfter, leastWorkers"
+        "{0:?} is not a setting of this scaler: use streamsPerWorker, bitsPerWorker, reserveStreams, reservePercent"
     )]
     Unknown(String),
     /// Not a number, or out of range.
@@ -77,9 +72,6 @@ const OF_KEDA: [&str; 8] = [
     "activationTargetSize",
 ];
 
-/// What [`ScaleIn::read`] reads.
-const OF_SCALE_IN: [&str; 3] = ["workers", "scaleInAfter", "leastWorkers"];
-
 fn number(name: &'static str, value: &str, min: u64, max: u64) -> Result<u64, TargetError> {
     let read = value.trim().parse().ok().filter(|number| (min..=max).contains(number));
     read.ok_or_else(|| TargetError::Range {
@@ -91,6 +83,16 @@ fn number(name: &'static str, value: &str, min: u64, max: u64) -> Result<u64, Ta
 }
 
 impl Targets {
+    /// As the settings say.
+    fn of(config: &ScaleInConfig) -> Targets {
+        Targets {
+            streams_per_worker: config.streams_per_worker,
+            bits_per_worker: config.bits_per_worker,
+            reserve_streams: config.reserve_streams,
+            reserve_percent: config.reserve_percent,
+        }
+    }
+
     /// Reads the metadata of a trigger. What is absent has its default.
     ///
     /// # Errors
@@ -105,7 +107,7 @@ impl Targets {
                 }
                 "reserveStreams" => targets.reserve_streams = number("reserveStreams", value, 0, 1_000_000)?,
                 "reservePercent" => targets.reserve_percent = number("reservePercent", value, 0, 1_000)?,
-                name if OF_KEDA.contains(&name) || OF_SCALE_IN.contains(&name) => {}
+                name if OF_KEDA.contains(&name) => {}
                 _ => return Err(TargetError::Unknown(name.clone())),
             }
         }
@@ -173,25 +175,15 @@ pub struct ScaleIn {
 }
 
 impl ScaleIn {
-    /// Reads the metadata of a trigger. None where it names no workers: then nobody is drained.
-    ///
-    /// # Errors
-    /// A setting that is out of range.
-    pub fn read(metadata: &BTreeMap<String, String>) -> Result<Option<ScaleIn>, TargetError> {
-        let given = |name: &'static str, default: &str, min, max| {
-            number(name, metadata.get(name).map_or(default, String::as_str), min, max)
+    /// As the settings say, with what a worker is for; none where they name no workers: then nobody is drained.
+    #[must_use]
+    pub fn of(config: &ScaleInConfig) -> Option<(ScaleIn, Targets)> {
+        let scale_in = ScaleIn {
+            set: config.workers.clone()?,
+            after: config.after,
+            least: config.least,
         };
-        let after = Duration::from_secs(given("scaleInAfter", "600", 0, 86_400)?);
-        let least = given("leastWorkers", "1", 0, 100_000)?;
-        let set = metadata
-            .get("workers")
-            .map(|set| set.trim())
-            .filter(|set| !set.is_empty());
-        Ok(set.map(|set| ScaleIn {
-            set: set.to_owned(),
-            after,
-            least,
-        }))
+        Some((scale_in, Targets::of(config)))
     }
 
     /// What follows from so many workers being `wanted` now. `calm`: the most that were wanted of late; none: that is not known for long enough.
@@ -213,7 +205,10 @@ impl ScaleIn {
     }
 }
 
-/// How many workers were wanted of late.
+/// Moments closer together than this are noted as one: who asks often costs no memory.
+const NOTED_TOGETHER: Duration = Duration::from_secs(1);
+
+/// How many workers were wanted of late; an entry a second of the window at most.
 #[derive(Debug, Clone, Default)]
 pub struct Lately(VecDeque<(Monotonic, u64)>);
 
@@ -224,7 +219,11 @@ impl Lately {
         if self.0.back().is_some_and(|(last, _)| now.since(*last) > window / 2) {
             self.0.clear();
         }
-        self.0.push_back((now, wanted));
+        let together = NOTED_TOGETHER.min(window / 4);
+        match self.0.back_mut() {
+            Some((first, most)) if now.since(*first) < together => *most = wanted.max(*most),
+            _ => self.0.push_back((now, wanted)),
+        }
         // The oldest stays that tells of the window's beginning.
         while self.0.get(1).is_some_and(|(at, _)| now.since(*at) >= window) {
             self.0.pop_front();
@@ -327,15 +326,27 @@ mod tests {
     }
 
     #[test]
-    fn scale_in_is_read_from_a_trigger_that_names_the_workers() {
-        let read = |pairs: &[(&str, &str)]| {
-            ScaleIn::read(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    fn who_asks_often_costs_no_memory() {
+        let window = Duration::from_secs(60);
+        let mut lately = Lately::default();
+        for ms in 0..120_000 {
+            let wanted = if ms == 70_500 { 9 } else { 3 };
+            lately.note(Monotonic::from_millis(ms), wanted, window);
+        }
+        assert!(lately.0.len() < 65, "{}", lately.0.len());
+        let last = lately.note(Monotonic::from_millis(120_000), 3, window);
+        assert_eq!(last, Some(9), "what was wanted for a moment is remembered");
+    }
+
+    #[test]
+    fn nobody_is_drained_unless_the_settings_name_the_workers() {
+        assert_eq!(ScaleIn::of(&ScaleInConfig::default()), None);
+        let named = ScaleInConfig {
+            workers: Some("w".to_owned()),
+            least: 2,
+            ..ScaleInConfig::default()
         };
-        assert_eq!(read(&[("scaleInAfter", "30")]), Ok(None));
-        let named = read(&[("workers", "w"), ("leastWorkers", "2")]).unwrap().unwrap();
-        assert_eq!(named, scale_in());
-        let error = read(&[("workers", "w"), ("scaleInAfter", "10m")]).unwrap_err();
-        assert!(error.to_string().contains("scaleInAfter"), "{error}");
+        assert_eq!(ScaleIn::of(&named), Some((scale_in(), Targets::default())));
     }
 
     const TARGETS: Targets = Targets {

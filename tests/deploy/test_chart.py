@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+import tomllib
 import unittest
 
 import kubernetes_validate
@@ -203,10 +204,17 @@ class Scaling(unittest.TestCase):
         self.assertEqual(behavior["scaleDown"], down)
         metadata = scaled["triggers"][0]["metadata"]
         self.assertEqual(int(metadata["streamsPerWorker"]), self.number(self.DAY, "WORKER"))
-        self.assertEqual(int(metadata["scaleInAfter"]), self.number(self.DAY, "STABLE"))
-        self.assertEqual(int(metadata["leastWorkers"]), self.number(self.DAY, "LEAST"))
+        settings = self.scale_in()
+        self.assertEqual(settings["after"], f"{self.number(self.DAY, 'STABLE')}s")
+        self.assertEqual(settings["least"], self.number(self.DAY, "LEAST"))
         for ours, theirs in (("bits_per_worker", "bitsPerWorker"), ("reserve_streams", "reserveStreams"), ("reserve_percent", "reservePercent")):
             self.assertEqual(int(metadata[theirs]), self.number(self.TARGETS, ours))
+            self.assertEqual(settings[ours], int(metadata[theirs]))
+        self.assertEqual(settings["streams_per_worker"], int(metadata["streamsPerWorker"]))
+
+    def scale_in(self):
+        text = next(each["data"]["coordinator.toml"] for each in of_kind(rendered("scaled"), "ConfigMap") if "coordinator.toml" in each["data"])
+        return tomllib.loads(text)["coordinator"]["scale_in"]
 
     def test_the_scaler_knows_every_word_of_the_trigger(self):
         source = (ROOT / "coordinator" / "src" / "scaler.rs").read_text()
@@ -219,10 +227,9 @@ class Scaling(unittest.TestCase):
 
     def test_the_coordinators_are_told_which_workers_they_may_drain(self):
         objects = rendered("scaled")
-        metadata = of_kind(objects, "ScaledObject")[0]["spec"]["triggers"][0]["metadata"]
-        names = [each["metadata"]["name"] for each in of_kind(objects, "StatefulSet")]
-        self.assertIn(metadata["workers"], names)
-        worker = next(spec for name, _, spec in pods(objects) if name == metadata["workers"])
+        named = self.scale_in()["workers"]
+        self.assertIn(named, [each["metadata"]["name"] for each in of_kind(objects, "StatefulSet")])
+        worker = next(spec for name, _, spec in pods(objects) if name == named)
         self.assertIn("--name=$(POD_NAME)", worker["containers"][0]["args"], "which is the set's name and a number")
 
     def test_keda_may_ask(self):

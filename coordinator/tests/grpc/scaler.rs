@@ -1,7 +1,9 @@
 //! What KEDA asks and is told.
 
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
-use proto::v1;
+use std::time::Duration;
+
+use proto::v1::{self, fleet_client::FleetClient};
 use tonic::Code;
 
 use crate::world::{LIMIT, Session, World, until};
@@ -90,9 +92,14 @@ async fn told(session: &mut Session) -> (bool, bool) {
 
 #[actix_rt::test]
 async fn the_last_worker_of_a_set_is_drained_and_counted_until_it_is_empty() {
-    let world = World::new(|_| {}).await;
+    let world = World::new(|config| {
+        config.scale_in.workers = Some("w".to_owned());
+        config.scale_in.after = Duration::ZERO;
+        config.scale_in.streams_per_worker = 26;
+        config.scale_in.reserve_streams = 25;
+    })
+    .await;
     let mut client = ExternalScalerClient::new(world.channel.clone());
-    let shrinks = [("workers", "w"), ("scaleInAfter", "0"), ("leastWorkers", "1")];
     let (first, last) = (world.worker(), world.worker());
     let stays = world.session_of(first, "w-0").await;
     let mut leaves = world.session_of(last, "w-1").await;
@@ -102,11 +109,10 @@ async fn the_last_worker_of_a_set_is_drained_and_counted_until_it_is_empty() {
     leaves.beat(&[&live]).await;
     stays.beat(&[]).await;
 
-    until(true, async || wanted(&mut client, &[]).await == 1).await;
-    assert_eq!(wanted(&mut client, &shrinks).await, 2, "the second has a stream");
+    assert_eq!(wanted(&mut client, &[]).await, 2, "the second has a stream");
     assert_eq!(told(&mut leaves).await, (true, true));
     leaves.beat_leaving(&[&live]).await;
-    assert_eq!(wanted(&mut client, &shrinks).await, 2, "it still has it");
+    assert_eq!(wanted(&mut client, &[]).await, 2, "it still has it");
 
     let release = v1::ReleaseLeaseRequest {
         publish_id: live.publish_id.clone(),
@@ -117,12 +123,63 @@ async fn the_last_worker_of_a_set_is_drained_and_counted_until_it_is_empty() {
     };
     world.workers().release_lease(release).await.unwrap();
     leaves.beat_leaving(&[]).await;
-    until(true, async || wanted(&mut client, &shrinks).await == 1).await;
+    until(true, async || wanted(&mut client, &[]).await == 1).await;
 
-    // As many streams as both are for.
-    let more = [("workers", "w"), ("scaleInAfter", "0"), ("streamsPerWorker", "25")];
-    assert_eq!(wanted(&mut client, &more).await, 2);
+    // Two streams and the reserve are more than one is for.
+    for stream in ["b", "c"] {
+        world.grant(&world.ask(first, stream)).await;
+    }
+    assert_eq!(wanted(&mut client, &[]).await, 2);
     assert_eq!(told(&mut leaves).await, (false, false), "it is wanted after all");
+}
+
+/// Whoever reaches gRPC may ask, without a token: nobody is drained for what a question says.
+#[actix_rt::test]
+async fn no_question_drains_a_worker() {
+    let alone = [
+        ("streamsPerWorker", "100000"),
+        ("reserveStreams", "0"),
+        ("reservePercent", "0"),
+    ];
+    for workers in [None, Some("w".to_owned())] {
+        let shrinks = workers.is_some();
+        let world = World::new(|config| {
+            config.scale_in.workers = workers;
+            config.scale_in.after = Duration::ZERO;
+            config.scale_in.streams_per_worker = 1;
+            config.scale_in.reserve_streams = 2;
+        })
+        .await;
+        let mut client = ExternalScalerClient::new(world.channel.clone());
+        let _first = world.session_of(world.worker(), "w-0").await;
+        let second = world.worker();
+        let mut session = world.session_of(second, "w-1").await;
+        session.beat(&[]).await;
+        let answer = wanted(&mut client, &alone).await;
+        assert_eq!(
+            answer,
+            if shrinks { 2 } else { 1 },
+            "where workers are drained the settings count"
+        );
+        let named = client
+            .get_metrics(ask(&[("workers", "w"), ("scaleInAfter", "0")]))
+            .await;
+        assert_eq!(named.unwrap_err().code(), Code::InvalidArgument);
+
+        let by_hand = v1::DrainWorkerRequest {
+            worker: "w-1".to_owned(),
+            ..Default::default()
+        };
+        FleetClient::new(world.channel.clone())
+            .drain_worker(by_hand)
+            .await
+            .unwrap();
+        assert_eq!(
+            told(&mut session).await,
+            (true, false),
+            "what a person said is the first that it is told"
+        );
+    }
 }
 
 #[actix_rt::test]

@@ -6,6 +6,7 @@
 mod copy;
 mod events;
 mod layers;
+mod scale_in;
 mod size;
 mod tasks;
 mod telemetry;
@@ -25,6 +26,7 @@ use self::layers::{env_path, lay};
 pub use self::{
     copy::CopyConfig,
     events::{EventsConfig, Network},
+    scale_in::ScaleInConfig,
     size::ByteSize,
     tasks::TasksConfig,
     telemetry::{LogFormat, OtlpProtocol, TelemetryConfig},
@@ -225,6 +227,8 @@ pub struct CoordinatorConfig {
     pub media_link_ttl: Duration,
     /// Tasks.
     pub tasks: TasksConfig,
+    /// Which workers are drained when fewer are wanted.
+    pub scale_in: ScaleInConfig,
     /// News to customers' receivers.
     pub events: EventsConfig,
     /// The data folder, from `[node]`. Not a setting of its own.
@@ -270,6 +274,7 @@ impl Default for CoordinatorConfig {
             public_url: None,
             media_link_ttl: Duration::from_secs(86_400),
             tasks: TasksConfig::default(),
+            scale_in: ScaleInConfig::default(),
             events: EventsConfig::default(),
             data_dir: PathBuf::new(),
             retention_interval: Duration::from_secs(60),

@@ -200,6 +200,7 @@ impl Config {
             ));
         }
         self.validate_tasks()?;
+        self.validate_scale_in()?;
         self.validate_events()?;
         match (&self.store.url, role) {
             (MetadataUrl::Embedded, Role::Standalone) => Ok(()),
@@ -282,6 +283,32 @@ impl Config {
         within("coordinator.tasks.retention", t.retention, SECOND * 3_600, DAY * 3_653)?;
         count_within("coordinator.tasks.max_open", t.max_open as u64, 1, 100_000)?;
         count_within("coordinator.tasks.max_per_stream", t.max_per_stream as u64, 1, 1_000)
+    }
+
+    fn validate_scale_in(&self) -> Result<(), ConfigError> {
+        let s = &self.coordinator.scale_in;
+        if s.workers.as_ref().is_some_and(|workers| workers.trim().is_empty()) {
+            return invalid(
+                "coordinator.scale_in.workers is empty: write what the workers are called without the number, or leave it out",
+            );
+        }
+        let day = Duration::from_secs(86_400);
+        within("coordinator.scale_in.after", s.after, Duration::ZERO, day)?;
+        count_within("coordinator.scale_in.least", s.least, 0, 100_000)?;
+        count_within(
+            "coordinator.scale_in.streams_per_worker",
+            s.streams_per_worker,
+            1,
+            100_000,
+        )?;
+        count_within(
+            "coordinator.scale_in.bits_per_worker",
+            s.bits_per_worker,
+            1_000_000,
+            1_000_000_000_000,
+        )?;
+        count_within("coordinator.scale_in.reserve_streams", s.reserve_streams, 0, 1_000_000)?;
+        count_within("coordinator.scale_in.reserve_percent", s.reserve_percent, 0, 1_000)
     }
 
     fn validate_events(&self) -> Result<(), ConfigError> {

@@ -32,10 +32,9 @@ impl From<TargetError> for Failure {
 }
 
 /// A reference without what it refers to means the defaults.
-fn read(scaled: Option<ScaledObjectRef>) -> Result<(Targets, Option<ScaleIn>), Failure> {
+fn read(scaled: Option<ScaledObjectRef>) -> Result<Targets, Failure> {
     let metadata: HashMap<String, String> = scaled.unwrap_or_default().scaler_metadata;
-    let metadata = metadata.into_iter().collect();
-    Ok((Targets::read(&metadata)?, ScaleIn::read(&metadata)?))
+    Ok(Targets::read(&metadata.into_iter().collect())?)
 }
 
 impl Api {
@@ -48,9 +47,14 @@ impl Api {
     }
 
     /// How many workers there should be. Where they are scaled in, those that are not wanted are told to leave, and counted until they have left.
-    async fn size(&self, targets: Targets, scale_in: Option<ScaleIn>) -> Result<u64, Failure> {
-        let wanted = targets.wanted(self.load().await?);
-        let Some(scale_in) = scale_in else { return Ok(wanted) };
+    ///
+    /// Anybody may ask, so that who leaves follows from the settings alone: what `asked` says is then left aside.
+    async fn size(&self, asked: Targets) -> Result<u64, Failure> {
+        let load = self.load().await?;
+        let Some((scale_in, targets)) = ScaleIn::of(&self.tools.config.scale_in) else {
+            return Ok(asked.wanted(load));
+        };
+        let wanted = targets.wanted(load);
         let now = self.tools.clock.monotonic();
         let calm = {
             let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,13 +134,13 @@ impl keda::external_scaler_server::ExternalScaler for Api {
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let request = request.into_inner();
-        let (targets, scale_in) = read(request.scaled_object_ref)?;
+        let targets = read(request.scaled_object_ref)?;
         if request.metric_name != METRIC {
             let error = format!("there is no metric {:?}: ask for {METRIC}", request.metric_name);
             return Err(Failure::invalid(error).into());
         }
         // Workers are few; both forms hold them exactly.
-        let wanted = u32::try_from(self.size(targets, scale_in).await?).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(self.size(targets).await?).unwrap_or(u32::MAX);
         let value = MetricValue {
             metric_name: METRIC.to_owned(),
             metric_value: wanted.into(),
