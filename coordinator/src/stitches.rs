@@ -222,6 +222,11 @@ impl Stitches {
         (record.since > Timestamp::default()).then_some((record.since, &record.reason))
     }
 
+    /// True while no publish feeds a recording.
+    pub(crate) fn is_away(&self, recording: RecordingId) -> bool {
+        self.all.get(&recording).is_some_and(|record| record.live.is_none())
+    }
+
     /// True if a publish that has ended here may feed its recordings again: nobody else has, and nobody finishes them.
     pub(crate) fn resumable(&self, publish: &PublishRecord, recording: RecordingId) -> bool {
         self.all.get(&recording).is_some_and(|record| {

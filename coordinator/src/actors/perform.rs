@@ -80,7 +80,12 @@ impl CoordinatorActor {
             publish: None,
         };
         let over = self.tools.clock.now();
-        let away = super::stitches::interruption(&self.planner.state.leases, (recording, epoch), over);
+        // A task may be over while its stream goes on.
+        let leases = &self.planner.state.leases;
+        let away = leases
+            .is_away(recording)
+            .then(|| super::stitches::interruption(leases, (recording, epoch), over));
+        let away = away.flatten();
         let passed = async move {
             durable.await?;
             away.into_iter().for_each(|(place, past)| place.show(past));

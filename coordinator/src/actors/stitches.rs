@@ -37,13 +37,14 @@ pub(crate) async fn pass_on(
     Ok(())
 }
 
-/// How long the stream of a recording was away before the owner with `epoch`, for its trace.
+/// How long the stream of a recording was away before the owner with `epoch`, for its trace. None: what went away last came after `back`, as where
+/// a publish that is over asks for what it fed.
 pub(crate) fn interruption(
     leases: &Leases,
     (recording, epoch): (RecordingId, Epoch),
     back: Timestamp,
 ) -> Option<(Place, Past)> {
-    let (since, reason) = leases.away(recording)?;
+    let (since, reason) = leases.away(recording).filter(|(since, _)| *since <= back)?;
     let past = Past::between("interruption", since, back).with("aircheck.reason", reason.to_owned());
     Some((Place::interruption(recording, epoch), past))
 }

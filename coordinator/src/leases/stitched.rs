@@ -34,6 +34,11 @@ impl Leases {
         self.stitches.away(recording)
     }
 
+    /// True while no publish feeds a recording; see [`Stitches::is_away`].
+    pub(crate) fn is_away(&self, recording: RecordingId) -> bool {
+        self.stitches.is_away(recording)
+    }
+
     /// Recordings whose streams did not come back in time, each with the worker that finishes it; see [`Stitches::due`].
     pub(crate) fn finish_due(
         &mut self,

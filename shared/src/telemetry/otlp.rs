@@ -33,6 +33,8 @@ use crate::{
 
 /// Time for the receiver to take one message.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for the last message: the process ends, and nothing but figures waits for it.
+const LAST: Duration = Duration::from_secs(3);
 /// Headers for the receiver, as `name=value,name=value` (OpenTelemetry's specification of its exporters).
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"];
 
@@ -122,11 +124,11 @@ impl Sender {
         Ok(Some(Self { stop, task }))
     }
 
-    /// Sends the figures once more, and ends; within the time for two messages.
+    /// Sends the figures once more, and ends; within 3 s.
     pub async fn stop(self) {
         // It may have ended by itself.
         let _ = self.stop.send(());
-        if tokio::time::timeout(TIMEOUT * 2, self.task).await.is_err() {
+        if tokio::time::timeout(LAST, self.task).await.is_err() {
             warn!("the last metrics were not sent");
         }
     }

@@ -41,6 +41,8 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(1);
 /// Time for the receiver to take one message.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for the last spans when the process ends.
+const LAST: Duration = Duration::from_secs(3);
 /// Random bits at the end of a UUID of version 7 (RFC 9562 §5.7).
 const RANDOM_BITS: u32 = 62;
 
@@ -138,9 +140,9 @@ impl Exporter {
         self.0.tracer("aircheck")
     }
 
-    /// Sends what waits, and ends. Takes at most as long as one message may. Blocks: not for a runtime's thread.
+    /// Sends what waits, and ends within 3 s. Blocks: not for a runtime's thread.
     pub fn stop(&self) {
-        if let Err(error) = self.0.shutdown_with_timeout(TIMEOUT) {
+        if let Err(error) = self.0.shutdown_with_timeout(LAST) {
             warn!(%error, "the last traces were not sent");
         }
     }
