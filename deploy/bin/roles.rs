@@ -148,10 +148,12 @@ async fn serve(mut config: Config, role: Role) -> Done {
             metrics: metrics.clone(),
         };
         let running = coordinator::start(config.coordinator.clone(), config.store.clone(), deps).await?;
-        config.worker.coordinator = match role {
-            Role::Standalone => vec![own_address(&config, running.grpc_addr())],
-            _ => config.worker.coordinator,
-        };
+        if role == Role::Standalone {
+            config.worker.coordinator = vec![own_address(&config, running.grpc_addr())];
+            // Over TLS the certificate decides what it is called.
+            let name = &mut config.worker.tls.coordinator_name;
+            name.get_or_insert_with(|| "localhost".to_owned());
+        }
         Some(running)
     };
     let worker = if role == Role::Coordinator {
@@ -215,18 +217,15 @@ async fn serve(mut config: Config, role: Role) -> Done {
     }
 }
 
-/// Where a standalone worker reaches its own coordinator. Over TLS the certificate decides what that must be called.
+/// Where a standalone worker reaches its own coordinator.
 fn own_address(config: &Config, grpc: SocketAddr) -> String {
-    if config.tls.serves() {
-        let name = config.tls.own_name.as_deref().unwrap_or("localhost");
-        return format!("https://{name}:{}", grpc.port());
-    }
     let ip = if grpc.ip().is_unspecified() {
         std::net::Ipv4Addr::LOCALHOST.into()
     } else {
         grpc.ip()
     };
-    format!("http://{}", SocketAddr::new(ip, grpc.port()))
+    let scheme = if config.tls.serves() { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, grpc.port()))
 }
 
 /// One process for each data directory.

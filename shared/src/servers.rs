@@ -187,7 +187,7 @@ impl Servers {
             let scheme = uri.scheme_str().unwrap_or("http");
             for address in addresses {
                 let one = Endpoint::from_shared(format!("{scheme}://{address}"))
-                    .and_then(|one| self.0.caller.endpoint_of(one, host(uri)))
+                    .and_then(|one| self.0.caller.endpoint_of(one, Some(host(uri))))
                     .map(|one| self.0.manner.apply(one.origin(uri.clone())));
                 channels.extend(one.ok().map(|one| one.connect_lazy()));
             }

@@ -8,12 +8,12 @@ import unittest
 
 import kubernetes_validate
 
-from support import AIRCHECK, BIN, CHART, ROOT, VALUE_SETS, helm_template, key, of_kind, pods, rendered, run
+from support import AIRCHECK, BIN, CHART, ROOT, VALUE_SETS, documents, helm_template, key, of_kind, pods, rendered, run
 
 # The oldest Kubernetes that Chart.yaml promises, and the newest that has schemas here.
 KUBERNETES = ["1.30", "1.37"]
 # Kinds that operators define; their shape is checked by hand below.
-CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule", "ScaledObject"}
+CUSTOM = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication"}
 
 
 class EveryValueSet(unittest.TestCase):
@@ -243,6 +243,62 @@ class Scaling(unittest.TestCase):
                 self.assertEqual(each["spec"]["behavior"]["scaleDown"], {"selectPolicy": "Disabled"})
 
 
+class Tls(unittest.TestCase):
+    """Over TLS everybody is called by a name that its certificate has."""
+
+    def names(self, objects):
+        return {each["spec"]["secretName"]: each["spec"].get("dnsNames", []) for each in of_kind(objects, "Certificate")}
+
+    def toml(self, objects, role):
+        text = next(each["data"] for each in of_kind(objects, "ConfigMap") if "worker.toml" in each["data"])
+        return tomllib.loads(text[f"{role}.toml"])
+
+    def test_a_role_serves_with_its_own_secret_and_callers_show_tokens(self):
+        objects = rendered("scaled")
+        for name, _, spec in pods(objects):
+            role = name.rsplit("-", 1)[1]
+            [secret] = [each["secret"]["secretName"] for each in spec["volumes"] if each["name"] == "tls"]
+            self.assertIn(name, self.names(objects)[secret])
+            tls = self.toml(objects, role)["tls"]
+            self.assertEqual((tls["coordinator_name"], tls["admit_certificates"]), ("aircheck-coordinator", False))
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                self.assertEqual(spec["containers"][0][probe]["httpGet"]["scheme"], "HTTPS")
+
+    def test_workers_and_keda_call_a_name_that_the_coordinators_have(self):
+        objects = rendered("scaled")
+        names = self.names(objects)["aircheck-coordinator-tls"]
+        [url] = self.toml(objects, "worker")["worker"]["coordinator"]
+        self.assertIn(re.fullmatch(r"https://(.+):7070", url)[1], names)
+        trigger = of_kind(objects, "ScaledObject")[0]["spec"]["triggers"][0]
+        self.assertEqual(trigger["metadata"]["enableTLS"], "true")
+        self.assertIn(trigger["metadata"]["scalerAddress"].split(":")[0], names)
+        [trusted] = of_kind(objects, "TriggerAuthentication")
+        self.assertEqual(trigger["authenticationRef"], {"name": trusted["metadata"]["name"]})
+        self.assertEqual(trusted["spec"]["secretTargetRef"], [{"parameter": "caCert", "name": "aircheck-coordinator-tls", "key": "ca.crt"}])
+
+    def test_the_authority_is_the_releases_own_unless_another_is_named(self):
+        objects = rendered("scaled")
+        issuers = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "Issuer")}
+        [authority] = [each["spec"] for each in of_kind(objects, "Certificate") if each["spec"].get("isCA")]
+        self.assertEqual(issuers[authority["issuerRef"]["name"]], {"selfSigned": {}})
+        for each in of_kind(objects, "Certificate"):
+            if not each["spec"].get("isCA"):
+                self.assertEqual(issuers[each["spec"]["issuerRef"]["name"]], {"ca": {"secretName": authority["secretName"]}})
+        other = documents(
+            helm_template("-f", CHART / "ci" / "scaled.yaml", "--set", "tls.certManager.issuerRef.name=internal", "--set", "tls.certManager.dnsNames={a.example.com}").stdout
+        )
+        self.assertEqual(of_kind(other, "Issuer"), [])
+        leaves = of_kind(other, "Certificate")
+        self.assertEqual([each["spec"]["issuerRef"]["name"] for each in leaves], ["internal", "internal"])
+        self.assertIn("a.example.com", leaves[0]["spec"]["dnsNames"])
+
+    def test_without_it_nothing_speaks_of_it(self):
+        objects = rendered("trial")
+        self.assertEqual(of_kind(objects, "Issuer", "Certificate", "TriggerAuthentication"), [])
+        for role in ("coordinator", "worker"):
+            self.assertNotIn("tls", self.toml(objects, role))
+
+
 class Production(unittest.TestCase):
     def test_secrets_are_named_and_never_written(self):
         objects = rendered("production")
@@ -253,16 +309,21 @@ class Production(unittest.TestCase):
             for volume in spec["volumes"]
             if "secret" in volume
         }
-        self.assertEqual(volumes, {"etcd-password", "etcd-tls", "origin-token", "recorder-tokens", "secrets-key"})
+        self.assertEqual(volumes, {"coordinator-tls", "etcd-password", "etcd-tls", "origin-token", "recorder-tokens", "secrets-key", "worker-tls"})
 
-    def test_a_worker_holds_nothing_but_its_tokens(self):
+    def test_a_worker_holds_nothing_but_its_tokens_and_its_certificate(self):
         worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))
         held = [volume["secret"]["secretName"] for volume in worker["volumes"] if "secret" in volume]
-        self.assertEqual(held, ["recorder-tokens"])
+        self.assertEqual(held, ["recorder-tokens", "worker-tls"])
 
-    def test_prometheus_shows_the_token(self):
-        endpoint = of_kind(rendered("production"), "PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]
-        self.assertEqual(endpoint["authorization"]["credentials"], {"name": "recorder-tokens", "key": "api-token"})
+    def test_prometheus_shows_the_token_to_who_has_the_certificate(self):
+        for monitor in of_kind(rendered("production"), "PodMonitor"):
+            endpoint = monitor["spec"]["podMetricsEndpoints"][0]
+            self.assertEqual(endpoint["authorization"]["credentials"], {"name": "recorder-tokens", "key": "api-token"})
+            role = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+            secret = {"secret": {"name": f"{role}-tls", "key": "ca.crt"}}
+            self.assertEqual(endpoint["scheme"], "https")
+            self.assertEqual(endpoint["tlsConfig"], {"serverName": f"recorder-{role}", "ca": secret})
 
     def test_keys_of_the_bucket_come_from_their_secret(self):
         worker = next(spec for name, _, spec in pods(rendered("production")) if name.endswith("-worker"))
@@ -291,10 +352,10 @@ class Production(unittest.TestCase):
             if name.endswith(".json")
         }
         self.assertEqual(boards, {path.name: path.read_text() for path in (OBSERVABILITY / "grafana").glob("*.json")})
-        monitor = of_kind(objects, "PodMonitor")[0]["spec"]
-        for _, labels, spec in pods(objects):
-            self.assertLessEqual(monitor["selector"]["matchLabels"].items(), labels.items())
-        self.assertEqual(monitor["podMetricsEndpoints"][0]["port"], "http")
+        monitors = [each["spec"] for each in of_kind(objects, "PodMonitor")]
+        for name, labels, spec in pods(objects):
+            [monitor] = [each for each in monitors if each["selector"]["matchLabels"].items() <= labels.items()]
+            self.assertEqual(monitor["podMetricsEndpoints"][0]["port"], "http", name)
 
     def test_settings_reach_both_roles_as_they_were_written(self):
         text = of_kind(rendered("production"), "ConfigMap")
@@ -316,6 +377,9 @@ class Refusals(unittest.TestCase):
         (["insecure=true", "metadata.url=etcd://h:2379/a", "metadata.tls.existingSecret=s"], "does not begin with etcds://"),
         (["insecure=true", "metadata.url=etcd://user:password@h:2379/a"], "/metadata/url"),
         (["insecure=true", "metadata.url=http://h:2379"], "/metadata/url"),
+        (["insecure=true", "trial.etcd.enabled=true", "tls.coordinatorSecret=s"], "tls.coordinatorSecret and tls.workerSecret go together"),
+        (["insecure=true", "trial.etcd.enabled=true", "tls.coordinatorSecret=s", "tls.workerSecret=w", "tls.certManager.enabled=true"], "give one"),
+        (["insecure=true", "trial.etcd.enabled=true", "settings.tls\\.ca_file=/x"], "tls.ca_file is decided by the chart"),
         (["insecure=true", "trial.etcd.enabled=true", "metadata.user=u"], "metadata.passwordSecret.name"),
         (["insecure=true", "trial.etcd.enabled=true", "metadata.tls.certManager.enabled=true"], "does not begin with etcds://"),
         (["insecure=true", "trial.etcd.enabled=true", "coordinator.replicas=three"], "/coordinator/replicas"),

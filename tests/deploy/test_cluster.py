@@ -3,20 +3,60 @@
 Only addresses and folders differ from those in a pod.
 """
 
+import datetime
 import pathlib
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import tempfile
 import unittest
 import urllib.error
 import urllib.request
 
-from support import AIRCHECK, free_port, get, of_kind, pods, rendered, run, until
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from support import AIRCHECK, CHART, documents, free_port, get, helm_template, of_kind, pods, rendered, run, until
+
+
+class Authority:
+    """Signs what cert-manager would."""
+
+    def __init__(self):
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+        self.certificate = self.sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=None))
+
+    def sign(self, subject, key, extension):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        made = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key.public_key())
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+        made = made.not_valid_after(now + datetime.timedelta(days=1)).add_extension(extension, critical=False)
+        return made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def secret(self, folder, names):
+        """What the Secret of a Certificate holds, as files."""
+        folder.mkdir()
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (folder / "tls.key").write_bytes(pem)
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        (folder / "tls.crt").write_bytes(self.sign(x509.Name([]), key, alternatives))
+        (folder / "ca.crt").write_bytes(self.certificate)
 
 
 class Cluster(unittest.TestCase):
+    """Over TLS, with certificates that have the names that the chart asks cert-manager for, and no others."""
+
+    scheme = "https"
+
+    @classmethod
+    def objects(cls):
+        return rendered("scaled")
+
     @classmethod
     def setUpClass(cls):
         cls.temp = tempfile.TemporaryDirectory()
@@ -45,9 +85,14 @@ class Cluster(unittest.TestCase):
 
     @classmethod
     def start_all(cls):
-        objects = rendered("scaled")
+        objects = cls.objects()
         cls.settings = next(each for each in of_kind(objects, "ConfigMap") if "worker.toml" in each["data"])["data"]
         cls.pods = {name.rsplit("-", 1)[1]: spec for name, _, spec in pods(objects)}
+        authority = Authority()
+        (cls.folder / "ca.pem").write_bytes(authority.certificate)
+        for each in of_kind(objects, "Certificate"):
+            authority.secret(cls.folder / each["spec"]["secretName"], each["spec"].get("dnsNames", []))
+        cls.trust = ssl.create_default_context(cafile=cls.folder / "ca.pem") if cls.scheme == "https" else None
         cls.api = secrets.token_hex(16)
         (cls.folder / "tokens").mkdir()
         (cls.folder / "tokens" / "join-token").write_text(secrets.token_hex(16))
@@ -63,7 +108,7 @@ class Cluster(unittest.TestCase):
         cls.http = [free_port(), free_port()]
         cls.coordinators = [cls.pod("coordinator", at, cls.grpc[at], cls.http[at]) for at in (0, 1)]
         for port in cls.http:
-            until("a coordinator ready", lambda port=port: get(f"http://127.0.0.1:{port}/readyz"))
+            until("a coordinator ready", lambda port=port: cls.page(port, "/readyz"))
         cls.worker = cls.pod("worker", 0, cls.grpc[0], free_port())
 
     @classmethod
@@ -75,7 +120,8 @@ class Cluster(unittest.TestCase):
             "0.0.0.0:7070": f"127.0.0.1:{grpc}",
             "0.0.0.0:8080": f"127.0.0.1:{http}",
             "0.0.0.0:1935": f"127.0.0.1:{free_port()}",
-            "http://aircheck-coordinator:7070": f"http://127.0.0.1:{cls.grpc[0]}",
+            f"{cls.scheme}://aircheck-coordinator:7070": f"{cls.scheme}://127.0.0.1:{cls.grpc[0]}",
+            "/etc/aircheck/tls": str(cls.folder / f"aircheck-{role}-tls"),
             "etcd://etcd.example.com:2379": cls.etcd,
             "/etc/aircheck/tokens": str(cls.folder / "tokens"),
             "/var/lib/aircheck": str(data),
@@ -92,12 +138,16 @@ class Cluster(unittest.TestCase):
         assert not any("$(" in arg for arg in args), args
         return cls.start(f"{role}-{number}", AIRCHECK, *args)
 
-    def metrics(self, port, token=None):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics")
+    @classmethod
+    def page(cls, port, path, token=None):
+        request = urllib.request.Request(f"{cls.scheme}://localhost:{port}{path}")
         if token:
             request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=5, context=cls.trust) as answer:
             return answer.read().decode()
+
+    def metrics(self, port, token=None):
+        return self.page(port, "/metrics", token)
 
     def number(self, port, name):
         return float(re.search(rf"(?m)^{name} (\S+)$", self.metrics(port, self.api))[1])
@@ -109,15 +159,26 @@ class Cluster(unittest.TestCase):
             self.metrics(self.http[0])
         self.assertEqual(refused.exception.code, 401)
         for port in self.grpc:
-            listed = run(
-                AIRCHECK, "template", "list", f"--server=http://127.0.0.1:{port}", f"--token-file={self.folder / 'tokens' / 'api-token'}", "--output=json"
-            )
+            # One of them asks the other, by an address that its certificate does not have.
+            trust = [f"--ca-file={self.folder / 'ca.pem'}"] if self.trust else []
+            token = f"--token-file={self.folder / 'tokens' / 'api-token'}"
+            listed = run(AIRCHECK, "template", "list", f"--server={self.scheme}://localhost:{port}", token, "--output=json", *trust)
             self.assertEqual(listed.returncode, 0)
         for process, role in ((self.worker, "worker"), (self.coordinators[0], "coordinator"), (self.coordinators[1], "coordinator")):
             spec = self.pods[role]
             process.send_signal(signal.SIGTERM)
             sleep = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
             self.assertEqual(process.wait(timeout=spec["terminationGracePeriodSeconds"] - sleep), 0, role)
+
+
+class InTheClear(Cluster):
+    """The same without TLS."""
+
+    scheme = "http"
+
+    @classmethod
+    def objects(cls):
+        return documents(helm_template("-f", CHART / "ci" / "scaled.yaml", "--set", "tls.certManager.enabled=false").stdout)
 
 
 if __name__ == "__main__":

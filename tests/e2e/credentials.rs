@@ -113,6 +113,24 @@ fn shown(address: std::net::SocketAddr) -> Result<String> {
 }
 
 #[test]
+fn a_standalone_process_calls_itself_over_tls() -> Result<()> {
+    let (folder, data) = data()?;
+    let certificates = Certificates::make(&folder.path().join("certificates"))?;
+    let setting = |key: &str, name: &str| format!("tls.{key}={}", certificates.path(name).display());
+    let server = setup(&data)
+        .record("flv")
+        .args(&["--set", &setting("cert_file", "server.pem")])
+        .args(&["--set", &setting("key_file", "server.key")])
+        .args(&["--set", &setting("ca_file", "ca.pem")])
+        .client_env("AIRCHECK_CA_FILE", &certificates.path("ca.pem").display().to_string())
+        .over_tls()
+        .start()?;
+    Pacer::start_for(server.rtmp(), "a", Shape::default(), Some(Duration::from_secs(1)))?.ended()?;
+    server.finished("a", 1)?;
+    Ok(())
+}
+
+#[test]
 fn both_roles_use_renewed_certificates_and_keep_bad_ones_out() -> Result<()> {
     let (folder, data) = data()?;
     let certificates = Certificates::make(&folder.path().join("certificates"))?;

@@ -23,12 +23,13 @@ use actix_web::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyStream as Frames, Full};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use ring::hmac;
+use rustls::pki_types::ServerName;
 use shared::{auth::tls::Certificates, secret::Vault, telemetry::CoordinatorMetrics, time::Clock};
 use tokio::{
     sync::{Semaphore, watch},
@@ -182,11 +183,18 @@ impl ToLeader {
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
         connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
+        let mut https = HttpsConnectorBuilder::new()
             .with_tls_config(rustls::ClientConfig::clone(&now))
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+            .https_or_http();
+        // Checked with the settings.
+        let name = self
+            .tls
+            .coordinator_name()
+            .and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        if let Some(name) = name {
+            https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
+        let connector = https.enable_http1().wrap_connector(connector);
         let sender = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)

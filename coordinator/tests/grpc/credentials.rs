@@ -206,6 +206,34 @@ async fn over_tls_a_certificate_stands_for_the_join_token_and_a_strangers_does_n
 }
 
 #[actix_rt::test]
+async fn where_tokens_alone_let_in_no_certificate_stands_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path(), "ca");
+    let any = "127.0.0.1:0".parse().unwrap();
+    let config = CoordinatorConfig {
+        http: any,
+        grpc: any,
+        data_dir: dir.path().to_owned(),
+        tls: TlsConfig {
+            admit_certificates: false,
+            ..authority.pair(dir.path(), "server", "ca")
+        },
+        auth: shared::config::AuthConfig {
+            join_token: Some(secret(JOIN)),
+            ..Default::default()
+        },
+        ..CoordinatorConfig::default()
+    };
+    let running = start(config, StoreConfig::default(), deps()).await.unwrap();
+    let pair = authority.pair(dir.path(), "worker", "ca");
+    let certified = way(&running, None, Some(&pair)).await.unwrap();
+    assert!(is_refused(&as_worker(&certified).await, "join token"));
+    let both = way(&running, Some(JOIN), Some(&pair)).await.unwrap();
+    assert!(is_in(&as_worker(&both).await));
+    running.stop().await;
+}
+
+#[actix_rt::test]
 async fn certificates_that_cannot_be_used_stop_the_start_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path(), "ca");

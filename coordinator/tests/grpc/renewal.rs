@@ -190,7 +190,7 @@ async fn a_worker_comes_back_with_the_certificate_that_it_has_by_then() {
 }
 
 #[actix_rt::test]
-async fn a_follower_passes_http_on_over_tls_also_after_a_renewal() {
+async fn a_follower_passes_calls_on_over_tls_also_after_a_renewal() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let authority = Authority::new(dir, "ca");
@@ -199,7 +199,9 @@ async fn a_follower_passes_http_on_over_tls_also_after_a_renewal() {
         let port = support::etcd::free_port().unwrap();
         let mut config = settings(dir, authority.pair(dir, name, "ca"));
         config.grpc = SocketAddr::from(([127, 0, 0, 1], port));
-        config.advertise = Some(format!("https://localhost:{port}"));
+        // As pods do, which have certificates for the name of their Service.
+        config.advertise = Some(format!("https://127.0.0.1:{port}"));
+        config.tls.coordinator_name = Some("localhost".to_owned());
         config.leader_ttl = Duration::from_secs(2);
         config.auth.api_token = Some(Secret::new("api-api-api-api-api").unwrap());
         start_among_others(config, Arc::clone(&store), deps()).await.unwrap()
@@ -223,6 +225,17 @@ async fn a_follower_passes_http_on_over_tls_also_after_a_renewal() {
         refused.contains("AuthFailure") || refused.contains("MissingParameter"),
         "{refused}"
     );
+
+    let token = Secret::new("api-api-api-api-api").unwrap();
+    let caller = Caller::new(Some(&token), Some(Certificates::load(&trusting(dir, "ca")).unwrap())).unwrap();
+    let at = format!("https://localhost:{}", follower.grpc_addr().port());
+    let way = caller
+        .endpoint(tonic::transport::Endpoint::from_shared(at).unwrap())
+        .unwrap();
+    let way = InterceptedService::new(way.connect().await.unwrap(), caller);
+    let mut rules = v1::rules_client::RulesClient::new(way);
+    let listed = rules.list_rules(v1::ListRulesRequest::default()).await.unwrap();
+    assert_eq!(listed.into_inner().rules, []);
 
     // Everybody's pair is renewed under a new authority.
     let fresh = Authority::new(dir, "ca");

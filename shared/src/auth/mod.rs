@@ -108,21 +108,16 @@ impl Caller {
     /// # Errors
     /// The certificates cannot be used.
     pub fn endpoint(&self, endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
-        match &self.tls {
-            Some(tls) if endpoint.uri().scheme_str() == Some("https") => endpoint.tls_config(tls.grpc_client()),
-            _ => Ok(endpoint),
-        }
+        self.endpoint_of(endpoint, None)
     }
 
-    /// [`Caller::endpoint`] at an address of a coordinator whose certificate is for `name`.
+    /// [`Caller::endpoint`] at an address of a coordinator whose certificate is for `name`, unless `tls.coordinator_name` says another.
     ///
     /// # Errors
     /// The certificates cannot be used.
-    pub fn endpoint_of(&self, endpoint: Endpoint, name: &str) -> Result<Endpoint, tonic::transport::Error> {
+    pub fn endpoint_of(&self, endpoint: Endpoint, name: Option<&str>) -> Result<Endpoint, tonic::transport::Error> {
         match &self.tls {
-            Some(tls) if endpoint.uri().scheme_str() == Some("https") => {
-                endpoint.tls_config(tls.grpc_client().domain_name(name))
-            }
+            Some(tls) if endpoint.uri().scheme_str() == Some("https") => endpoint.tls_config(tls.grpc_client(name)),
             _ => Ok(endpoint),
         }
     }

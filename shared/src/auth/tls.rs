@@ -156,7 +156,10 @@ impl Made {
             .map(Arc::new);
         let grpc_server = own
             .as_ref()
-            .map(|own| grpc_server(roots.as_ref(), Arc::new(Fixed(Arc::clone(own)))))
+            .map(|own| {
+                let callers = roots.as_ref().filter(|_| config.certifies());
+                grpc_server(callers, Arc::new(Fixed(Arc::clone(own))))
+            })
             .transpose()?;
         let mut grpc_client = match &files.authority {
             Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
@@ -285,10 +288,21 @@ impl Certificates {
     }
 
     /// How a coordinator at an `https://` address is spoken to: trusted by the configured authority, or else by those of the
-    /// system; and shown this process's certificate, if it has one.
+    /// system; and shown this process's certificate, if it has one. Its own must be for `tls.coordinator_name`, or else for
+    /// `name`, or else for the host in the address.
     #[must_use]
-    pub fn grpc_client(&self) -> ClientTlsConfig {
-        self.now().grpc_client.clone()
+    pub fn grpc_client(&self, name: Option<&str>) -> ClientTlsConfig {
+        let client = self.now().grpc_client.clone();
+        match self.coordinator_name().or(name) {
+            Some(name) => client.domain_name(name),
+            None => client,
+        }
+    }
+
+    /// What coordinators' certificates are for, whatever their addresses.
+    #[must_use]
+    pub fn coordinator_name(&self) -> Option<&str> {
+        self.config.coordinator_name.as_deref()
     }
 
     /// The same over HTTP; trusted by the configured authority alone.

@@ -12,8 +12,12 @@ pub struct TlsConfig {
     pub cert_file: Option<PathBuf>,
     /// Its key; together with `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// Name in that certificate by which a standalone process calls itself; absent: `localhost`.
-    pub own_name: Option<String>,
+    /// Name that coordinators' certificates have, whatever address a coordinator is called at: coordinators call each other so, workers and a standalone
+    /// process theirs. Absent: the name in the address; of a standalone process `localhost`.
+    pub coordinator_name: Option<String>,
+    /// A certificate that `ca_file` signed stands for the token of whoever shows it. False: who calls must show a token, which is for an authority that
+    /// signs others' certificates as well.
+    pub admit_certificates: bool,
     /// The authority that signed the others' certificates: workers trust coordinators by it, and coordinators workers.
     pub ca_file: Option<PathBuf>,
     /// Between two looks whether the files were renewed, 10 ms to 1 h.
@@ -26,7 +30,8 @@ impl Default for TlsConfig {
         TlsConfig {
             cert_file: None,
             key_file: None,
-            own_name: None,
+            coordinator_name: None,
+            admit_certificates: true,
             ca_file: None,
             reload_interval: Duration::from_secs(10),
         }
@@ -43,6 +48,6 @@ impl TlsConfig {
     /// Callers' certificates are looked at.
     #[must_use]
     pub fn certifies(&self) -> bool {
-        self.cert_file.is_some() && self.ca_file.is_some()
+        self.admit_certificates && self.cert_file.is_some() && self.ca_file.is_some()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rustls::pki_types::ServerName;
+
 use super::{Config, ConfigError, CopyConfig, ObjectsConfig, OtlpProtocol};
 use crate::store::MetadataUrl;
 
@@ -465,6 +467,15 @@ impl Config {
         }
         if tls.cert_file.is_some() != tls.key_file.is_some() {
             return invalid("tls.cert_file and tls.key_file go together: give both, or neither");
+        }
+        if let Some(bad) = tls
+            .coordinator_name
+            .as_ref()
+            .filter(|name| ServerName::try_from(name.as_str()).is_err())
+        {
+            return invalid(format!(
+                "tls.coordinator_name {bad:?}: write the name in the coordinators' certificate, such as coordinator.example.com"
+            ));
         }
         within(
             "tls.reload_interval",

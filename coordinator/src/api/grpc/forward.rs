@@ -175,7 +175,7 @@ impl Desk {
         let endpoint = Endpoint::from_shared(address.to_owned()).and_then(|endpoint| {
             // What callers show goes on as they show it; where that was a certificate, this one's own stands for it.
             match endpoint.uri().scheme_str() {
-                Some("https") => endpoint.tls_config(self.tls.grpc_client()),
+                Some("https") => endpoint.tls_config(self.tls.grpc_client(None)),
                 _ => Ok(endpoint),
             }
         });

@@ -75,6 +75,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $secret -}}
 {{- end -}}
 
+{{/* The Secret with the certificate of a role ("role"), or nothing: then gRPC and HTTP are in the clear. */}}
+{{- define "aircheck.tls" -}}
+{{- $tls := .Values.tls -}}
+{{- $given := index $tls (printf "%sSecret" .role) -}}
+{{- if ne (empty $tls.coordinatorSecret) (empty $tls.workerSecret) -}}
+{{- fail "tls.coordinatorSecret and tls.workerSecret go together: give both, or neither" -}}
+{{- end -}}
+{{- if and $given $tls.certManager.enabled -}}
+{{- fail "tls.coordinatorSecret and tls.certManager.enabled are both given: give one" -}}
+{{- end -}}
+{{- if $tls.certManager.enabled -}}
+{{- printf "%s-%s-tls" (include "aircheck.fullname" .) .role -}}
+{{- else -}}
+{{- $given -}}
+{{- end -}}
+{{- end -}}
+
+{{/* http or https, as it is served. */}}
+{{- define "aircheck.scheme" -}}
+{{- ternary "https" "http" (not (empty (include "aircheck.tls" (merge (dict "role" "coordinator") .)))) -}}
+{{- end -}}
+
 {{/* The Secret with the tokens, or nothing. */}}
 {{- define "aircheck.tokens" -}}
 {{- if and .Values.credentials.existingSecret .Values.insecure -}}
@@ -99,7 +121,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "node.data_dir" "the chart's volume" "node.insecure" "insecure" "store.url" "metadata.url" "store.user" "metadata.user"
   "store.password_file" "metadata.passwordSecret" "store.ca_file" "metadata.tls" "store.cert_file" "metadata.tls" "store.key_file" "metadata.tls"
   "objects.url" "objects.url" "coordinator.grpc" "coordinator.service" "coordinator.http" "coordinator.service" "coordinator.name" "the pod's name"
-  "coordinator.advertise" "the pod's address" "coordinator.record" "coordinator.record" "worker.rtmp" "worker.rtmp" "worker.http" "networkPolicy.http" "worker.coordinator" "the coordinators' Service"
+  "coordinator.advertise" "the pod's address" "tls.cert_file" "tls" "tls.key_file" "tls" "tls.ca_file" "tls" "tls.coordinator_name" "tls" "tls.admit_certificates" "tls" "coordinator.record" "coordinator.record" "worker.rtmp" "worker.rtmp" "worker.http" "networkPolicy.http" "worker.coordinator" "the coordinators' Service"
   "worker.name" "the pod's name" "coordinator.secrets_key_file" "coordinator.secretsKeySecret" 
   "coordinator.scale_in.workers" "autoscaling.scaleIn" "coordinator.scale_in.after" "autoscaling.scaleIn" "coordinator.scale_in.least" "autoscaling.minReplicas"
   "coordinator.scale_in.streams_per_worker" "autoscaling.keda" "coordinator.scale_in.bits_per_worker" "autoscaling.keda"
