@@ -122,6 +122,7 @@ fn a_standalone_process_calls_itself_over_tls() -> Result<()> {
         .args(&["--set", &setting("cert_file", "server.pem")])
         .args(&["--set", &setting("key_file", "server.key")])
         .args(&["--set", &setting("ca_file", "ca.pem")])
+        .args(&["--set", "tls.admit_certificates=false"])
         .client_env("AIRCHECK_CA_FILE", &certificates.path("ca.pem").display().to_string())
         .over_tls()
         .start()?;
