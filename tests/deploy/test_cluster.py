@@ -4,6 +4,7 @@ Only addresses and folders differ from those in a pod.
 """
 
 import datetime
+import os
 import pathlib
 import re
 import secrets
@@ -11,15 +12,17 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import tomllib
 import unittest
 import urllib.error
 import urllib.request
 
+import boto3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from support import AIRCHECK, CHART, documents, free_port, get, helm_template, of_kind, pods, rendered, run, until
+from support import AIRCHECK, CHART, ROOT, documents, free_port, get, helm_template, of_kind, pods, rendered, run, until
 
 
 class Authority:
@@ -179,6 +182,42 @@ class InTheClear(Cluster):
     @classmethod
     def objects(cls):
         return documents(helm_template("-f", CHART / "ci" / "scaled.yaml", "--set", "tls.certManager.enabled=false").stdout)
+
+
+class TrialBucket(unittest.TestCase):
+    """The gateway of trial.s3, run by its own command, takes what the roles' settings and keys send to it."""
+
+    def test_what_is_put_is_there(self):
+        objects = rendered("trial")
+        gateway = next(spec["containers"][0] for name, _, spec in pods(objects) if name == "aircheck-s3")
+        keys = next(each["stringData"] for each in of_kind(objects, "Secret") if each["metadata"]["name"] == "aircheck-s3")
+        settings = next(each["data"] for each in of_kind(objects, "ConfigMap") if "worker.toml" in each["data"])
+        worker = tomllib.loads(settings["worker.toml"])["objects"]
+        self.assertEqual(worker, tomllib.loads(settings["coordinator.toml"])["objects"])
+        self.assertIn("aircheck-s3", worker["endpoint"])
+        for _, _, spec in pods([each for each in objects if each["metadata"]["name"] in ("aircheck-coordinator", "aircheck-worker")]):
+            given = {each["name"]: each["valueFrom"]["secretKeyRef"]["key"] for each in spec["containers"][0]["env"] if each["name"].startswith("AWS")}
+            self.assertEqual(given, {"AWS_ACCESS_KEY_ID": "access-key-id", "AWS_SECRET_ACCESS_KEY": "secret-access-key"})
+        port = free_port()
+        with tempfile.TemporaryDirectory() as folder:
+            command = gateway["args"][0].replace("/data/", f"{folder}/").replace("0.0.0.0:9000", f"127.0.0.1:{port}")
+            variables = {each["name"]: each["value"] if "value" in each else keys[each["valueFrom"]["secretKeyRef"]["key"]] for each in gateway["env"]}
+            variables.update({"HOME": folder, "TMPDIR": folder, "PATH": f"{ROOT / '.tools' / 'venv' / 'bin'}:{os.environ['PATH']}"})
+            with open(pathlib.Path(folder) / "log", "wb") as log:
+                process = subprocess.Popen([*gateway["command"], command], env=variables, stdout=log, stderr=log)
+            try:
+                probe = gateway["readinessProbe"]["httpGet"]["path"]
+                until("the gateway ready", lambda: get(f"http://127.0.0.1:{port}{probe}") == "")
+                client = boto3.client(
+                    "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1",
+                    aws_access_key_id=keys["access-key-id"], aws_secret_access_key=keys["secret-access-key"],
+                )
+                bucket = worker["url"].removeprefix("s3://")
+                client.put_object(Bucket=bucket, Key="a/b.ts", Body=b"media")
+                self.assertEqual(client.get_object(Bucket=bucket, Key="a/b.ts")["Body"].read(), b"media")
+            finally:
+                process.terminate()
+                process.wait(30)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.credentials.existingSecret -}}
 {{- end -}}
 
+{{/* Where media goes, or nothing. */}}
+{{- define "aircheck.objectsUrl" -}}
+{{- if and .Values.objects.url .Values.trial.s3.enabled -}}
+{{- fail "objects.url and trial.s3.enabled are both given: give one" -}}
+{{- end -}}
+{{- if .Values.trial.s3.enabled -}}
+s3://aircheck
+{{- else -}}
+{{- .Values.objects.url -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The keys of the bucket, as variables of a container. */}}
+{{- define "aircheck.objectsKeys" -}}
+{{- $secret := .Values.objects.credentialsSecret -}}
+{{- if .Values.trial.s3.enabled -}}
+{{- $secret = dict "name" (printf "%s-s3" (include "aircheck.fullname" .)) "accessKeyId" "access-key-id" "secretAccessKey" "secret-access-key" -}}
+{{- end -}}
+{{- with $secret -}}
+{{- if .name -}}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .accessKeyId }}}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .secretAccessKey }}}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Settings as TOML, one `section.key = value` a line. Takes a dictionary of them. */}}
 {{- define "aircheck.toml" -}}
 {{- range $key := keys . | sortAlpha -}}
