@@ -1,6 +1,8 @@
 //! Recordings in object storage: the real binary with `--objects s3://…` against real S3 servers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -411,4 +413,42 @@ fn a_service_that_shows_what_it_has_late_is_asked_again() -> Result<()> {
     world.ensure_stored(&server, "small", &small, all(&small))?;
     world.ensure_stored(&server, "fat", &fat, all(&fat))?;
     world.ensure_no_uploads()
+}
+
+/// What a service that shows what it has late may do to the end of a file: the upload is complete, no look says so, and whatever is sent
+/// to it once more breaks, because the service has answered before it read it. Only the question for the upload's parts is answered.
+#[test]
+fn a_part_that_breaks_because_its_upload_is_complete_does_not_break_for_ever() -> Result<()> {
+    let s3 = S3::start(Kind::JuiceFs)?;
+    let proxy = Proxy::start(s3.endpoint())?;
+    let world = through(s3, &proxy.endpoint())?;
+    let (complete, broken, asked) = (flag(), flag(), flag());
+    let seen = (Arc::clone(&complete), Arc::clone(&broken), Arc::clone(&asked));
+    proxy.set(move |line, _| {
+        let (complete, broken, asked) = &seen;
+        let of_the_upload = line.contains("/mp4/") && line.contains("uploadId=");
+        match line.split(' ').next() {
+            Some("POST") if of_the_upload => complete.store(true, Ordering::SeqCst),
+            Some("GET") if of_the_upload && broken.load(Ordering::SeqCst) => asked.store(true, Ordering::SeqCst),
+            Some("PUT") if of_the_upload && complete.load(Ordering::SeqCst) && !asked.load(Ordering::SeqCst) => {
+                broken.store(true, Ordering::SeqCst);
+                return Fault::Cut;
+            }
+            Some("HEAD") if line.contains("/mp4/") && !asked.load(Ordering::SeqCst) => return Fault::Stale,
+            _ => {}
+        }
+        Fault::None
+    });
+    let server = world.setup.start()?;
+    let log = Pacer::start_for(server.rtmp(), "fat", FAT, Some(Duration::from_secs(7)))?.ended()?;
+    world.ensure_stored(&server, "fat", &log, all(&log))?;
+    ensure!(
+        broken.load(Ordering::SeqCst) && asked.load(Ordering::SeqCst),
+        "nothing broke"
+    );
+    world.ensure_no_uploads()
+}
+
+fn flag() -> Arc<AtomicBool> {
+    Arc::default()
 }

@@ -380,6 +380,23 @@ impl Bucket {
         }
     }
 
+    /// Whether a multipart upload takes parts still; `true` where there is no way to ask.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unavailable`] where that cannot be found out.
+    pub async fn has_upload(&self, key: &str, upload_id: &str) -> Result<bool, ObjectError> {
+        let Some(lister) = &self.lister else {
+            return Ok(true);
+        };
+        let asked = tokio::time::timeout(self.timeout, lister.has(&self.path(key)?, upload_id)).await;
+        asked.map_err(|_| {
+            ObjectError::Unavailable(format!(
+                "looking for an upload of {key}: no answer within {:?}",
+                self.timeout
+            ))
+        })?
+    }
+
     /// Multipart uploads below `prefix` that were begun and neither completed nor aborted.
     ///
     /// # Errors

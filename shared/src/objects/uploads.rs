@@ -1,4 +1,4 @@
-//! Lists multipart uploads that nobody completed: `ListMultipartUploads`, which the library has no call for.
+//! Asks for multipart uploads that nobody completed: `ListMultipartUploads` and `ListParts`, which the library has no calls for.
 //!
 //! The library signs the request's URL, so keys and their rotation stay its affair.
 
@@ -86,6 +86,23 @@ impl Lister {
             };
         }
         Ok(found)
+    }
+
+    /// Whether an upload is neither completed nor aborted.
+    pub(super) async fn has(&self, path: &Path, upload_id: &str) -> Result<bool, ObjectError> {
+        let away =
+            |e: &dyn std::fmt::Display| ObjectError::Unavailable(format!("looking for an upload of {path}: {e}"));
+        let options = SignedUrlOptions::default().with_query(vec![("uploadId", upload_id), ("max-parts", "1")]);
+        let url = self.store.signed_url_opts(Method::GET, path, SIGNED_FOR, &options);
+        let url = url.await.map_err(|e| away(&e))?;
+        let answer = self.client.get(url).send().await.map_err(|e| away(&e.without_url()))?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(|e| away(&e.without_url()))?;
+        match status {
+            _ if status.is_success() && text.contains("ListPartsResult") => Ok(true),
+            reqwest::StatusCode::NOT_FOUND if text.contains("NoSuchUpload") => Ok(false),
+            _ => Err(away(&format!("{status}: {text}"))),
+        }
     }
 
     async fn page(&self, prefix: &str, marker: Option<&(String, String)>) -> Result<Page, ObjectError> {

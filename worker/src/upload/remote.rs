@@ -483,14 +483,28 @@ impl Inner {
 
     async fn part(&self, key: &str, upload: &str, index: u32, chunks: Vec<Bytes>) -> Result<String, ObjectError> {
         let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let id = self
+        let sent = self
             .again(key, || async {
                 self.pace.wait(len).await;
-                self.bucket.put_part(key, upload, index, chunks.clone()).await
+                let sent = self.bucket.put_part(key, upload, index, chunks.clone()).await;
+                match sent {
+                    Err(ObjectError::Unavailable(broken)) => Err(self.broken(key, upload, broken).await),
+                    other => other,
+                }
             })
-            .await?;
+            .await;
+        let id = sent?;
         self.metrics.upload_bytes.inc_by(len);
         Ok(id)
+    }
+
+    /// What a part that broke means. A service that knows the upload no more says so before it has read the part, and closes: whoever is
+    /// still sending may see the connection break and never the answer. So it is asked.
+    async fn broken(&self, key: &str, upload: &str, broken: String) -> ObjectError {
+        match self.bucket.has_upload(key, upload).await {
+            Ok(false) => ObjectError::Missing(format!("{broken}; there is no such upload any more")),
+            Ok(true) | Err(_) => ObjectError::Unavailable(broken),
+        }
     }
 
     /// That the object is there with so many bytes. An answer that says otherwise is taken for a stale one, and asked for again.
