@@ -92,6 +92,7 @@ impl Node {
                 tools,
                 shutdown: Shutdown::new(),
                 lately: Arc::default(),
+                listeners: Arc::new(tokio::sync::Semaphore::new(crate::api::grpc::scaler::MAX_LISTENERS)),
             },
             election,
             _supervisor: supervisor,

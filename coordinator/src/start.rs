@@ -323,6 +323,7 @@ async fn run(
         tools,
         shutdown: shutdown.clone(),
         lately: Arc::default(),
+        listeners: Arc::new(tokio::sync::Semaphore::new(crate::api::grpc::scaler::MAX_LISTENERS)),
     };
     let rest = Rest::new(api.clone(), Arc::clone(&gate));
     let server = grpc::serve(

@@ -302,6 +302,24 @@ fn keys_open_it_as_far_as_they_reach() -> Result<()> {
             && rules["rules"][0]["domain"] == "one.example.com",
         "{rules}"
     );
+    // Nor do pages say where they go on: what they leave out has no name here.
+    for name in ["one.example.com", "two.example.com", "a.example.com"] {
+        let ban = json!({"stream": {"domain": name, "app": "live", "stream": "s"}});
+        let (status, _, made) = ask(&server, "POST", "/bans", Some(token), Some(&ban))?;
+        ensure!(status == 200, "{made}");
+    }
+    for (list, field) in [("bans", "bans"), ("rules", "rules")] {
+        let (_, _, page) = ask(&server, "GET", &format!("/{list}?page_size=1"), Some(&single), None)?;
+        ensure!(
+            page[field].as_array().is_some_and(|list| list.len() == 1) && page["next_page_token"] == "",
+            "{page}"
+        );
+        let text = page.to_string();
+        ensure!(
+            !text.contains("two.example.com") && !text.contains("a.example.com/"),
+            "{page}"
+        );
+    }
     let (_, _, all_tasks) = ask(&server, "GET", "/tasks", Some(token), None)?;
     let of = |domain: &str| {
         let tasks = all_tasks["tasks"].as_array()?;

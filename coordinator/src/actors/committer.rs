@@ -8,7 +8,10 @@ use shared::{
     store::{MAX_TXN_BYTES, MAX_TXN_OPS, MetaStore, Op, StoreError, Txn},
     telemetry::{CoordinatorMetrics, Reason},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -19,7 +22,7 @@ use tokio::{
 const MAX_OPS: usize = (MAX_TXN_OPS - 8) * 2 / 3;
 /// Most bytes of one transaction, with room for the same.
 const MAX_BYTES: usize = MAX_TXN_BYTES - (256 << 10);
-/// Decisions that wait; more are refused as unavailable.
+/// Decisions that wait. One more cannot be made durable although it is in force already: that is a failure like one of the store.
 const QUEUE: usize = 8_192;
 
 struct Pending {
@@ -31,6 +34,8 @@ struct Pending {
 #[derive(Debug, Clone)]
 pub(crate) struct Committer {
     queue: mpsc::Sender<Pending>,
+    /// There was no room for a decision.
+    overrun: Arc<AtomicBool>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,18 +55,23 @@ impl Committer {
         failed: impl FnOnce(StoreError) + Send + 'static,
     ) -> Self {
         let (queue, pending) = mpsc::channel(QUEUE);
+        let overrun = Arc::<AtomicBool>::default();
+        let watched = Arc::clone(&overrun);
         tasks.spawn_local(async move {
-            if let Err(error) = run(store.as_ref(), &metrics, pending).await {
+            if let Err(error) = run(store.as_ref(), &metrics, pending, &watched).await {
                 failed(error);
             }
         });
-        Committer { queue }
+        Committer { queue, overrun }
     }
 
     /// Hands in a decision; the order of calls is the order of commits. The future tells when it is durable.
     pub(crate) fn submit(&self, txn: Txn) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let (done, durable) = oneshot::channel();
         let sent = self.queue.try_send(Pending { txn, done });
+        if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
+            self.overrun.store(true, Ordering::Relaxed);
+        }
         async move {
             match sent {
                 Ok(()) => durable
@@ -78,9 +88,13 @@ async fn run(
     store: &dyn MetaStore,
     metrics: &CoordinatorMetrics,
     mut queue: mpsc::Receiver<Pending>,
+    overrun: &AtomicBool,
 ) -> Result<(), StoreError> {
     let mut carried: Option<Pending> = None;
     loop {
+        if overrun.load(Ordering::Relaxed) {
+            return Err(StoreError::unavailable(Unavailable::Full));
+        }
         let Some(first) = (match carried.take() {
             Some(pending) => Some(pending),
             None => queue.recv().await,
@@ -153,6 +167,29 @@ mod tests {
         assert_eq!(store.get("last").await.unwrap().unwrap().value, "299");
         assert_eq!(store.scan(Scan::prefix("k/")).await.unwrap().entries.len(), 300);
         assert!(metrics.store_commits.get() < 10, "{}", metrics.store_commits.get());
+    }
+
+    #[actix_rt::test]
+    async fn a_decision_for_which_there_is_no_room_ends_what_is_in_force() {
+        let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
+        let (tell, told) = oneshot::channel();
+        let committer = Committer::start(
+            Arc::clone(&store),
+            Metrics::new().coordinator,
+            &TaskTracker::new(),
+            |error| drop(tell.send(error)),
+        );
+        // Nothing is taken from the queue before this task waits for something.
+        let mut waits: Vec<_> = (0..=QUEUE)
+            .map(|n| committer.submit(Txn::new().put(format!("k/{n}"), "")))
+            .collect();
+        let last = waits.pop().unwrap().await.unwrap_err();
+        assert!(last.to_string().contains("too many changes"), "{last}");
+        assert!(
+            matches!(told.await, Ok(StoreError::Unavailable(_))),
+            "a fresh state is loaded"
+        );
+        assert_eq!(store.get(&format!("k/{QUEUE}")).await.unwrap(), None);
     }
 
     #[actix_rt::test]

@@ -147,13 +147,14 @@ pub(crate) async fn list(
     Ok((found, String::new()))
 }
 
-/// Events of what happened between two moments, the newest first. None: there are more than `most` letters.
+/// Events of what happened between two moments and `fits`, the newest first. None: there are more than `most` events, whoever's they are.
 pub(crate) async fn between(
     repo: &Repo,
     (from, to): (Timestamp, Timestamp),
     most: usize,
+    fits: impl Fn(&Letter, &Event) -> bool,
 ) -> Result<Option<Vec<Found>>, StoreError> {
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), 0);
     for place in [keys::outbox, keys::event] {
         let first = place(place_at(from));
         let beyond = place(place_at(Timestamp::from_millis(to.as_millis().saturating_add(1))));
@@ -171,12 +172,14 @@ pub(crate) async fn between(
                     break;
                 }
                 let letter = decode(&entry.value, &entry.key)?;
-                found.extend(letter.events.iter().rev().map(|event| Found {
+                seen += letter.events.len();
+                let fitting = letter.events.iter().filter(|event| fits(&letter, event));
+                found.extend(fitting.map(|event| Found {
                     letter: letter.clone(),
                     event: event.clone(),
                 }));
             }
-            if found.len() > most {
+            if seen > most {
                 return Ok(None);
             }
             after = scanned.entries.last().map(|entry| entry.key.clone());
@@ -186,6 +189,8 @@ pub(crate) async fn between(
         }
     }
     found.sort_by(|a, b| b.event.id.cmp(&a.event.id));
+    // One that was settled meanwhile was in both places.
+    found.dedup_by(|a, b| a.event.id == b.event.id);
     Ok(Some(found))
 }
 

@@ -66,6 +66,15 @@ async fn as_many_workers_are_wanted_as_the_live_streams_need() {
     assert_eq!(wanted(&mut client, &one_each).await, 5);
     assert_eq!(wanted(&mut client, &[]).await, 1, "a worker is for 200");
 
+    // Nobody has to show anything: there is room for so many.
+    let mut listening = Vec::new();
+    for _ in 1..64 {
+        listening.push(client.stream_is_active(scaled(&[])).await.unwrap());
+    }
+    let refused = client.stream_is_active(scaled(&[])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(listening);
+
     // Who watches does not hold up the end.
     world.restart().await;
     assert!(tokio::time::timeout(LIMIT, watched.message()).await.is_ok());

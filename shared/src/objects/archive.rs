@@ -12,6 +12,7 @@ use futures_util::{TryStreamExt as _, stream};
 use super::ObjectsUrl;
 use super::bucket::{Bucket, Listed, ObjectError};
 use crate::config::ObjectsConfig;
+use crate::ids::{IdGen as _, Random};
 use crate::time::Timestamp;
 
 /// Objects of one page of a list.
@@ -84,12 +85,32 @@ fn remove(root: &Path, key: &str) -> io::Result<()> {
 
 fn write(root: &Path, key: &str, bytes: &[u8]) -> io::Result<()> {
     let path = inside(root, key)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let temp = path.with_file_name(format!(".{name}.new"));
-    let mut file = std::fs::File::create(&temp)?;
+    let (temp, mut file) = beside(&path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(temp, path)
+}
+
+/// A new file beside the one that it is to become, under a name that nobody else has: another process may be at the same object, and what both write
+/// must not end up in one file. What was begun before goes; whoever is still at that has nothing to put in place any more.
+fn beside(path: &Path) -> io::Result<(PathBuf, std::fs::File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (begin, end) = (format!(".{name}."), ".new");
+    for entry in std::fs::read_dir(path.parent().ok_or(io::ErrorKind::NotFound)?)? {
+        let entry = entry?;
+        let left = entry.file_name();
+        let left = left.to_string_lossy();
+        if left.starts_with(&begin)
+            && left.ends_with(end)
+            && let Err(error) = std::fs::remove_file(entry.path())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+    }
+    let temp = path.with_file_name(format!("{begin}{}{end}", Random.uuid(Timestamp::default())));
+    let file = std::fs::File::create_new(&temp)?;
+    Ok((temp, file))
 }
 
 /// A new file beside the one that it is to become, in a folder that is made if need be, and that one's path.
@@ -99,9 +120,7 @@ pub(super) async fn create(root: &Path, key: &str) -> Result<(PathBuf, PathBuf, 
         let folder = below(&root, &name).ok_or(io::ErrorKind::InvalidInput)?;
         std::fs::create_dir_all(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         let path = inside(&root, &name)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temp = path.with_file_name(format!(".{name}.new"));
-        let file = std::fs::File::create(&temp)?;
+        let (temp, file) = beside(&path)?;
         Ok((temp, path, file))
     })
     .await

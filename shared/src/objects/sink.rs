@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_two_write_under_one_name_is_never_mixed() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = Archive::Folder(root.path().to_path_buf());
+        let (early, late) = (Bytes::from_static(b"aaaa"), Bytes::from_static(b"bbbb"));
+        let mut first = archive.sink("k", 8, 4).await.unwrap();
+        first.write(early.clone()).await.unwrap();
+        let mut second = archive.sink("k", 8, 4).await.unwrap();
+        second.write(late.clone()).await.unwrap();
+        first.write(early).await.unwrap();
+        assert!(first.finish().await.is_err(), "another has begun it anew");
+        assert!(!archive.has("k").await.unwrap());
+        second.write(late).await.unwrap();
+        second.finish().await.unwrap();
+        assert_eq!(archive.get("k").await.unwrap(), Bytes::from_static(b"bbbbbbbb"));
+    }
+
+    #[tokio::test]
     async fn an_object_is_there_when_it_is_whole() {
         stores(Archive::Bucket(Bucket::in_memory())).await;
         let root = tempfile::tempdir().unwrap();

@@ -249,14 +249,14 @@ impl Repo {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn copied(&self, id: Uuid, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn copied(&self, worker: WorkerId, id: Uuid, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         let key = keys::copy(id);
         for _ in 0..ATTEMPTS {
             let Some((job, revision)) = self.copy_job(id).await? else {
                 return Ok(());
             };
-            if job.since != since {
-                // There is a newer version of it.
+            // There is a newer version of it, or it was taken for lost and is another's to do.
+            if job.since != since || job.taken.is_none_or(|taken| taken.by != worker) {
                 return Ok(());
             }
             let mut txn = Txn::new()

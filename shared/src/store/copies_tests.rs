@@ -65,11 +65,13 @@ async fn a_job_is_one_workers_until_it_falls_silent() {
 #[tokio::test]
 async fn what_is_copied_is_noted_with_the_file_and_asked_for_no_more() {
     let (repo, jobs) = filled(2).await;
-    let [one, _] = workers();
+    let [one, two] = workers();
     taken(&repo, one, 1, 0, None).await;
     let (id, since) = (jobs[0].of.id(), jobs[0].since);
+    repo.copied(two, id, since, at(6)).await.unwrap();
+    assert_eq!(repo.copies_waiting().await.unwrap().jobs, 2, "it is another's to do");
     for _ in 0..2 {
-        repo.copied(id, since, at(7)).await.unwrap();
+        repo.copied(one, id, since, at(7)).await.unwrap();
     }
     let CopyOf::File(file) = jobs[0].of else { unreachable!() };
     assert_eq!(repo.file(file).await.unwrap().unwrap().copied, Some(at(7)));
@@ -80,7 +82,8 @@ async fn what_is_copied_is_noted_with_the_file_and_asked_for_no_more() {
     };
     assert_eq!(repo.copies_waiting().await.unwrap(), backlog);
     // One of an older cause is not enough.
-    repo.copied(jobs[1].of.id(), at(-1), at(8)).await.unwrap();
+    taken(&repo, one, 1, 8, None).await;
+    repo.copied(one, jobs[1].of.id(), at(-1), at(8)).await.unwrap();
     assert_eq!(repo.copies_waiting().await.unwrap().jobs, 1);
 }
 

@@ -105,6 +105,9 @@ impl Copies {
     }
 }
 
+/// Longest text of a problem that is told, bytes.
+const MAX_PROBLEM: usize = 1_024;
+
 /// What came of copies and is not told yet.
 #[derive(Debug, Default)]
 struct News {
@@ -136,7 +139,9 @@ impl News {
             self.away = None;
             debug!(id, %error, "not copied yet");
         }
-        let problem = error.to_string();
+        // A service may answer with a page; longer than the coordinator takes it would hold back all news.
+        let mut problem = error.to_string();
+        problem.truncate(problem.floor_char_boundary(MAX_PROBLEM));
         self.failed.push(CopyFailed { id, problem });
     }
 

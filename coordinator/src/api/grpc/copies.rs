@@ -27,7 +27,7 @@ impl Api {
         let (repo, now) = (&self.tools.repo, self.tools.clock.now());
         for done in request.done {
             let since = wire::clock("done.since_ms", done.since_ms)?;
-            repo.copied(wire::id("done.id", &done.id)?, since, now).await?;
+            repo.copied(worker, wire::id("done.id", &done.id)?, since, now).await?;
         }
         for failed in request.failed {
             let id: Uuid = wire::id("failed.id", &failed.id)?;

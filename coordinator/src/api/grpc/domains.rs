@@ -205,6 +205,7 @@ impl v1::domains_server::Domains for Api {
     }
 
     async fn list_bans(&self, request: Request<v1::ListBansRequest>) -> Result<Response<v1::ListBansResponse>, Status> {
+        let scope = super::scope(&request);
         let v1::ListBansRequest { page_size, page_token } = request.into_inner();
         let page = wire::page(page_size, page_token).map_err(Failure::from)?;
         let after: Option<StreamKey> = match page.token.as_str() {
@@ -217,7 +218,11 @@ impl v1::domains_server::Domains for Api {
         };
         let (wanted, now) = (page.entries().saturating_add(1), self.tools.clock.now());
         let list = self.look(move |state| -> Vec<Ban> {
-            let fits = |ban: &&Ban| now < ban.until && after.as_ref().is_none_or(|after| ban.stream > *after);
+            let fits = |ban: &&Ban| {
+                now < ban.until
+                    && scope.covers(ban.stream.domain())
+                    && after.as_ref().is_none_or(|after| ban.stream > *after)
+            };
             state.doors.bans().filter(fits).take(wanted).cloned().collect()
         });
         let (bans, next_page_token) = cut(list.await?, &page, |ban| ban.stream.to_string());

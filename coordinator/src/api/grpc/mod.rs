@@ -14,7 +14,7 @@ mod listen;
 mod pulls;
 mod recordings;
 mod rules;
-mod scaler;
+pub(crate) mod scaler;
 mod status;
 mod streams;
 mod tasks;
@@ -30,11 +30,12 @@ use std::{
 
 use proto::v1;
 use shared::{
+    access::AccessScope,
     auth::{Gate, tls::Certificates},
     shutdown::{Phase, Shutdown},
     store::Page,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::{service::Routes, transport::Server};
 
 use crate::{
@@ -51,6 +52,8 @@ pub(crate) struct Api {
     pub(crate) shutdown: Shutdown,
     /// How many workers were wanted of late; see [`scaler`].
     pub(crate) lately: Arc<Mutex<Lately>>,
+    /// Room for those who are told of activity.
+    pub(crate) listeners: Arc<Semaphore>,
 }
 
 /// Longest message that is taken, bytes: a commit with many gaps is the largest there is.
@@ -139,6 +142,16 @@ pub(crate) fn serve(
 /// Where the peer of a request is, for logs.
 pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<SocketAddr> {
     request.remote_addr()
+}
+
+/// Domains that whoever asks may see: those of its key where it came over HTTP with one, else all. Lists leave the others out before they are cut, so
+/// that no page's token names what is on none.
+fn scope<T>(request: &tonic::Request<T>) -> AccessScope {
+    let all = || AccessScope {
+        domains: Vec::new(),
+        manage: false,
+    };
+    request.extensions().get().cloned().unwrap_or_else(all)
 }
 
 /// Cuts a list that is at hand to a page: at most `page.entries()`, and the token of the last if there are more.

@@ -57,6 +57,7 @@ impl v1::rules_server::Rules for Api {
         &self,
         request: Request<v1::ListRulesRequest>,
     ) -> Result<Response<v1::ListRulesResponse>, Status> {
+        let scope = super::scope(&request);
         let request = request.into_inner();
         let page = Page {
             size: request.page_size,
@@ -76,6 +77,7 @@ impl v1::rules_server::Rules for Api {
                 let rest = state
                     .catalog
                     .rules()
+                    .filter(|rule| scope.covers(rule.key.domain()))
                     .filter(|rule| after.as_ref().is_none_or(|after| rule.key > *after));
                 rest.take(wanted)
                     .map(|rule| {

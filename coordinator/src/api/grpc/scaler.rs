@@ -3,7 +3,12 @@
 //! The metric is the number of workers wanted, of which one replica is for one: what KEDA's autoscaler makes of it is
 //! that number.
 
-use std::{collections::HashMap, pin::Pin, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use proto::externalscaler::{
     self as keda, GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
@@ -22,6 +27,8 @@ use crate::{
 
 /// The one metric there is.
 const METRIC: &str = "aircheck_workers_wanted";
+/// Most who are told of activity at a time; anybody may ask for it.
+pub(crate) const MAX_LISTENERS: usize = 64;
 /// How often somebody who watches is told news.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -112,8 +119,17 @@ impl keda::external_scaler_server::ExternalScaler for Api {
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
         read(Some(request.into_inner()))?;
+        let Ok(place) = Arc::clone(&self.listeners).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(format!(
+                "{MAX_LISTENERS} listen already, which is more than autoscalers: end some, or ask with GetMetrics"
+            )));
+        };
         let (told, listening) = mpsc::channel(1);
-        self.tools.tasks.spawn(self.clone().tell_activity(told));
+        let api = self.clone();
+        self.tools.tasks.spawn(async move {
+            api.tell_activity(told).await;
+            drop(place);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(listening))))
     }
 

@@ -76,6 +76,7 @@ impl v1::streams_server::Streams for Api {
         &self,
         request: Request<v1::ListStreamsRequest>,
     ) -> Result<Response<v1::ListStreamsResponse>, Status> {
+        let scope = super::scope(&request);
         let v1::ListStreamsRequest {
             page_size,
             page_token,
@@ -97,7 +98,8 @@ impl v1::streams_server::Streams for Api {
         let list = self
             .look(move |state| {
                 state.streams(after.as_ref(), wanted, |stream| {
-                    domain.as_ref().is_none_or(|domain| stream.domain() == domain)
+                    scope.covers(stream.domain())
+                        && domain.as_ref().is_none_or(|domain| stream.domain() == domain)
                         && app.as_ref().is_none_or(|app| stream.app() == app)
                 })
             })

@@ -36,6 +36,13 @@ impl Caller {
         self.scope.covers(stream.map_or("", |stream| &stream.domain))
     }
 
+    /// A call of the caller's, for lists that leave out what it may not see.
+    pub(super) fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.extensions_mut().insert(self.scope.clone());
+        request
+    }
+
     /// # Errors
     /// 403 unless the caller is for this domain.
     pub(super) fn domain(&self, domain: &str) -> Result<(), Problem> {

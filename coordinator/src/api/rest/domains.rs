@@ -252,10 +252,9 @@ pub(super) async fn list_bans(caller: Caller, rest: Data<Rest>, page: Query<Pagi
         page_size: page.page_size,
         page_token: page.page_token,
     };
-    let answer = rest.api.list_bans(Request::new(request)).await?.into_inner();
-    let seen = answer.bans.into_iter().filter(|ban| caller.sees(ban.stream.as_ref()));
+    let answer = rest.api.list_bans(caller.request(request)).await?.into_inner();
     Ok(Json(Bans {
-        bans: seen.map(Ban::from).collect(),
+        bans: answer.bans.into_iter().map(Ban::from).collect(),
         next_page_token: answer.next_page_token,
     }))
 }

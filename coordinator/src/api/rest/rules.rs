@@ -94,10 +94,9 @@ pub(super) async fn list_rules(caller: Caller, rest: Data<Rest>, page: Query<Pag
         page_size: page.page_size,
         page_token: page.page_token,
     };
-    let answer = rest.api.list_rules(Request::new(request)).await?.into_inner();
-    let rules = answer.rules.into_iter().map(Rule::from);
+    let answer = rest.api.list_rules(caller.request(request)).await?.into_inner();
     Ok(Json(Rules {
-        rules: rules.filter(|rule| caller.domain(&rule.domain).is_ok()).collect(),
+        rules: answer.rules.into_iter().map(Rule::from).collect(),
         next_page_token: answer.next_page_token,
     }))
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::events::{
     desk::{self, Found},
-    letter::Outcome,
+    letter::{Event, Letter, Outcome},
 };
 
 /// Longest time that is looked at.
@@ -45,22 +45,20 @@ pub(super) async fn callbacks(cx: &Context<'_>, mut fields: Fields) -> Answer {
             "must be at or behind StartTime, at most one day",
         ));
     }
-    let found = desk::between(&cx.tools.repo, (from, to), LOOK_AT).await?;
-    let Some(found) = found else {
+    let fits = |letter: &Letter, event: &Event| {
+        event.tried.is_some()
+            && letter.stream.stream() == stream
+            && cx.caller.scope.covers(letter.stream.domain())
+            && kind.is_none_or(|kind| i64::from(event.kind.number()) == kind)
+            && code.is_none_or(|code| (code == 0) == (result(event) == 0))
+    };
+    let found = desk::between(&cx.tools.repo, (from, to), LOOK_AT, fits).await?;
+    let Some(all) = found else {
         return Err(ApiError::new(
             "LimitExceeded",
             format!("there were more than {LOOK_AT} changes in that time: ask for a shorter one"),
         ));
     };
-    let fits = |found: &Found| {
-        let Found { letter, event } = found;
-        event.tried.is_some()
-            && letter.stream.stream() == stream
-            && cx.caller.scope.covers(letter.stream.domain())
-            && kind.is_none_or(|kind| i64::from(event.kind.number()) == kind)
-            && code.is_none_or(|code| (code == 0) == (result(found) == 0))
-    };
-    let all: Vec<Found> = found.into_iter().filter(fits).collect();
     let (page, mut out) = paging.cut(all);
     let page: Vec<Value> = page.iter().map(|found| written(found, iso)).collect();
     out.insert("DataInfoList".to_owned(), page.into());
@@ -68,8 +66,8 @@ pub(super) async fn callbacks(cx: &Context<'_>, mut fields: Fields) -> Answer {
 }
 
 /// 0: it was delivered.
-fn result(found: &Found) -> u8 {
-    u8::from(found.event.outcome != Some(Outcome::Delivered))
+fn result(event: &Event) -> u8 {
+    u8::from(event.outcome != Some(Outcome::Delivered))
 }
 
 fn written(found: &Found, iso: bool) -> Value {
@@ -82,7 +80,7 @@ fn written(found: &Found, iso: bool) -> Value {
         // What a receiver answers is not kept, why it did not count is.
         "Response": event.problem,
         "ResponseTime": event.tried.map_or_else(String::new, time),
-        "ResultCode": result(found),
+        "ResultCode": result(event),
         "StreamId": letter.stream.stream(),
     })
 }
