@@ -1,8 +1,8 @@
 //! The interruption matrix: how often × for how long × what changes × which worker goes on.
 //!
-//! Every value of a column meets every value of each other at least once. `AIRCHECK_STITCH_MATRIX=all` runs the full product, in about an hour,
-//! and
-//! `AIRCHECK_STITCH_MATRIX=WORD,WORD` those cases whose name holds one of the words.
+//! Every value of a column meets every value of each other at least once. `AIRCHECK_STITCH_MATRIX=all` runs the full product, in about an hour;
+//! `AIRCHECK_STITCH_MATRIX=2/4` the second of four parts of it, which are about as long; and `AIRCHECK_STITCH_MATRIX=WORD,WORD` those cases
+//! whose name holds one of the words.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -164,18 +164,34 @@ fn wanted() -> Option<String> {
     std::env::var("AIRCHECK_STITCH_MATRIX").ok()
 }
 
-fn selection() -> Vec<Case> {
-    let all = Case::all();
-    let mut cases = match wanted() {
-        Some(word) if word == "all" => all,
-        Some(words) if !words.is_empty() => {
-            let named = |case: &Case| words.split(',').any(|word| case.name().contains(word));
-            all.into_iter().filter(named).collect()
+/// The cases that are asked for, the longest first. An error says what a share is that there is not.
+fn selection(wanted: Option<&str>) -> Result<Vec<Case>> {
+    let mut all = Case::all();
+    all.sort_by_key(|case| std::cmp::Reverse(case.weight()));
+    Ok(match wanted {
+        None | Some("") => {
+            let mut cases = covering(&all);
+            cases.sort_by_key(|case| std::cmp::Reverse(case.weight()));
+            cases
         }
-        _ => covering(&all),
-    };
-    cases.sort_by_key(|case| std::cmp::Reverse(case.weight()));
-    cases
+        Some("all") => all,
+        Some(words) => match words.split_once('/') {
+            Some((share, of)) => dealt(all, share.parse()?, of.parse()?)?,
+            None => {
+                let named = |case: &Case| words.split(',').any(|word| case.name().contains(word));
+                all.into_iter().filter(named).collect()
+            }
+        },
+    })
+}
+
+/// Every `of`th case, from `share` on; dealt out by length, so that shares are about as long.
+fn dealt(all: Vec<Case>, share: usize, of: usize) -> Result<Vec<Case>> {
+    ensure!(
+        (1..=of).contains(&share) && of <= all.len(),
+        "AIRCHECK_STITCH_MATRIX={share}/{of}: write 1/4, 2/4, 3/4 or 4/4"
+    );
+    Ok(all.into_iter().skip(share - 1).step_by(of).collect())
 }
 
 /// The workers that a case pushes into.
@@ -389,7 +405,7 @@ fn every_interruption_is_one_recording_that_plays() -> Result<()> {
     for away in Away::ALL.into_iter().filter(|away| *away != Away::Blink) {
         bench.wait_for(&away.app(), away.window(), &[])?;
     }
-    run_all(&selection(), &bench, false)
+    run_all(&selection(wanted().as_deref())?, &bench, false)
 }
 
 #[test]
@@ -428,4 +444,21 @@ fn the_selection_covers_every_pair() {
     let pairs = |cases: &[Case]| cases.iter().flat_map(Case::pairs).collect::<BTreeSet<_>>();
     assert_eq!(pairs(&chosen), pairs(&all));
     assert!(chosen.len() < 50, "{} cases", chosen.len());
+}
+
+#[test]
+fn shares_of_the_matrix_are_all_of_it_once() -> Result<()> {
+    let names = |wanted: &str| -> Result<Vec<String>> { Ok(selection(Some(wanted))?.iter().map(Case::name).collect()) };
+    let mut shares = Vec::new();
+    for share in 1..=4 {
+        shares.extend(names(&format!("{share}/4"))?);
+    }
+    let mut all = names("all")?;
+    shares.sort();
+    all.sort();
+    ensure!(shares == all && all.len() == 324, "{} of {}", shares.len(), all.len());
+    for wrong in ["0/4", "5/4", "1/0", "1/325", "one/4"] {
+        ensure!(selection(Some(wrong)).is_err(), "{wrong}");
+    }
+    Ok(())
 }
