@@ -266,7 +266,7 @@ async fn run(
     let second = config.objects.second();
     let second = second.and_then(|config| Some(Archive::open(config.url.as_ref()?, &config)));
     let second = second.transpose().map_err(StartError::Objects)?;
-    let store: Arc<dyn MetaStore> = match &second {
+    let store: Arc<dyn MetaStore> = match config.objects.copies() {
         Some(_) => Arc::new(Copyist::new(store, Arc::clone(&deps.clock))),
         None => store,
     };

@@ -50,6 +50,11 @@ impl Budget {
         }
     }
 
+    /// Bytes; 0: no bound but the disk's.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Judges what each publish's journal takes: publish id, which sorts by time, and bytes.
     pub(crate) fn look(&mut self, journals: &[(String, u64)]) -> Vec<Verdict> {
         if self.limit == 0 {

@@ -24,6 +24,7 @@ mod control;
 mod copy;
 mod identity;
 pub mod ingest;
+mod places;
 mod pull;
 mod record;
 #[cfg(feature = "sim")]

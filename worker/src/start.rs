@@ -15,7 +15,6 @@ use shared::auth::{Caller, Tokens, tls::Certificates};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, RecordingSet};
-use shared::objects::{Bucket, ObjectsUrl};
 use shared::time::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -28,6 +27,7 @@ use crate::copy::Copies;
 use crate::identity::{storage, worker_id};
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
+use crate::places;
 use crate::pull::Puller;
 use crate::record::pool::Pool;
 use crate::stream::actor::{AskAgain, Closed, Common, GiveUp, Notice, Set, StreamActor};
@@ -36,7 +36,7 @@ use crate::stream::document::About;
 use crate::stream::finish::{Composer, Finisher};
 use crate::stream::ground::{self, Machine};
 use crate::upload::abandoned::Abandoned;
-use crate::upload::{Limits, Local, Objects, Remote, Synced};
+use crate::upload::{Needs, Objects, Synced};
 use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
@@ -154,7 +154,8 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let tokens = Tokens::load(&config.auth).map_err(|error| setting(&error))?;
     let tls = Certificates::follow(&config.tls).map_err(|error| setting(&error))?;
     let caller = Caller::new(tokens.join.as_ref(), Some(tls)).map_err(|error| setting(&error))?;
-    let (objects, directory_of_objects) = open_objects(&config, &deps.metrics)?;
+    let needs = Needs::default();
+    let (objects, directory_of_objects) = places::open(&config, &needs, &deps.metrics)?;
     let notes = config.data_dir.join("abandoned-uploads");
     let abandoned = Abandoned::open(&notes).map_err(directory("notes of abandoned uploads", &notes))?;
     let synced: Vec<PathBuf> = [Some(config.data_dir.clone()), directory_of_objects]
@@ -273,6 +274,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         puller: Arc::new(Mutex::new(puller)),
         journals: journals_dir,
         budget: Budget::new(budget),
+        needs,
         over_budget,
         measured: Arc::default(),
         handover: config.drain_handover,
@@ -295,27 +297,6 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         handover: config.drain_handover,
         _copies: copies,
     })
-}
-
-/// Opens where media goes; a directory of this machine is given back, to be synced with the journals.
-fn open_objects(config: &WorkerConfig, metrics: &WorkerMetrics) -> Result<(Objects, Option<PathBuf>), StartError> {
-    let root = match &config.objects.url {
-        Some(ObjectsUrl::S3 { bucket, prefix }) => {
-            let bucket = Bucket::s3(bucket, prefix, &config.objects)
-                .map_err(|e| StartError::Setting(format!("objects.url: {e}")))?;
-            let limits = Limits {
-                max_uploads: config.objects.max_uploads,
-                part_size: config.objects.part_size.as_bytes(),
-                max_bandwidth: config.objects.max_bandwidth.as_bytes(),
-            };
-            let remote = Remote::new(bucket, limits, metrics.clone()).map_err(StartError::Thread)?;
-            return Ok((Objects::Remote(remote), None));
-        }
-        Some(ObjectsUrl::File(path)) => path.clone(),
-        None => config.data_dir.join("objects"),
-    };
-    let local = Local::open(&root).map_err(directory("objects directory", &root))?;
-    Ok((Objects::Local(local), Some(root)))
 }
 
 /// How long a write may wait for its sync, so that what arrived is durable within `promised`: before the write it lay in the socket
@@ -353,6 +334,7 @@ pub(crate) struct WorkerActor {
     journals: PathBuf,
     budget: Budget,
     over_budget: Arc<AtomicBool>,
+    needs: Needs,
     /// What journals take, as of the last look.
     measured: Arc<Mutex<Journals>>,
     /// Time that publishers have to go by themselves.
@@ -460,6 +442,7 @@ impl WorkerActor {
         let gauge = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
         self.common.metrics.journal_bytes.set(gauge(used));
         self.common.metrics.journal_age.set(gauge(measured.age_ms / 1_000));
+        self.needs.follow(used, self.budget.limit());
         for verdict in self.budget.look(journals) {
             match verdict {
                 Verdict::Alarm(percent) => {

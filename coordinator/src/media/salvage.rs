@@ -135,37 +135,45 @@ impl Remover {
     /// Completes what there is of one recording; gives how many files it has now that it did not have.
     async fn salvage(&self, recording: &Recording, now: Timestamp) -> Result<usize, SalvageError> {
         let root = format!("{}/{}", recording.stream.path(), recording.id);
-        let mut objects: BTreeMap<String, Listed> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self.archive.list(&root, after.as_deref(), LIST).await?;
-            let is_last = page.len() < LIST;
-            after = page.last().map(|object| object.key.clone());
-            objects.extend(page.into_iter().map(|object| (object.key.clone(), object)));
-            if is_last {
-                break;
-            }
-        }
-        let mut files = Vec::new();
+        let places: Vec<Found<'_>> = match self.backup() {
+            // What lies in a backup is newer.
+            Some(second) => vec![
+                Found::below(&root, second).await?,
+                Found::below(&root, &self.archive).await?,
+            ],
+            None => vec![Found::below(&root, &self.archive).await?],
+        };
+        let mut files: Vec<MediaFile> = Vec::new();
         // A playlist says nothing of it: its name is as those of the files beside it.
         let mut zone = TimeZone::UTC;
-        if let Archive::Bucket(bucket) = &self.archive {
+        for Found { archive, objects } in &places {
+            let Archive::Bucket(bucket) = archive else { continue };
             for key in objects.keys().filter(|key| key.ends_with(RESCUE)) {
-                files.extend(self.complete(bucket, recording, key, &mut zone).await?);
+                let is_known = |file: &MediaFile| key.strip_suffix(RESCUE) == Some(&file.object_key);
+                if !files.iter().any(is_known) {
+                    files.extend(self.complete(bucket, recording, key, &mut zone).await?);
+                }
             }
         }
         // Whoever finished one that goes on across publishes has ended its list.
-        let playlist = objects.keys().rfind(|key| is_playlist(&root, key));
-        let playlist = playlist.filter(|_| !recording.is_stitched());
-        if let Some(key) = playlist.filter(|_| recording.template.formats.contains_key(&Format::Hls)) {
-            files.extend(self.end_playlist(recording, key, (&objects, &zone)).await?);
+        let playlists = places
+            .iter()
+            .flat_map(|place| place.objects.keys().map(move |key| (place.archive, key)));
+        let playlist = playlists.rev().filter(|(_, key)| is_playlist(&root, key));
+        let playlist = playlist
+            .max_by_key(|(_, key)| *key)
+            .filter(|_| !recording.is_stitched());
+        if let Some((archive, key)) = playlist.filter(|_| recording.template.formats.contains_key(&Format::Hls)) {
+            files.extend(self.end_playlist(recording, (archive, key), (&places, &zone)).await?);
         }
         for file in &files {
             self.repo.enter_salvaged(recording, file, now).await?;
         }
-        self.write_document(recording, &root, &files).await?;
-        if let Archive::Bucket(bucket) = &self.archive {
-            self.clear(bucket, &root, &objects).await?;
+        for Found { archive, objects } in &places {
+            write_document(archive, recording, &root, &files).await?;
+            if let Archive::Bucket(bucket) = archive {
+                self.clear(bucket, &root, objects).await?;
+            }
         }
         Ok(files.len())
     }
@@ -200,16 +208,17 @@ impl Remover {
     async fn end_playlist(
         &self,
         recording: &Recording,
-        key: &str,
-        (objects, zone): (&BTreeMap<String, Listed>, &TimeZone),
+        (archive, key): (&Archive, &str),
+        (places, zone): (&[Found<'_>], &TimeZone),
     ) -> Result<Option<MediaFile>, SalvageError> {
-        let text = String::from_utf8_lossy(&self.archive.get(key).await?).into_owned();
+        let text = String::from_utf8_lossy(&archive.get(key).await?).into_owned();
         let totals = Totals::of(&text);
         let Some((text, duration_ms)) = ended(&text) else {
             return Ok(None);
         };
         let folder = key.trim_end_matches("index.m3u8");
-        let named = |line: &str| objects.get(&format!("{folder}{line}")).map_or(0, |object| object.size);
+        let size = |key: &str| places.iter().find_map(|place| Some(place.objects.get(key)?.size));
+        let named = |line: &str| size(&format!("{folder}{line}")).unwrap_or(0);
         let segments: u64 = text.lines().filter(|line| !line.starts_with('#')).map(named).sum();
         let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes());
         let file = FinishedFile {
@@ -225,25 +234,8 @@ impl Remover {
             audio_units: totals.audio_units,
             gaps: totals.gaps,
         };
-        self.archive.put(key, text.into()).await?;
+        archive.put(key, text.into()).await?;
         Ok(Some(media_file(recording, &file, zone)))
-    }
-
-    async fn write_document(&self, recording: &Recording, root: &str, files: &[MediaFile]) -> Result<(), SalvageError> {
-        let key = format!("{root}/recording.json");
-        let known = match self.archive.get(&key).await {
-            Ok(bytes) => RecordingDocument::from_json(&bytes)
-                .map(|document| document.files)
-                .unwrap_or_default(),
-            // It never came so far, or lies where this process does not look.
-            Err(ObjectError::Missing(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let is_new = |file: &MediaFile| !files.iter().any(|new| new.id == file.id);
-        let all: Vec<MediaFile> = known.into_iter().filter(is_new).chain(files.iter().cloned()).collect();
-        let json = RecordingDocument::new(recording.clone(), all).to_json();
-        let json = json.map_err(|error| ObjectError::Refused(error.to_string()))?;
-        Ok(self.archive.put(&key, json.into()).await?)
     }
 
     /// Nothing of what could not be completed stays.
@@ -264,6 +256,49 @@ impl Remover {
             bucket.delete(key).await?;
         }
         Ok(())
+    }
+}
+
+async fn write_document(
+    archive: &Archive,
+    recording: &Recording,
+    root: &str,
+    files: &[MediaFile],
+) -> Result<(), SalvageError> {
+    let key = format!("{root}/recording.json");
+    let known = match archive.get(&key).await {
+        Ok(bytes) => RecordingDocument::from_json(&bytes)
+            .map(|document| document.files)
+            .unwrap_or_default(),
+        // It never came so far, or lies where this process does not look.
+        Err(ObjectError::Missing(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_new = |file: &MediaFile| !files.iter().any(|new| new.id == file.id);
+    let all: Vec<MediaFile> = known.into_iter().filter(is_new).chain(files.iter().cloned()).collect();
+    let json = RecordingDocument::new(recording.clone(), all).to_json();
+    let json = json.map_err(|error| ObjectError::Refused(error.to_string()))?;
+    Ok(archive.put(&key, json.into()).await?)
+}
+
+/// What lies in the folder of a recording, in one place.
+struct Found<'a> {
+    archive: &'a Archive,
+    objects: BTreeMap<String, Listed>,
+}
+
+impl<'a> Found<'a> {
+    async fn below(root: &str, archive: &'a Archive) -> Result<Self, ObjectError> {
+        let (mut objects, mut after) = (BTreeMap::new(), None);
+        loop {
+            let page = archive.list(root, after.as_deref(), LIST).await?;
+            let is_last = page.len() < LIST;
+            after = page.last().map(|object| object.key.clone());
+            objects.extend(page.into_iter().map(|object| (object.key.clone(), object)));
+            if is_last {
+                return Ok(Found { archive, objects });
+            }
+        }
     }
 }
 

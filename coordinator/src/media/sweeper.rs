@@ -39,6 +39,8 @@ pub(crate) struct Remover {
     pub(crate) archive: Archive,
     /// Where copies lie; none: there is no second place.
     pub(crate) second: Option<Archive>,
+    /// The second place is a backup: what lies there may lie there alone.
+    pub(crate) is_backup: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: CoordinatorMetrics,
 }
@@ -81,6 +83,7 @@ impl Tools {
             repo: self.repo.clone(),
             archive: self.archive.clone()?,
             second: self.second.clone(),
+            is_backup: self.config.objects.backup().is_some(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
         })
@@ -189,7 +192,7 @@ impl Remover {
             return self.remove_seen(id, files, now).await;
         };
         let document = format!("{}/{id}/recording.json", recording.stream.path());
-        match self.archive.has(&document).await {
+        match self.has(&document).await {
             Ok(true) => self.remove_seen(id, files, now).await,
             Ok(false) => {
                 // Records must not go while the objects lie where this process does not look.
@@ -200,6 +203,19 @@ impl Remover {
                 warn!(recording = %id, %error, "storage does not answer: nothing is removed now");
                 Ok(Removed::Away)
             }
+        }
+    }
+
+    /// The second place, where it is a backup.
+    pub(super) fn backup(&self) -> Option<&Archive> {
+        self.second.as_ref().filter(|_| self.is_backup)
+    }
+
+    /// Whether an object is in either place. A second place that does not answer is not asked about what the first has.
+    async fn has(&self, key: &str) -> Result<bool, ObjectError> {
+        match (self.archive.has(key).await?, self.backup()) {
+            (false, Some(second)) => second.has(key).await,
+            (there, _) => Ok(there),
         }
     }
 

@@ -157,6 +157,7 @@ async fn world() -> World {
         repo,
         archive: Archive::Folder(root.path().to_owned()),
         second: None,
+        is_backup: false,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         metrics: CoordinatorMetrics::default(),
     };

@@ -1,18 +1,34 @@
 //! Settings of the second place of objects.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, ChecksumMode, ObjectsConfig};
 use crate::objects::ObjectsUrl;
 
-/// `[objects.copy]`: a second place, which gets a copy of everything that enters the library. Coordinators and workers need it alike.
+/// What a second place is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopyMode {
+    /// It gets a copy of everything that enters the library.
+    #[default]
+    All,
+    /// It gets what the first place does not take for long.
+    Backup,
+}
+
+/// `[objects.copy]`: a second place. Coordinators and workers need it alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CopyConfig {
     /// `s3://BUCKET/PREFIX` or `file:///FOLDER`; absent: there is no second place.
     pub url: Option<ObjectsUrl>,
+    /// What it is for.
+    pub mode: CopyMode,
+    /// As backup: for so long the first place is waited for, 1 s to 24 h; not so long once journals have used half of their budget.
+    #[serde(with = "humantime_serde")]
+    pub after: Duration,
     /// As of `[objects]`, of this place.
     pub endpoint: Option<String>,
     /// As of `[objects]`, of this place.
@@ -39,6 +55,8 @@ impl Default for CopyConfig {
     fn default() -> Self {
         CopyConfig {
             url: None,
+            mode: CopyMode::All,
+            after: Duration::from_secs(600),
             endpoint: None,
             region: None,
             keys_file: None,
@@ -74,5 +92,17 @@ impl ObjectsConfig {
             storage_class: copy.storage_class,
             copy: Box::default(),
         })
+    }
+
+    /// The second place, if it gets a copy of everything.
+    #[must_use]
+    pub fn copies(&self) -> Option<ObjectsConfig> {
+        self.second().filter(|_| self.copy.mode == CopyMode::All)
+    }
+
+    /// The second place, if it gets what the first does not take.
+    #[must_use]
+    pub fn backup(&self) -> Option<ObjectsConfig> {
+        self.second().filter(|_| self.copy.mode == CopyMode::Backup)
     }
 }

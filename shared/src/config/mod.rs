@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use self::layers::{env_path, lay};
 pub use self::{
-    copy::CopyConfig,
+    copy::{CopyConfig, CopyMode},
     events::{EventsConfig, Network},
     scale_in::ScaleInConfig,
     size::ByteSize,

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-use super::{Config, ConfigError, CopyConfig, ObjectsConfig, OtlpProtocol};
+use super::{Config, ConfigError, CopyConfig, CopyMode, ObjectsConfig, OtlpProtocol};
+use crate::objects::ObjectsUrl;
 use crate::store::MetadataUrl;
 
 /// What a process does.
@@ -451,6 +452,16 @@ impl Config {
         let first = (&self.worker.objects.url, &o.endpoint);
         if (&second.url, &second.endpoint) == first {
             return invalid("objects.copy.url is where objects.url is: a copy goes to another place");
+        }
+        if o.copy.mode == CopyMode::Backup {
+            let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
+            within("objects.copy.after", o.copy.after, least, most)?;
+            let is_bucket = |url: &Option<ObjectsUrl>| matches!(url, Some(ObjectsUrl::S3 { .. }));
+            if !is_bucket(&second.url) || !is_bucket(&self.worker.objects.url) {
+                return invalid(
+                    "objects.copy.mode = \"backup\" is for two buckets: write objects.url and objects.copy.url as s3://BUCKET/PREFIX",
+                );
+            }
         }
         Ok(())
     }

@@ -94,6 +94,10 @@ pub struct WorkerMetrics {
     pub journal_age: Gauge,
     /// 1 while object storage answers, 0 while it does not.
     pub storage_up: Gauge,
+    /// 1 while the second place of objects answers, 0 while it does not; 0 too where it is no backup.
+    pub backup_up: Gauge,
+    /// Recorders that have left the first place of objects for the second.
+    pub backup_moves: Counter,
     /// Bytes copied to the second place of objects.
     pub copied_bytes: Counter,
     /// Copies that came to nothing and are tried again: `source`, `destination`, `damaged`.
@@ -318,6 +322,16 @@ impl Metrics {
             "storage_up",
             "1 while object storage answers, 0 while it does not",
             worker.storage_up.clone(),
+        );
+        r.register(
+            "backup_up",
+            "1 while the second place of objects answers, as a backup of the first",
+            worker.backup_up.clone(),
+        );
+        r.register(
+            "backup_moves",
+            "Recorders that went to the second place of objects because the first did not answer",
+            worker.backup_moves.clone(),
         );
         r.register_with_unit(
             "copied",

@@ -6,6 +6,7 @@ pub mod otlp;
 
 pub use kinds::{FormatLabel, Latency, Reason, StreamFigures, StreamLabel, TrackLabel};
 pub use metrics::{CoordinatorMetrics, Metrics, WorkerMetrics};
+pub use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, filter::Targets, fmt as lines, prelude::*};
 

@@ -74,7 +74,7 @@ impl Copies {
         caller: &Caller,
         metrics: WorkerMetrics,
     ) -> Result<Option<Self>, StartError> {
-        let Some(second) = config.objects.second() else {
+        let Some(second) = config.objects.copies() else {
             return Ok(None);
         };
         let (Some(from), Some(to)) = (&config.objects.url, &second.url) else {

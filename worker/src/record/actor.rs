@@ -13,9 +13,11 @@ use shared::trace::{self, Chapters};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, warn};
 
+use super::place::Place;
 use super::pool::{Pool, Scratch};
 use super::{FinishedFile, Reach, RecordError, Recorder, Setting, Stepped};
-use crate::upload::{HELD, Objects, Store, StoreError, Stored, Turn};
+use crate::upload::abandoned::Abandoned;
+use crate::upload::{HELD, Objects, Store, StoreError, Stored, Turn, Way};
 
 /// How often a recorder asks whether a step is worth its cost. It bounds how late a segment is, not how much is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -54,6 +56,7 @@ pub(crate) enum Word {
 pub(crate) struct Parts {
     pub(crate) setting: Arc<Setting>,
     pub(crate) objects: Objects,
+    pub(crate) abandoned: Abandoned,
     pub(crate) sync: Arc<journal::GroupSync>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) progress: Arc<Progress>,
@@ -78,12 +81,14 @@ pub(crate) struct RecorderActor {
     refusals: u32,
     /// The open file's upload is no more.
     upload_lost: bool,
+    place: Place,
 }
 
 type Step = Option<Result<(Recorder, Stepped), RecordError>>;
 
 impl RecorderActor {
     pub(crate) fn new(parts: Parts) -> Self {
+        let place = Place::new(&parts);
         Self {
             until_ms: parts.until_ms,
             parts,
@@ -93,6 +98,7 @@ impl RecorderActor {
             failures: 0,
             refusals: 0,
             upload_lost: false,
+            place,
         }
     }
 
@@ -109,16 +115,22 @@ impl RecorderActor {
             return;
         }
         self.busy = true;
-        match &self.parts.objects {
+        match self.place.objects(&self.parts) {
             Objects::Local(_) => self.step(None, ctx),
             Objects::Remote(remote) => {
                 // One that has to be opened may have a whole part to store.
                 let most = || remote.plan().part_len(0) + HELD;
                 let weight = self.recorder.as_ref().map_or_else(most, |r| r.weight(now.end.0));
-                let remote = remote.clone();
-                let turn = async move { remote.turn(weight).await }.into_actor(self);
-                ctx.spawn(turn.map(|turn, actor, ctx| match turn {
-                    Some(turn) => actor.step(Some(turn), ctx),
+                let (remote, may_leave) = (remote.clone(), self.place.may_leave());
+                let way = async move {
+                    match may_leave {
+                        true => remote.turn_or_leave(weight).await,
+                        false => remote.turn(weight).await.map(Way::Go),
+                    }
+                };
+                ctx.spawn(way.into_actor(self).map(|way, actor, ctx| match way {
+                    Some(Way::Go(turn)) => actor.step(Some(turn), ctx),
+                    Some(Way::Leave) => actor.leave(ctx),
                     None => actor.failed("uploads have ended", ctx),
                 }));
             }
@@ -135,7 +147,7 @@ impl RecorderActor {
         };
         let recorder = self.recorder.take();
         let setting = Setting::clone(&self.parts.setting);
-        let (objects, sync) = (self.parts.objects.clone(), Arc::clone(&self.parts.sync));
+        let (objects, sync) = (self.place.objects(&self.parts), Arc::clone(&self.parts.sync));
         let upload_lost = std::mem::take(&mut self.upload_lost);
         let span = self.parts.chapters.place().span("render");
         let job = move |scratch: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
@@ -180,7 +192,7 @@ impl RecorderActor {
                 }
                 self.busy = false;
                 self.failures = 0;
-                self.recorder = Some(recorder);
+                self.recorder = self.place.back(recorder, after_storing, &self.parts);
                 let (done, waits) = (stepped.done, stepped.waits);
                 self.report(Report::Stepped {
                     setting: Arc::clone(&self.parts.setting),
@@ -199,11 +211,10 @@ impl RecorderActor {
 
     /// Stores what a step gave back, while the recorder waits.
     fn store(&mut self, recorder: Recorder, stepped: Stepped, store: Store, turn: Turn, ctx: &mut Context<Self>) {
-        let Objects::Remote(remote) = &self.parts.objects else {
+        let Objects::Remote(remote) = self.place.objects(&self.parts) else {
             self.failed("a directory stores within the step", ctx);
             return;
         };
-        let remote = remote.clone();
         let span = self.parts.chapters.place().call("upload");
         let stored = async move {
             let stored = remote.perform(store, turn).await;
@@ -249,6 +260,28 @@ impl RecorderActor {
         }
         debug!(%recording, format, %error, ?wait, "not stored, will try again");
         self.again_in(wait, ctx);
+    }
+
+    /// The first place has not answered for long: goes to the second, if nothing is lost with what is in the first.
+    fn leave(&mut self, ctx: &mut Context<Self>) {
+        let recorder = self.recorder.take();
+        let leaving = self.place.leaving(&self.parts);
+        let left = self.parts.pool.run(move |_: &mut Scratch| leaving.leave(recorder));
+        ctx.spawn(left.into_actor(self).map(|left, actor, ctx| match left {
+            Ok(Ok(stays)) => {
+                actor.busy = false;
+                actor.failures = 0;
+                actor.recorder = actor.place.left(stays, &actor.parts);
+                // Until it has gone back to where the file began, all of the journal is kept.
+                actor.report(Report::Stepped {
+                    setting: Arc::clone(&actor.parts.setting),
+                    stepped: Stepped::default(),
+                });
+                actor.look(ctx);
+            }
+            Ok(Err(error)) => actor.failed(&error.to_string(), ctx),
+            Err(_) => actor.failed("going to the second place panicked", ctx),
+        }));
     }
 
     fn again_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {

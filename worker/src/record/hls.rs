@@ -99,6 +99,11 @@ impl HlsRecorder {
             .unwrap_or_else(|| NONE.get_or_init(HlsState::default))
     }
 
+    /// Below what its objects are.
+    pub(super) fn prefix(&self) -> String {
+        format!("{}/", self.setting.prefix)
+    }
+
     /// What it is to render, and how far it is.
     pub(super) fn place(&mut self) -> (&Setting, &mut State) {
         (&self.setting, &mut self.state)

@@ -11,6 +11,7 @@ mod hls;
 pub(crate) mod index;
 mod keeper;
 mod parameters;
+mod place;
 pub(crate) mod pool;
 pub(crate) mod state;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub(crate) use shared::recording::FinishedFile;
 use shared::recording::Gap;
 use shared::template::Format;
 
-use crate::upload::{Objects, Store, Stored};
+use crate::upload::{Mark, Objects, Store, Stored};
 use pool::Scratch;
 
 /// What one recorder renders, and to where. Fixed when it is made.
@@ -119,6 +120,11 @@ impl Setting {
             self.format.as_str(),
             epoch.unwrap_or_default()
         )
+    }
+
+    /// The note that its recorder has gone to the second place of objects.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark::at(self.notes.join(format!("{}.second", self.name())))
     }
 
     pub(crate) fn file_id(&self, sequence: u32) -> String {
@@ -217,6 +223,30 @@ impl Recorder {
         match self {
             Self::File(recorder) => recorder.lose_upload(),
             Self::Hls(_) => Ok(()),
+        }
+    }
+
+    /// Below what uploads would be left with this place, and the id of one that is known.
+    pub(crate) fn upload(&self) -> (String, Option<String>) {
+        match self {
+            Self::File(recorder) => recorder.upload(),
+            Self::Hls(recorder) => (recorder.prefix(), None),
+        }
+    }
+
+    /// True where nothing would be lost if it went to another place: a segment is whole when it is sent.
+    pub(crate) fn can_leave(&self) -> bool {
+        match self {
+            Self::File(recorder) => recorder.can_leave(),
+            Self::Hls(_) => true,
+        }
+    }
+
+    /// True where it may come back to the first place: HLS stays where its running playlist is.
+    pub(crate) fn can_return(&self) -> bool {
+        match self {
+            Self::File(recorder) => recorder.is_between(),
+            Self::Hls(_) => false,
         }
     }
 

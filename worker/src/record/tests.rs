@@ -47,7 +47,7 @@ impl World {
         Self::with_segments_of(64 << 10)
     }
 
-    fn with_segments_of(segment_bytes: u64) -> Self {
+    pub(super) fn with_segments_of(segment_bytes: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let objects = Objects::Local(Local::open(&dir.path().join("objects")).expect("objects"));
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -101,12 +101,12 @@ pub(crate) fn merged(stored: RecordingDocument, ours: RecordingDocument) -> Reco
 /// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
 pub(crate) async fn put(objects: &dyn Shelf, key: &str, document: RecordingDocument) -> std::io::Result<()> {
     let mut document = document;
-    if document.recording.is_stitched()
-        && let Some((_, stored)) = objects.first(&[key.to_owned()]).await?
-    {
-        match RecordingDocument::from_json(&stored) {
-            Ok(stored) => document = merged(stored, document),
-            Err(error) => warn!(key, %error, "the stored recording.json cannot be read, it is written anew"),
+    if document.recording.is_stitched() {
+        for stored in objects.each(key).await? {
+            match RecordingDocument::from_json(&stored) {
+                Ok(stored) => document = merged(stored, document),
+                Err(error) => warn!(key, %error, "the stored recording.json cannot be read, it is written anew"),
+            }
         }
     }
     let json = document.to_json().map_err(std::io::Error::other)?;

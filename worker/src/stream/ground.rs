@@ -123,6 +123,7 @@ impl Ground for Disk {
                 Arc::clone(&self.machine.zone),
             )),
             objects,
+            abandoned: self.machine.abandoned.clone(),
             sync: Arc::clone(&self.machine.sync),
             pool: Arc::clone(&self.machine.pool),
             progress: Arc::clone(&self.progress),

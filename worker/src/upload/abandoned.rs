@@ -17,6 +17,8 @@ use super::spool::write_whole;
 
 /// How often what is noted is tried again.
 const EVERY: Duration = Duration::from_secs(600);
+/// The same while there are uploads that were left because their place was away.
+const WHILE_AWAY: Duration = Duration::from_secs(5);
 
 /// The notes.
 #[derive(Debug, Clone)]
@@ -43,11 +45,21 @@ impl Abandoned {
         Ok(())
     }
 
-    fn noted(&self) -> io::Result<Vec<(PathBuf, String)>> {
+    /// Notes that the first of two places is left: what was begun there under this key or below it, of which the id of one may be known, and
+    /// what lies beside a file.
+    pub(crate) fn note_left(&self, key: &str, upload: Option<&str>) -> io::Result<()> {
+        let text = format!("{key}\n{}", upload.unwrap_or_default());
+        let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes());
+        write_whole(&self.dir.join(format!("{name:016x}.left")), text.as_bytes())?;
+        self.noted.notify_one();
+        Ok(())
+    }
+
+    fn noted(&self, kind: &str) -> io::Result<Vec<(PathBuf, String)>> {
         let mut noted = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "prefix") {
+            if path.extension().is_some_and(|e| e == kind) {
                 let prefix = fs::read_to_string(&path)?;
                 noted.push((path, prefix));
             }
@@ -58,7 +70,14 @@ impl Abandoned {
     /// Aborts what is noted; gives the number of notes that are settled.
     pub(crate) async fn sweep(&self, remote: &Remote) -> io::Result<usize> {
         let mut settled = 0;
-        for (path, prefix) in self.noted()? {
+        for (path, text) in self.noted("left")? {
+            let (key, upload) = text.split_once('\n').unwrap_or_default();
+            if remote.drop_left(key, upload).await {
+                fs::remove_file(path)?;
+                settled += 1;
+            }
+        }
+        for (path, prefix) in self.noted("prefix")? {
             if remote.clear(&prefix).await {
                 fs::remove_file(path)?;
                 settled += 1;
@@ -74,7 +93,11 @@ impl Abandoned {
                 warn!(dir = %self.dir.display(), %error, "abandoned uploads cannot be looked through");
             }
             // Whichever it is, the answer is to sweep.
-            let _ = tokio::time::timeout(EVERY, self.noted.notified()).await;
+            let wait = match self.noted("left") {
+                Ok(left) if !left.is_empty() => WHILE_AWAY,
+                _ => EVERY,
+            };
+            let _ = tokio::time::timeout(wait, self.noted.notified()).await;
         }
     }
 }

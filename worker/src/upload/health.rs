@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::telemetry::WorkerMetrics;
+use shared::telemetry::Gauge;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -22,7 +22,9 @@ pub(crate) type Probe = OwnedMutexGuard<()>;
 pub(super) struct Health {
     away: Mutex<Option<Away>>,
     prober: Arc<tokio::sync::Mutex<()>>,
-    metrics: WorkerMetrics,
+    /// What is said of it in the log, and where people see whether it answers.
+    name: &'static str,
+    up: Gauge,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +35,13 @@ struct Away {
 }
 
 impl Health {
-    pub(super) fn new(metrics: WorkerMetrics) -> Self {
-        metrics.storage_up.set(1);
+    pub(super) fn new(name: &'static str, up: Gauge) -> Self {
+        up.set(1);
         Self {
             away: Mutex::new(None),
             prober: Arc::default(),
-            metrics,
+            name,
+            up,
         }
     }
 
@@ -48,6 +51,11 @@ impl Health {
 
     pub(super) fn is_away(&self) -> bool {
         self.away().is_some()
+    }
+
+    /// For how long it has not answered; none: it does.
+    pub(super) fn away_for(&self) -> Option<Duration> {
+        self.away().map(|away| away.since.elapsed())
     }
 
     /// Returns when storage is believed to answer, or when it is the caller's turn to try: then with the probe.
@@ -64,8 +72,8 @@ impl Health {
     /// Storage answered.
     pub(super) fn answered(&self) {
         if let Some(away) = self.away().take() {
-            self.metrics.storage_up.set(1);
-            info!(away = ?away.since.elapsed(), "object storage answers again");
+            self.up.set(1);
+            info!(away = ?away.since.elapsed(), "{} answers again", self.name);
         }
     }
 
@@ -75,10 +83,10 @@ impl Health {
         let mut away = self.away();
         match (*away, probe) {
             (None, _) => {
-                self.metrics.storage_up.set(0);
+                self.up.set(0);
                 warn!(
                     error,
-                    "object storage does not answer; recordings wait in their journals"
+                    "{} does not answer; recordings wait in their journals", self.name
                 );
                 *away = Some(Away {
                     since: now,
@@ -106,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_tries_for_all_and_the_first_answer_lets_everybody_go() {
-        let health = Arc::new(Health::new(WorkerMetrics::default()));
+        let health = Arc::new(Health::new("storage", Gauge::default()));
         assert!(health.wait().await.is_none());
         health.failed(None, "503");
         let begin = Instant::now();
@@ -129,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tries_become_rarer_up_to_a_bound() {
-        let health = Health::new(WorkerMetrics::default());
+        let health = Health::new("storage", Gauge::default());
         health.failed(None, "503");
         let mut last = Duration::ZERO;
         for _ in 0..10 {

@@ -6,11 +6,13 @@
 //! * [`local`]: a staged file; the head is inserted in front of it, and a rename publishes it. All within the step that rendered it.
 //! * [`remote`]: a multipart upload. A step gives back what is to be stored, and the recorder goes on when it is; `plan` says which
 //!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `health` and `pace` hold uploads back.
+//! * `backup`: a second place, for when the first does not answer for long.
 //! * `growing`: a file composed of what is stored already.
 //! * `shelf`: small objects, and when everything that was written is safe.
 //! * [`abandoned`]: multipart uploads that nobody will complete are aborted, if not today then later.
 
 pub(crate) mod abandoned;
+mod backup;
 mod growing;
 mod health;
 pub mod local;
@@ -22,6 +24,8 @@ mod spool;
 
 use std::io;
 
+pub use backup::Needs;
+pub(crate) use backup::{Mark, Way};
 pub(crate) use growing::{Growing, Stretch};
 pub use local::{Local, Staged};
 pub(crate) use pace::Pace;
@@ -49,6 +53,11 @@ impl Objects {
         }
     }
 
+    /// True for the second of two places.
+    pub(crate) fn is_second(&self) -> bool {
+        matches!(self, Self::Remote(remote) if remote.is_second())
+    }
+
     /// The first of these small objects that is there, and which of them it is: at once from a directory, as long as it takes from a bucket.
     ///
     /// # Errors
@@ -57,6 +66,21 @@ impl Objects {
         match self {
             Self::Local(local) => local.first(keys),
             Self::Remote(remote) => Ok(remote.first(keys).await.map(|(which, bytes)| (which, bytes.to_vec()))),
+        }
+    }
+
+    /// What lies under a key in each place that answers: at once from a directory, as long as it takes from a bucket.
+    ///
+    /// # Errors
+    /// Where the disk does not give it.
+    pub(crate) async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
+        match self {
+            Self::Local(local) => Ok(local
+                .first(&[key.to_owned()])?
+                .map(|(_, bytes)| bytes)
+                .into_iter()
+                .collect()),
+            Self::Remote(remote) => Ok(remote.each(key).await.iter().map(|bytes| bytes.to_vec()).collect()),
         }
     }
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, info, warn};
 
+use super::backup::Other;
 use super::growing::Stretch;
 use super::health::{Health, Probe};
 use super::pace::Pace;
@@ -28,7 +29,7 @@ use super::plan::Plan;
 /// Tries of one request within a turn; then the turn is given back, and the recorder renders anew when it has another.
 const TRIES: u32 = 4;
 /// First wait between two tries; doubled with each.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest wait for an object that is being joined; all waits together take twice that.
 const LONGEST_JOIN: Duration = Duration::from_millis(6_400);
 /// Between two looks for uploads of nobody.
@@ -121,29 +122,31 @@ pub(crate) struct Turn {
 /// A bucket that recorders store to, and the storage class of the media that goes through this handle; none: the bucket's. Clones share
 /// everything.
 #[derive(Debug, Clone)]
-pub struct Remote(Arc<Inner>, Option<Arc<str>>);
+pub struct Remote(pub(super) Arc<Inner>, Option<Arc<str>>);
 
 #[derive(Debug)]
-struct Inner {
-    bucket: Bucket,
+pub(super) struct Inner {
+    pub(super) bucket: Bucket,
     plan: Plan,
     slots: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     units: u32,
-    health: Health,
+    pub(super) health: Health,
     pace: Pace,
     metrics: WorkerMetrics,
     doubts: Mutex<Doubts>,
+    /// Where there are two places.
+    pub(super) other: OnceLock<Other>,
     runtime: Threads,
 }
 
 /// Keys of which an upload may have been begun that nobody knows the id of: an answer was lost.
 #[derive(Debug, Default)]
-struct Doubts {
+pub(super) struct Doubts {
     /// Those that are still being stored, one for each recorder at most: what they upload now must stay.
-    open: BTreeSet<String>,
+    pub(super) open: BTreeSet<String>,
     /// Those that are stored: no upload of theirs is of use any more.
-    stored: BTreeSet<String>,
+    pub(super) stored: BTreeSet<String>,
 }
 
 /// The threads of uploads. Dropped, they end without being waited for: what they were at is done again after the next start.
@@ -175,6 +178,16 @@ impl Remote {
     /// # Errors
     /// Where threads cannot be started.
     pub fn new(bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> std::io::Result<Self> {
+        let health = Health::new("object storage", metrics.storage_up.clone());
+        Self::open(bucket, limits, metrics, health)
+    }
+
+    pub(super) fn open(
+        bucket: Bucket,
+        limits: Limits,
+        metrics: WorkerMetrics,
+        health: Health,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("upload")
@@ -189,10 +202,11 @@ impl Remote {
             slots: Arc::new(Semaphore::new(limits.max_uploads)),
             memory: Arc::new(Semaphore::new(units as usize)),
             units,
-            health: Health::new(metrics.clone()),
+            health,
             pace: Pace::new(limits.max_bandwidth),
             metrics,
             doubts: Mutex::default(),
+            other: OnceLock::new(),
             runtime: Threads(Some(runtime)),
         });
         let looks = keep_clearing(Arc::downgrade(&inner));
@@ -209,6 +223,10 @@ impl Remote {
 
     pub(crate) fn plan(&self) -> Plan {
         self.0.plan
+    }
+
+    pub(super) fn beside(inner: Arc<Inner>) -> Self {
+        Self(inner, None)
     }
 
     /// The bucket itself.
@@ -250,23 +268,8 @@ impl Remote {
             .unwrap_or_else(|_| Err(StoreError::Later("the uploads' threads have ended".to_owned())))
     }
 
-    /// Stores a small object, as long as it takes.
-    pub(crate) async fn insist(&self, object: Object) {
-        let (key, len) = (object.key.clone(), object.len());
-        self.until_done(&key, len, || Store::Objects(vec![object.clone()]))
-            .await;
-    }
-
-    /// The first of these objects that is there, and which of them it is; asks as long as it takes to be sure.
-    pub(crate) async fn first(&self, keys: &[String]) -> Option<(usize, Bytes)> {
-        let fetch = || Store::Fetch { keys: keys.to_vec() };
-        match self.until_done("an object to be read", 0, fetch).await {
-            Some(Stored::Fetched(found)) => found,
-            _ => None,
-        }
-    }
-
-    async fn until_done(&self, key: &str, len: u64, store: impl Fn() -> Store) -> Option<Stored> {
+    /// Asks for a turn and performs, again and again until it is done.
+    pub(super) async fn until_done(&self, key: &str, len: u64, store: impl Fn() -> Store) -> Option<Stored> {
         let mut wait = FIRST_WAIT;
         while let Some(turn) = self.turn(len).await {
             match self.perform(store(), turn).await {
@@ -279,16 +282,6 @@ impl Remote {
             }
         }
         None
-    }
-
-    /// Aborts every upload below a prefix, as long as it takes to be sure.
-    pub(crate) async fn clear(&self, prefix: &str) -> bool {
-        let Some(turn) = self.turn(0).await else { return false };
-        let tidy = Store::Tidy {
-            prefix: prefix.to_owned(),
-            keep: None,
-        };
-        self.perform(tidy, turn).await.is_ok()
     }
 }
 
@@ -379,7 +372,7 @@ impl Inner {
     }
 
     /// Makes a request until it is answered for good, or [`TRIES`] are spent.
-    async fn again<T, F>(&self, key: &str, mut request: impl FnMut() -> F) -> Result<T, ObjectError>
+    pub(super) async fn again<T, F>(&self, key: &str, mut request: impl FnMut() -> F) -> Result<T, ObjectError>
     where
         F: Future<Output = Result<T, ObjectError>>,
     {
@@ -433,7 +426,7 @@ impl Inner {
         Ok(id)
     }
 
-    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+    pub(super) fn doubts(&self) -> MutexGuard<'_, Doubts> {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -591,25 +584,6 @@ impl Inner {
             .await
         {
             Ok(()) | Err(ObjectError::Missing(_)) => self.again(key, || self.verify(key, len)).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn fetch(&self, keys: &[String]) -> Result<Option<(usize, Bytes)>, ObjectError> {
-        for (which, key) in keys.iter().enumerate() {
-            match self.again(key, || self.bucket.get(key)).await {
-                Ok(bytes) => return Ok(Some((which, bytes))),
-                Err(ObjectError::Missing(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn read(&self, key: &str, from: u64, len: u64) -> Result<Option<Stretch>, ObjectError> {
-        match self.again(key, || self.bucket.range(key, from, len)).await {
-            Ok((bytes, of)) => Ok(Some(Stretch { bytes, of })),
-            Err(ObjectError::Missing(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -19,6 +19,12 @@ pub(crate) trait Shelf: Send + Sync {
     /// The first of these objects that is there, and which of them it is.
     async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>>;
 
+    /// What lies under a key, in each place that there is.
+    async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
+        let found = self.first(&[key.to_owned()]).await?;
+        Ok(found.map(|(_, bytes)| bytes).into_iter().collect())
+    }
+
     /// Stores an object, in place of an older one.
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()>;
 
@@ -37,6 +43,10 @@ pub(crate) struct Synced {
 impl Shelf for Synced {
     async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
         self.objects.first(keys).await
+    }
+
+    async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
+        self.objects.each(key).await
     }
 
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()> {

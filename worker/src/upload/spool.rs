@@ -25,6 +25,9 @@ pub(crate) struct Upload {
     pub(crate) parts: u32,
     /// Bytes of their ids' lines.
     pub(crate) ids_len: u64,
+    /// It is in the second place of objects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) second: bool,
 }
 
 /// A growing file's local part.

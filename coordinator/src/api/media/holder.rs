@@ -1,4 +1,5 @@
-//! Which of two places gives an object: the first, and where that does not, the second.
+//! Which of two places gives an object: the first, and where that does not, the second. Of what is replaced under its key the second of a
+//! backup has the newer, if it has one.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A first place that did not answer is not asked for so long.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// Until when the first place is taken for one that does not answer.
+/// Until when a place is taken for one that does not answer.
 #[derive(Debug, Default)]
 pub(super) struct Doubt(Mutex<Option<Instant>>);
 
@@ -24,6 +25,18 @@ impl Doubt {
     fn is_there(&self) -> bool {
         let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether an object is there; none: no answer, or none a moment ago.
+    async fn asked(&self, archive: &Archive, key: &str) -> Option<bool> {
+        if self.is_there() {
+            return None;
+        }
+        let has = asked(archive, key).await;
+        if has.is_none() {
+            self.begin();
+        }
+        has
     }
 
     fn begin(&self) {
@@ -44,16 +57,16 @@ impl Media {
         let (Some(archive), Some(second)) = (&self.tools.archive, &self.tools.second) else {
             return first;
         };
-        let has = match self.doubt.is_there() {
-            true => None,
-            false => asked(archive, key).await,
-        };
-        if has.is_none() && !self.doubt.is_there() {
-            self.doubt.begin();
+        let then = (Some(second), &self.second_place);
+        if self.is_backup && key.ends_with(".m3u8") {
+            return match self.second_doubt.asked(second, key).await {
+                Some(true) => then,
+                _ => first,
+            };
         }
-        match has {
+        match self.doubt.asked(archive, key).await {
             Some(true) => first,
-            _ if asked(second, key).await == Some(true) => (Some(second), &self.second_place),
+            _ if asked(second, key).await == Some(true) => then,
             _ => first,
         }
     }

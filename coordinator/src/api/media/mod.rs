@@ -38,6 +38,8 @@ pub(crate) struct Media {
     place: Place,
     second_place: Place,
     doubt: holder::Doubt,
+    second_doubt: holder::Doubt,
+    is_backup: bool,
 }
 
 impl Media {
@@ -47,6 +49,8 @@ impl Media {
             place: Place::new(tools.config.objects.url.clone()),
             second_place: Place::new(tools.config.objects.copy.url.clone()),
             doubt: holder::Doubt::default(),
+            second_doubt: holder::Doubt::default(),
+            is_backup: tools.config.objects.backup().is_some(),
             tools: tools.clone(),
         })
     }

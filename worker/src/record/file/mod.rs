@@ -82,6 +82,7 @@ impl FileRecorder {
             rescued: 0,
             kept: VecDeque::new(),
         };
+        recorder.forget_elsewhere()?;
         if recorder
             .state
             .open

@@ -94,8 +94,10 @@ impl FileRecorder {
                 }),
                 Some(open),
             ) => {
+                let second = self.objects.is_second();
                 let state = open.upload.get_or_insert_with(|| Upload {
                     id: upload,
+                    second,
                     ..Upload::default()
                 });
                 spool
@@ -124,6 +126,35 @@ impl FileRecorder {
         }
         stepped.retired = self.save()?;
         Ok(stepped)
+    }
+
+    /// The key of the file that is open or comes next, and the id of its upload where that is known.
+    pub(in crate::record) fn upload(&self) -> (String, Option<String>) {
+        let open = self.state.open.as_ref();
+        let sequence = open.map_or(self.state.next_sequence, |open| open.sequence);
+        let upload = open.and_then(|open| open.upload.as_ref());
+        (self.setting.file_key(sequence), upload.map(|upload| upload.id.clone()))
+    }
+
+    /// True where nothing of the open file would be lost if it went to another place.
+    pub(in crate::record) fn can_leave(&self) -> bool {
+        let open = self.state.open.as_ref().filter(|open| open.upload.is_some());
+        open.is_none_or(|open| Reader::open(&self.setting.journal, Position(open.from), Vec::new()).is_ok())
+    }
+
+    /// True between two files.
+    pub(in crate::record) fn is_between(&self) -> bool {
+        self.state.open.is_none() && self.store.is_none()
+    }
+
+    /// Goes on without an upload that is in the other place: the note of where this recorder is was safe before its state was.
+    pub(super) fn forget_elsewhere(&mut self) -> Result<(), RecordError> {
+        let second = self.objects.is_second();
+        let upload = self.state.open.as_ref().and_then(|open| open.upload.as_ref());
+        match upload.is_some_and(|upload| upload.second != second) {
+            true => self.lose_upload(),
+            false => Ok(()),
+        }
     }
 
     /// Goes on without the parts that were stored.
@@ -162,11 +193,18 @@ impl FileRecorder {
 
     /// Saves the state, and removes local files that no state on disk needs any more.
     pub(super) fn save(&mut self) -> Result<u64, RecordError> {
-        let retired = self.keeper.save(&self.state)?;
+        let mut retired = self.keeper.save(&self.state)?;
         let Objects::Remote(remote) = &self.objects else {
             return Ok(retired);
         };
         let durable = self.keeper.durable();
+        // Until a file is whole it may have to be begun anew in the second place.
+        if remote.keeps_journal() {
+            let begun = [&self.state, durable]
+                .into_iter()
+                .filter_map(|state| state.open.as_ref());
+            retired = begun.map(|open| open.from).fold(retired, u64::min);
+        }
         let reached = match &durable.open {
             Some(open) => (open.sequence, open.parts()),
             None => (durable.next_sequence, 0),
