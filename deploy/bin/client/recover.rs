@@ -6,8 +6,9 @@ use futures_util::{StreamExt as _, stream};
 use proto::v1::recordings_client::RecordingsClient;
 use proto::v1::{RestoreRecordingRequest, SeenFile};
 use serde_json::{Value, json};
+use shared::config::Config;
 use shared::ids::{FileId, RecordingId};
-use shared::objects::{Archive, Listed, ObjectsUrl};
+use shared::objects::{Archive, Listed, ObjectError, ObjectsUrl};
 use shared::playlist::named_by;
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::template::Format;
@@ -168,13 +169,50 @@ struct Outcome {
 }
 
 struct Recovery {
-    archive: Archive,
+    /// The first is asked for, the others have what belongs to it.
+    places: Vec<Archive>,
     way: Way,
     dry_run: bool,
 }
 
 impl Recovery {
+    /// Adds what other places have of a recording.
+    async fn gather(&self, mut group: Group) -> Result<Group, ObjectError> {
+        if self.places.len() == 1 {
+            return Ok(group);
+        }
+        let mut known: BTreeSet<String> = group.objects.iter().map(|object| object.key.clone()).collect();
+        for place in &self.places {
+            let mut after = None;
+            loop {
+                let page = place.list(&group.root, after.as_deref(), PAGE).await?;
+                let is_last = page.len() < PAGE;
+                after = page.last().map(|object| object.key.clone());
+                let new = page.into_iter().filter(|object| known.insert(object.key.clone()));
+                group.objects.extend(new);
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(group)
+    }
+
+    /// What lies under a key in each place that has it.
+    async fn each(&self, key: &str) -> Result<Vec<Vec<u8>>, ObjectError> {
+        let mut found = Vec::new();
+        for place in &self.places {
+            match place.get(key).await {
+                Ok(bytes) => found.push(bytes.to_vec()),
+                Err(ObjectError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     async fn restore(&self, group: Group) -> Result<Outcome, Box<dyn std::error::Error + Send + Sync>> {
+        let group = self.gather(group).await?;
         let key = format!("{}/recording.json", group.root);
         let alone = |strays: Vec<Listed>, problems: Vec<String>| Outcome {
             examined: Examined {
@@ -187,10 +225,24 @@ impl Recovery {
         if !group.objects.iter().any(|object| object.key == key) {
             return Ok(alone(group.objects, Vec::new()));
         }
-        let bytes = self.archive.get(&key).await?;
-        let document = match RecordingDocument::from_json(&bytes) {
-            Ok(document) => document,
-            Err(error) => return Ok(alone(Vec::new(), vec![format!("{key}: {error}")])),
+        let mut documents = Vec::new();
+        for bytes in self.each(&key).await? {
+            match RecordingDocument::from_json(&bytes) {
+                Ok(document) => documents.push((document, bytes)),
+                Err(error) => return Ok(alone(Vec::new(), vec![format!("{key}: {error}")])),
+            }
+        }
+        // Of two places one may have been away when it was written last.
+        let newest = |(document, _): &(RecordingDocument, Vec<u8>)| {
+            let recording = &document.recording;
+            (
+                recording.epoch.get(),
+                recording.state.is_terminal(),
+                document.files.len(),
+            )
+        };
+        let Some((document, bytes)) = documents.into_iter().max_by_key(newest) else {
+            return Ok(alone(group.objects, Vec::new()));
         };
         let recording = &document.recording;
         if format!("{}/{}", recording.stream.path(), recording.id) != group.root {
@@ -205,8 +257,11 @@ impl Recovery {
             .filter(|file| file.format == Format::Hls)
             .filter(is_there)
         {
-            if let Ok(text) = String::from_utf8(self.archive.get(&file.object_key).await?.to_vec()) {
-                playlists.insert(file.id, text);
+            // One that was left running in a place that went away is not the one that the library means.
+            let texts = self.each(&file.object_key).await?;
+            let texts = texts.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok());
+            if let Some(text) = texts.max_by_key(|text| (text.contains("#EXT-X-ENDLIST"), text.len())) {
+                playlists.insert(file.id, text.to_owned());
             }
         }
         let examined = examine(&group, &document, &playlists);
@@ -215,7 +270,7 @@ impl Recovery {
             stored_ms: stored.as_millis(),
         });
         let request = RestoreRecordingRequest {
-            document: bytes.to_vec(),
+            document: bytes,
             seen: seen.collect(),
             dry_run: self.dry_run,
         };
@@ -258,43 +313,15 @@ pub(crate) async fn run(args: Recover) -> Done {
         .parse()
         .map_err(|error| format!("--from-objects: {error}"))?;
     let config = crate::roles::read(&args.settings, shared::config::Overrides::default()).map_err(|e| e.to_string())?;
-    // Of the second place, with its settings.
-    let second = config
-        .objects
-        .second()
-        .filter(|second| second.url.as_ref() == Some(&url));
     let recovery = Recovery {
-        archive: Archive::open(&url, second.as_ref().unwrap_or(&config.objects))?,
+        places: places(&config, &url)?,
         way: connect(&args.client)?,
         dry_run: args.dry_run,
     };
     let mut summary = Summary::default();
-    let (mut after, mut open, mut whole): (Option<String>, Option<Group>, Vec<Group>) = (None, None, Vec::new());
-    loop {
-        let page = recovery.archive.list("", after.as_deref(), PAGE).await?;
-        let is_last = page.len() < PAGE;
-        after = page.last().map(|object| object.key.clone());
-        for object in page {
-            let Some(root) = root_of(&object.key) else {
-                summary.stray([object.key]);
-                continue;
-            };
-            match &mut open {
-                Some(group) if group.root == root => group.objects.push(object),
-                _ => {
-                    let root = root.to_owned();
-                    let objects = vec![object];
-                    whole.extend(open.replace(Group { root, objects }));
-                }
-            }
-        }
-        if is_last {
-            whole.extend(open.take());
-        }
-        recovery.restore_all(std::mem::take(&mut whole), &mut summary).await?;
-        if is_last {
-            break;
-        }
+    let mut roots = BTreeSet::new();
+    for place in &recovery.places {
+        recovery.restore_from(place, &mut roots, &mut summary).await?;
     }
     print(&args.client, &summary.document(args.dry_run), || {
         summary.text(args.dry_run)
@@ -302,6 +329,64 @@ pub(crate) async fn run(args: Recover) -> Done {
     match summary.problem_count {
         0 => Ok(()),
         count => Err(format!("{count} files or recordings were not restored, see above").into()),
+    }
+}
+
+/// The place that is asked for; and with a backup the other one, since what is in both belongs together.
+fn places(config: &Config, url: &ObjectsUrl) -> Result<Vec<Archive>, Box<dyn std::error::Error + Send + Sync>> {
+    let first = &config.worker.objects;
+    // They may have one URL, of two services.
+    let second = config
+        .objects
+        .second()
+        .filter(|second| second.url.as_ref() == Some(url));
+    let second = second.filter(|_| first.url.as_ref() != Some(url));
+    let mut places = vec![Archive::open(url, second.as_ref().unwrap_or(&config.objects))?];
+    let backup = config.objects.backup();
+    let other = match (&second, &backup) {
+        (Some(_), Some(_)) => Some(first),
+        (None, Some(backup)) if first.url.as_ref() == Some(url) => Some(backup),
+        _ => None,
+    };
+    if let Some((other, url)) = other.and_then(|other| Some((other, other.url.as_ref()?))) {
+        places.push(Archive::open(url, other)?);
+    }
+    Ok(places)
+}
+
+impl Recovery {
+    /// Goes through one place; folders that an earlier one had are done.
+    async fn restore_from(&self, place: &Archive, roots: &mut BTreeSet<String>, summary: &mut Summary) -> Done {
+        let (mut after, mut open, mut whole): (Option<String>, Option<Group>, Vec<Group>) = (None, None, Vec::new());
+        loop {
+            let page = place.list("", after.as_deref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|object| object.key.clone());
+            for object in page {
+                let Some(root) = root_of(&object.key) else {
+                    summary.stray([object.key]);
+                    continue;
+                };
+                match &mut open {
+                    Some(group) if group.root == root => group.objects.push(object),
+                    _ => {
+                        let root = root.to_owned();
+                        let objects = vec![object];
+                        whole.extend(open.replace(Group { root, objects }));
+                    }
+                }
+            }
+            if is_last {
+                whole.extend(open.take());
+            }
+            if self.places.len() > 1 {
+                whole.retain(|group| roots.insert(group.root.clone()));
+            }
+            self.restore_all(std::mem::take(&mut whole), summary).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 }
 
