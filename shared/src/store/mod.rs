@@ -44,7 +44,7 @@ pub(crate) use self::url::mask;
 pub use self::{
     copies::{Backlog, COPY_LEASE, CopyJob, CopyOf, CopyOrder, Taken},
     embedded::Embedded,
-    etcd::{Etcd, EtcdOptions, EtcdTls},
+    etcd::{Etcd, EtcdLogin, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
     library::{Due, Looked, Removal, RemovalCause, RemovalError},
     open::{LAYOUT, ensure_layout, open},

@@ -3,8 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Embedded, Etcd, EtcdOptions, EtcdTls, Guard, Login, MetaStore, MetadataUrl, OpenError, Password, StoreError, Txn,
-    keys,
+    Embedded, Etcd, EtcdLogin, EtcdOptions, EtcdTls, Guard, MetaStore, MetadataUrl, OpenError, StoreError, Txn, keys,
 };
 use crate::{config::StoreConfig, time::Clock};
 
@@ -50,20 +49,11 @@ fn etcd_options(config: &StoreConfig) -> Result<Option<EtcdOptions>, OpenError> 
         }),
     };
     let login = match (login, &config.user, &config.password_file) {
-        (None, Some(user), Some(file)) => {
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                problem(format!(
-                    "store.password_file {} cannot be read: {error}",
-                    file.display()
-                ))
-            })?;
-            Some(Login {
-                user: user.clone(),
-                // Editors end files with a line feed.
-                password: Password::new(text.trim_end_matches(['\r', '\n'])),
-            })
-        }
-        (login, ..) => login,
+        (None, Some(user), Some(file)) => Some(EtcdLogin::File {
+            user: user.clone(),
+            password_file: file.clone(),
+        }),
+        (login, ..) => login.map(EtcdLogin::Given),
     };
     Ok(Some(EtcdOptions {
         endpoints,

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{EtcdOptions, errors::Refusal, options::Pems};
+use super::{EtcdOptions, errors::Refusal, options::Secrets};
 use crate::store::OpenError;
 
 /// Time for one member to answer; a member that is frozen costs so long, once.
@@ -34,7 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// HTTP/2 keep-alive while something is awaited: a member that is gone without a word is noticed after at most both.
 /// etcd closes connections that are asked more often than every 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
-/// How often, at most, it is asked whether the files with certificates have changed.
+/// How often, at most, it is asked whether the files with certificates and password have changed, and a password tried that etcd did not know.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Longest answer that is taken, bytes.
 pub(super) const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -62,7 +62,7 @@ struct Inner {
 
 /// What connections are made with.
 struct Credentials {
-    pems: Option<Pems>,
+    secrets: Secrets,
     connect: ConnectOptions,
     /// Grows with each change.
     version: u64,
@@ -71,13 +71,21 @@ struct Credentials {
 
 struct Member {
     url: String,
-    /// With the version of the credentials that it was made with.
-    client: Mutex<Option<(u64, Client)>>,
+    client: Mutex<Option<Held>>,
 }
 
-fn connect_with(options: &EtcdOptions, pems: Option<&Pems>) -> Result<ConnectOptions, OpenError> {
+/// A client of a member.
+struct Held {
+    client: Client,
+    /// Of the credentials that it was made with.
+    version: u64,
+    /// When etcd last refused the credentials of now, and this one, of those before, was kept.
+    refused: Option<Instant>,
+}
+
+fn connect_with(options: &EtcdOptions, secrets: &Secrets) -> Result<ConnectOptions, OpenError> {
     Ok(options
-        .connect_options(pems)?
+        .connect_options(secrets)?
         .with_connect_timeout(CONNECT)
         .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
         .with_keep_alive_while_idle(false)
@@ -95,8 +103,8 @@ impl fmt::Debug for Members {
 
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Result<Self, OpenError> {
-        let pems = options.pems()?;
-        let connect = connect_with(&options, pems.as_ref())?;
+        let secrets = options.secrets()?;
+        let connect = connect_with(&options, &secrets)?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let member = |endpoint: &String| Member {
             url: format!("{scheme}://{endpoint}"),
@@ -106,7 +114,7 @@ impl Members {
             members: options.endpoints.iter().map(member).collect(),
             preferred: AtomicUsize::new(0),
             credentials: Mutex::new(Credentials {
-                pems,
+                secrets,
                 connect,
                 version: 0,
                 looked: Instant::now(),
@@ -157,55 +165,87 @@ impl Members {
     {
         let begin = Instant::now();
         let late = |sent| Refusal::away(&member.url, format!("no answer within {limit:?}"), sent);
-        let client = timeout(limit, self.client(member)).await.map_err(|_| late(false))??;
+        let (client, is_old) = timeout(limit, self.client(member)).await.map_err(|_| late(false))??;
         let left = limit.saturating_sub(begin.elapsed());
         let answer = timeout(left, call(client)).await.map_err(|_| late(true))?;
-        answer.map_err(|error| Refusal::read(&member.url, error))
+        match answer.map_err(|error| Refusal::read(&member.url, error)) {
+            // The password of before is no more: by now etcd may know the one of now.
+            Err(Refusal::Forbidden(words)) if is_old => {
+                if let Some(held) = member.client.lock().await.as_mut() {
+                    held.refused = None;
+                }
+                Err(Refusal::away(&member.url, words, false))
+            }
+            answer => answer,
+        }
     }
 
     /// What connections are made with by now. Files that cannot be used change nothing: they may be half written.
     async fn credentials(&self) -> (u64, ConnectOptions) {
         let mut held = self.0.credentials.lock().await;
-        if self.0.options.tls.is_some() && held.looked.elapsed() >= LOOK_EVERY {
+        if self.0.options.has_files() && held.looked.elapsed() >= LOOK_EVERY {
             held.looked = Instant::now();
             let options = self.0.options.clone();
             let read = tokio::task::spawn_blocking(move || {
-                let pems = options.pems()?;
-                connect_with(&options, pems.as_ref()).map(|connect| (pems, connect))
+                let secrets = options.secrets()?;
+                connect_with(&options, &secrets).map(|connect| (secrets, connect))
             });
             match read.await {
-                Ok(Ok((pems, _))) if pems == held.pems => {}
-                Ok(Ok((pems, connect))) => {
-                    info!("the certificates for etcd have changed; connections are made anew");
-                    (held.pems, held.connect) = (pems, connect);
+                Ok(Ok((secrets, _))) if secrets == held.secrets => {}
+                Ok(Ok((secrets, connect))) => {
+                    info!("the certificates or the password for etcd have changed; connections are made anew");
+                    (held.secrets, held.connect) = (secrets, connect);
                     held.version += 1;
                 }
                 Ok(Err(error)) => {
-                    warn!(%error, "the certificates for etcd cannot be read again; those of before are used");
+                    warn!(%error, "certificates or password for etcd cannot be read again; those of before are used");
                 }
-                Err(error) => warn!(%error, "the certificates for etcd were not read again"),
+                Err(error) => warn!(%error, "certificates and password for etcd were not read again"),
             }
         }
         (held.version, held.connect.clone())
     }
 
-    /// The member's client. With a password it has authenticated.
-    async fn client(&self, member: &Member) -> Result<Client, Refusal> {
+    /// The member's client. With a password it has authenticated. True: with the one of before, since etcd did not know the one of now when it
+    /// was tried a moment ago.
+    async fn client(&self, member: &Member) -> Result<(Client, bool), Refusal> {
         let (version, options) = self.credentials().await;
         let mut slot = member.client.lock().await;
-        if let Some((_, client)) = slot.as_ref().filter(|(of, _)| *of == version) {
-            return Ok(client.clone());
+        if let Some(held) = slot.as_ref() {
+            let is_old = held.version != version;
+            if !is_old || held.refused.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                return Ok((held.client.clone(), is_old));
+            }
         }
         let connected = Client::connect([&member.url], Some(options)).await;
-        let client = connected.map_err(|error| match Refusal::read(&member.url, error) {
+        match (
+            connected.map_err(|error| Refusal::read(&member.url, error)),
+            slot.as_mut(),
+        ) {
+            (Ok(client), _) => {
+                *slot = Some(Held {
+                    client: client.clone(),
+                    version,
+                    refused: None,
+                });
+                Ok((client, false))
+            }
+            // Whoever changes a password changes the file and etcd one after the other.
+            (Err(Refusal::Forbidden(words)), Some(held)) => {
+                warn!(
+                    words,
+                    "etcd does not know the password of now; the connection of before is used"
+                );
+                held.refused = Some(Instant::now());
+                Ok((held.client.clone(), false))
+            }
             // Nothing but the password was sent.
-            Refusal::Away { member, words, .. } => Refusal::Away {
+            (Err(Refusal::Away { member, words, .. }), _) => Err(Refusal::Away {
                 member,
                 words,
                 sent: false,
-            },
-            other => other,
-        })?;
-        Ok(slot.insert((version, client)).1.clone())
+            }),
+            (Err(other), _) => Err(other),
+        }
     }
 }

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 
-pub use self::options::{EtcdOptions, EtcdTls};
+pub use self::options::{EtcdLogin, EtcdOptions, EtcdTls};
 use self::{
     errors::Refusal,
     members::{Members, Repeat},

@@ -6,7 +6,7 @@ use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use tonic::transport::Endpoint;
 
 use super::errors::deepest;
-use crate::store::{Login, OpenError};
+use crate::store::{Login, OpenError, Password};
 
 /// How to reach an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,7 +18,21 @@ pub struct EtcdOptions {
     /// Certificates; none: plain text.
     pub tls: Option<EtcdTls>,
     /// User and password, where etcd asks for them.
-    pub login: Option<Login>,
+    pub login: Option<EtcdLogin>,
+}
+
+/// Who this process is to etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdLogin {
+    /// A user and its password.
+    Given(Login),
+    /// The password lies in a file, which may change.
+    File {
+        /// Name.
+        user: String,
+        /// The file; line feeds at its end are none of the password.
+        password_file: PathBuf,
+    },
 }
 
 /// Certificates for connections to etcd, as PEM files. When they change, connections are made with the new ones.
@@ -32,27 +46,61 @@ pub struct EtcdTls {
 
 /// What lies in the files of [`EtcdTls`].
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Pems {
+struct Pems {
     ca: Vec<u8>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+/// What connections are made with, as the files have it at one moment.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secrets {
+    pems: Option<Pems>,
+    login: Option<Login>,
+}
+
 impl EtcdOptions {
-    /// Reads the files; none without TLS.
-    pub(super) fn pems(&self) -> Result<Option<Pems>, OpenError> {
-        let Some(tls) = &self.tls else { return Ok(None) };
+    /// True if any of it lies in files.
+    pub(super) const fn has_files(&self) -> bool {
+        self.tls.is_some() || matches!(self.login, Some(EtcdLogin::File { .. }))
+    }
+
+    /// Reads the files.
+    pub(super) fn secrets(&self) -> Result<Secrets, OpenError> {
+        let pems = self.tls.as_ref().map(|tls| self.pems(tls)).transpose()?;
+        let login = match &self.login {
+            Some(EtcdLogin::File { user, password_file }) => Some(self.login(user, password_file)?),
+            Some(EtcdLogin::Given(login)) => Some(login.clone()),
+            None => None,
+        };
+        Ok(Secrets { pems, login })
+    }
+
+    fn pems(&self, tls: &EtcdTls) -> Result<Pems, OpenError> {
         let identity = match &tls.identity {
             Some((cert, key)) => Some((self.read(cert)?, self.read(key)?)),
             None => None,
         };
         let ca = self.read(&tls.ca_file)?;
-        Ok(Some(Pems { ca, identity }))
+        Ok(Pems { ca, identity })
+    }
+
+    fn login(&self, user: &str, file: &Path) -> Result<Login, OpenError> {
+        let bad = |what| self.problem(format!("store.password_file {} {what}", file.display()));
+        let text = String::from_utf8(self.read(file)?).map_err(|_| bad("is not UTF-8"))?;
+        // Editors end files with a line feed.
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(bad("is empty")),
+            password => Ok(Login {
+                user: user.to_owned(),
+                password: Password::new(password),
+            }),
+        }
     }
 
     /// Makes the client's options with what the files hold. A certificate that is not one, or not of its key, is an error here.
-    pub(super) fn connect_options(&self, pems: Option<&Pems>) -> Result<ConnectOptions, OpenError> {
+    pub(super) fn connect_options(&self, secrets: &Secrets) -> Result<ConnectOptions, OpenError> {
         let mut options = ConnectOptions::new();
-        if let Some(pems) = pems {
+        if let Some(pems) = &secrets.pems {
             let mut config = TlsOptions::new().ca_certificate(Certificate::from_pem(&pems.ca));
             if let Some((cert, key)) = &pems.identity {
                 config = config.identity(Identity::from_pem(cert, key));
@@ -61,7 +109,7 @@ impl EtcdOptions {
             tried.map_err(|error| self.problem(format!("its certificates cannot be used: {}", deepest(&error))))?;
             options = options.with_tls(config);
         }
-        if let Some(login) = &self.login {
+        if let Some(login) = &secrets.login {
             options = options.with_user(&login.user, login.password.reveal());
         }
         Ok(options)

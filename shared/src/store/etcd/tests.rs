@@ -293,6 +293,69 @@ async fn tls_and_passwords_let_in_and_keep_out() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_changes_is_taken_without_a_restart() -> Result<()> {
+    let server = Server::start(1)?;
+    for words in [
+        "user add root:rootword --interactive=false",
+        "user grant-role root root",
+        "user add air:first --interactive=false",
+        "role add air",
+        "role grant-permission air readwrite word/ --prefix=true",
+        "user grant-role air air",
+        "auth enable",
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        server.ctl(&words)?;
+    }
+    let as_root = etcd_client::ConnectOptions::new().with_user("root", "rootword");
+    let mut root = etcd_client::Client::connect([server.endpoint(0)], Some(as_root)).await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("password");
+    let config = StoreConfig {
+        url: server.url("word").parse()?,
+        user: Some("air".to_owned()),
+        password_file: Some(file.clone()),
+        ..Default::default()
+    };
+    let open = || open(&config, std::path::Path::new(""), Arc::new(System::new()));
+    std::fs::write(&file, "\n")?;
+    let empty = open().map(drop).unwrap_err().to_string();
+    ensure!(empty.contains("is empty"), "{empty}");
+    std::fs::write(&file, "first\n")?;
+    let store = open()?;
+    store.commit(Txn::new().put("a", "1")).await?;
+
+    // etcd knows the new one first: it is used once it is in the file.
+    root.user_change_password("air", "second").await?;
+    let refused = store.get("a").await;
+    ensure!(matches!(refused, Err(StoreError::Forbidden(_))), "{refused:?}");
+    std::fs::write(&file, "second\n")?;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while store.get("a").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await; // how often it is asked
+        }
+    })
+    .await?;
+
+    // The file has the new one first, and for a moment none: the old one is used until etcd knows the new one, and nothing fails.
+    for word in ["", "third\n"] {
+        std::fs::write(&file, word)?;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(4) {
+            store.commit(Txn::new().put("a", word)).await?;
+            tokio::time::sleep(Duration::from_millis(200)).await; // how often it is asked
+        }
+    }
+    root.user_change_password("air", "third").await?;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(4) {
+        ensure!(store.get("a").await?.is_some());
+        tokio::time::sleep(Duration::from_millis(200)).await; // how often it is asked
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_change_are_taken_without_a_restart() -> Result<()> {
     let mut server = Server::start_tls()?;
     let folder = tempfile::tempdir()?;
