@@ -185,6 +185,9 @@ impl Leases {
                 txn,
             ));
         }
+        if !request.adopted && (known.is_some() || request.held.is_some()) {
+            self.recent.names(request.publish)?;
+        }
         if let Some(known) = known {
             return self.acquire_known(cx, &request, known);
         }
@@ -536,12 +539,6 @@ impl Leases {
             .into_iter()
             .filter(|(publish, _)| publishes.contains(publish) && !self.live.has(publish))
             .collect()
-    }
-
-    /// The publishes of these that are not known: their worker is to ask for them again.
-    pub(crate) fn unknown(&self, publishes: &[PublishId]) -> Vec<PublishId> {
-        let unknown = publishes.iter().filter(|publish| !self.live.has(publish));
-        unknown.copied().collect()
     }
 }
 

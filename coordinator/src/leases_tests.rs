@@ -94,8 +94,13 @@ impl World {
         })
     }
 
-    /// Asks with what was read before from the store; nothing is stored of the answer yet.
+    /// Asks with what was read before from the store; nothing is stored of the answer yet. Its worker names what it asks for.
     fn ask(&mut self, request: &Request, known: Option<Known>) -> Decided {
+        self.leases.unknown(&[request.publish], self.mono());
+        self.question(request, known).unwrap()
+    }
+
+    fn question(&mut self, request: &Request, known: Option<Known>) -> Result<Decided, StoreError> {
         let (now, mono) = (self.now(), self.mono());
         let cx = Context {
             catalog: &self.catalog,
@@ -107,7 +112,7 @@ impl World {
             now,
             mono,
         };
-        self.leases.acquire(&cx, request.clone(), known).unwrap()
+        self.leases.acquire(&cx, request.clone(), known)
     }
 
     fn acquire(&mut self, request: &Request) -> LeaseOutcome {
@@ -451,10 +456,17 @@ fn a_store_that_was_set_back_learns_from_the_workers() {
         known_epoch: Epoch::new(7),
         ..request.clone()
     };
-    assert_eq!(old.leases.unknown(&[request.publish]), [request.publish]);
+    assert_eq!(
+        old.leases.unknown(&[request.publish], Monotonic::from_millis(0)),
+        [request.publish]
+    );
     assert_eq!(old.grant(&again), held, "what was granted stands");
     assert_eq!(old.grant(&again), held);
-    assert!(old.leases.unknown(&[request.publish]).is_empty());
+    assert!(
+        old.leases
+            .unknown(&[request.publish], Monotonic::from_millis(0))
+            .is_empty()
+    );
     let next = old.request(worker);
     assert_eq!(old.grant(&next).epoch, Epoch::new(8), "and no epoch comes twice");
 }
@@ -562,6 +574,34 @@ fn a_question_from_before_a_release_takes_no_stream_again() {
         let next = world.request(worker);
         world.grant(&next);
     }
+}
+
+#[test]
+fn a_late_question_takes_no_stream_again_when_another_coordinator_heard_the_release() {
+    let mut world = World::new();
+    let worker = world.worker();
+    let request = world.request(worker);
+    let grant = world.grant(&request);
+    world.release(&request, grant.epoch);
+    let stream = world.leases.streams[&request.stream].clone();
+    world.leases = Leases::new(vec![stream], Stitches::default());
+    let known = world.known(request.publish);
+    let late = world.question(&request, known.clone()).unwrap_err();
+    assert!(
+        matches!(late, StoreError::Unavailable(_)) && late.to_string().contains("ask again"),
+        "{late}"
+    );
+    let set_back = Request {
+        held: Some(grant.clone()),
+        ..request.clone()
+    };
+    assert!(world.question(&set_back, None).is_err());
+    assert!(world.leases.holder(&request.stream).is_none(), "the stream is free");
+    // One that its worker has gets its stream back: a heartbeat says so.
+    world.leases.unknown(&[request.publish], world.mono());
+    let back = world.question(&request, known).unwrap().outcome;
+    assert_eq!(back, LeaseOutcome::Granted(grant));
+    assert!(world.leases.holder(&request.stream).is_some());
 }
 
 #[test]

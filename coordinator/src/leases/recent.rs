@@ -1,6 +1,7 @@
 //! [`Recent`]: what publishes were answered a moment ago. A question may come twice, late, and after what answered it is over; whoever
 //! reads the store for it may have read it before the first answer was there. A publish that its worker has once called over is over:
-//! a question from before that takes no stream again. Pure.
+//! a question from before that takes no stream again, also when another coordinator heard that: what was granted once and is live no more
+//! gets its stream back only when its worker names it in heartbeats. Pure.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,6 +21,13 @@ use super::{Context, Decided, Known, Leases, Request, refused};
 const KEEP: Duration = Duration::from_secs(60);
 /// Most answers that are remembered; beyond that the oldest goes early.
 const MOST: usize = 50_000;
+
+/// Who has a publish says so within a heartbeat: asking again is all that is needed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error(
+    "the publish was granted before and is live no more, and its worker has not named it in a heartbeat yet: ask again in a moment"
+)]
+struct NotNamed;
 
 /// An answer.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ impl<T> Notes<T> {
 pub(super) struct Recent {
     answers: Notes<Answer>,
     over: Notes<()>,
+    /// Named by their workers without being known here.
+    named: Notes<()>,
 }
 
 impl Recent {
@@ -86,6 +96,14 @@ impl Recent {
         self.over.put(publish, (), now);
     }
 
+    /// An error if its worker has not named a publish that is not known here.
+    pub(super) fn names(&self, publish: PublishId) -> Result<(), StoreError> {
+        match self.named.notes.contains_key(&publish) {
+            true => Ok(()),
+            false => Err(StoreError::unavailable(NotNamed)),
+        }
+    }
+
     /// What was granted is not forgotten for a refusal behind it: it is to be finished.
     fn refused(&mut self, publish: PublishId, refusal: Refusal, now: Monotonic) {
         if self.get(publish).is_none() {
@@ -96,10 +114,22 @@ impl Recent {
     fn forget(&mut self, now: Monotonic) {
         self.answers.forget(now);
         self.over.forget(now);
+        self.named.forget(now);
     }
 }
 
 impl Leases {
+    /// The publishes of these that are not known: their worker is to ask for them again.
+    pub(crate) fn unknown(&mut self, named: &[PublishId], mono: Monotonic) -> Vec<PublishId> {
+        let unknown = named.iter().filter(|publish| !self.live.has(publish));
+        let unknown: Vec<PublishId> = unknown.copied().collect();
+        for publish in &unknown {
+            self.recent.named.put(*publish, (), mono);
+        }
+        self.recent.forget(mono);
+        unknown
+    }
+
     /// Decides about a stream. `known` is what the store had of this publish when the question came, or a moment later.
     pub(crate) fn acquire(
         &mut self,

@@ -83,7 +83,7 @@ impl Planner {
         if self.state.compositions.heard(worker, &compositions, at.mono) {
             tell(Down::Compose(self.state.compositions.jobs(worker)));
         }
-        for publish in leases.unknown(&named) {
+        for publish in leases.unknown(&named, at.mono) {
             tell(Down::AskAgain(publish));
         }
         if let Some(set) = self.state.pulls.heard(worker, pulls_revision, pulls) {
