@@ -625,6 +625,9 @@ impl Handler<Report> for StreamActor {
                         false => self.needs.came_to(recording, setting.format, stepped.retired),
                     }
                 }
+                if stepped.waits {
+                    return self.on(Event::Waits(recording), ctx);
+                }
                 self.figures.lacks(&stepped.left_out);
                 let (format, files, done) = (setting.format, stepped.files, stepped.done);
                 Event::Rendered {

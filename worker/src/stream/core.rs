@@ -21,6 +21,12 @@ use crate::record::FinishedFile;
 const SILENT_END_MS: i64 = 2_000;
 /// Why a journal is put aside whose recording was lost earlier.
 const LOST_BEFORE: &str = "lost or ended before its worker took it up";
+/// Why a journal is put aside whose recording ended while it waited for what lies before it.
+const ENDED_MEANWHILE: &str = "ended before its worker could go on with it";
+/// A recorder that waits looks every other second. After so many looks it is asked whether the recording has ended meanwhile, and again after
+/// [`ASK_EVERY`] more of them each: so that nobody waits for what nobody will write.
+const ASK_AFTER: u32 = 5;
+const ASK_EVERY: u32 = 15;
 /// Why a recording ended that never began.
 const NEVER_BEGAN: &str = "ended_before_its_start";
 /// End of the name of a gap: one publish of several was not rendered in a format.
@@ -58,6 +64,8 @@ pub(crate) enum Event {
         left_out: Vec<Gap>,
         done: bool,
     },
+    /// A recorder waits for what an earlier publish of its recording is to store.
+    Waits(RecordingId),
     /// A recorder gave up.
     Failed {
         recording: RecordingId,
@@ -161,6 +169,8 @@ struct Recording {
     uncommitted: BTreeSet<String>,
     /// The library is being told that it has begun.
     beginning: bool,
+    /// How often its recorder found that it has to wait.
+    waited: u32,
     failures: Vec<String>,
     gaps: Vec<Gap>,
     /// Those of `gaps` that are in no file's record.
@@ -225,12 +235,13 @@ impl StreamCore {
     pub(crate) fn on(&mut self, event: Event, at: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Granted(grant) => {
-                if self.grant.is_none() {
+            Event::Granted(grant) => match self.grant {
+                None => {
                     self.take_up(grant, &mut effects);
                     self.release(&mut effects);
                 }
-            }
+                Some(_) => self.ended_meanwhile(&grant, &mut effects),
+            },
             Event::Set(grant) => {
                 if self.is_behind(&grant) {
                     self.take_up(grant, &mut effects);
@@ -271,6 +282,14 @@ impl StreamCore {
                 left_out,
                 done,
             } => self.rendered(recording, (format, files), left_out, done, &mut effects),
+            Event::Waits(id) => {
+                if let Some(recording) = self.recordings.get_mut(&id) {
+                    recording.waited += 1;
+                    if recording.waited % ASK_EVERY == ASK_AFTER {
+                        effects.push(Effect::Ask);
+                    }
+                }
+            }
             Event::Failed {
                 recording: id,
                 format,
@@ -315,21 +334,35 @@ impl StreamCore {
                     recording.phase = Phase::Closed;
                 }
             }
-            Event::Lost { recording: id, reason } => {
-                if let Some(recording) = self.recordings.get_mut(&id)
-                    && recording.phase != Phase::Closed
-                {
-                    recording.phase = Phase::Closed;
-                    recording.open.clear();
-                    recording.uncommitted.clear();
-                    self.lost.push(format!("{id}: {reason}"));
-                    effects.push(Effect::StopRecorders(id));
-                    self.keep_lost(id, &mut effects);
-                }
-            }
+            Event::Lost { recording, reason } => self.lose(recording, &reason, &mut effects),
         }
         self.settle(at, &mut effects);
         effects
+    }
+
+    fn lose(&mut self, id: RecordingId, reason: &str, effects: &mut Vec<Effect>) {
+        if let Some(recording) = self.recordings.get_mut(&id)
+            && recording.phase != Phase::Closed
+        {
+            recording.phase = Phase::Closed;
+            recording.open.clear();
+            recording.uncommitted.clear();
+            self.lost.push(format!("{id}: {reason}"));
+            effects.push(Effect::StopRecorders(id));
+            self.keep_lost(id, effects);
+        }
+    }
+
+    /// A recording that goes on across publishes is ended by whoever finishes it: where that has happened, what this publish has not
+    /// stored of it comes too late, and what it waits for does not come.
+    fn ended_meanwhile(&mut self, said: &Grant, effects: &mut Vec<Effect>) {
+        for ended in said.recordings.iter().filter(|said| said.state.is_terminal()) {
+            let recording = self.recordings.get(&ended.id);
+            let waits = |r: &Recording| r.waited > 0 && matches!(r.phase, Phase::Running | Phase::Ending);
+            if recording.is_some_and(waits) {
+                self.lose(ended.id, ENDED_MEANWHILE, effects);
+            }
+        }
     }
 
     /// A restarted worker takes up nothing that was lost: it may have given up what lies behind it in the journal since.

@@ -664,3 +664,37 @@ fn what_ended_before_its_worker_heard_of_it_is_not_recorded_and_its_journal_is_k
         assert_eq!(on(&mut core, Event::Released(None)), [kept], "{state}");
     }
 }
+
+#[test]
+fn what_ended_while_it_waits_for_an_index_that_nobody_writes_is_put_aside_at_once() {
+    let mut core = StreamCore::default();
+    let (id, mut grant) = grant(&[Format::Hls]);
+    grant.recordings[0].stitch = Some(shared::lease::Stitch {
+        before: vec![Epoch::new(0)],
+        lost: false,
+    });
+    on(&mut core, Event::Granted(grant.clone()));
+    on(&mut core, Event::Closed("worker_killed".to_owned()));
+    on(&mut core, Event::Released(None));
+    let mut asked = Vec::new();
+    for look in 1..=40 {
+        if on(&mut core, Event::Waits(id)) == [Effect::Ask] {
+            asked.push(look);
+        }
+    }
+    assert_eq!(asked, [5, 20, 35], "it is asked for soon, and not too often");
+    assert_eq!(on(&mut core, Event::Granted(grant.clone())), [], "it goes on");
+    grant.recordings[0].state = RecordingState::Finished;
+    let ended = on(&mut core, Event::Granted(grant.clone()));
+    let [
+        Effect::StopRecorders(stopped),
+        Effect::KeepGrant(kept),
+        Effect::KeepJournal { reason },
+    ] = &ended[..]
+    else {
+        panic!("{ended:?}")
+    };
+    assert_eq!((*stopped, kept.recordings[0].state), (id, RecordingState::Failed));
+    assert!(reason.contains(ENDED_MEANWHILE), "{reason}");
+    assert_eq!(on(&mut core, Event::Granted(grant)), [], "once");
+}
