@@ -15,7 +15,7 @@ use shared::auth::{Caller, Tokens, tls::Certificates};
 use shared::config::WorkerConfig;
 use shared::ids::{IdGen, PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, RecordingSet};
-use shared::time::Clock;
+use shared::time::{Clock, Steady};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -147,6 +147,11 @@ pub(crate) fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(s
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartError> {
+    // What is in a task's time is told by when it arrived: a clock that is wrong for a moment ends no task's recording.
+    let deps = Deps {
+        clock: Steady::over(deps.clock),
+        ..deps
+    };
     let journals = config.data_dir.join("journal");
     std::fs::create_dir_all(&journals).map_err(directory("journal directory", &journals))?;
     shared::objects::install_tls();

@@ -15,8 +15,9 @@ use shared::rule::{Rule, RuleKey};
 use shared::store::{MetaStore as _, Model, StoreError, Txn, keys};
 use shared::telemetry::Metrics;
 use shared::template::{Format, FormatSettings, Template, TemplateSpec};
-use shared::time::Clock as _;
+use shared::time::{Clock as _, Steady};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use worker::sim::{Running, Setup, SharedDisk};
 
 use crate::bucket::{Bucket, Stored};
@@ -33,6 +34,8 @@ pub(crate) const WORKERS: usize = 3;
 pub(crate) const WORKER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Silence after which a worker's streams are offline.
 pub(crate) const OFFLINE: Duration = Duration::from_secs(15);
+/// A worker's clock that jumps so soon after its start is followed.
+const WATCHED: Duration = Duration::from_secs(10);
 /// How long stitched recordings wait for their streams.
 pub(crate) const CONTINUE_S: u32 = 12;
 
@@ -53,6 +56,9 @@ pub(crate) struct Machine {
     pub(crate) disk: SharedDisk,
     pub(crate) stored: Arc<Stored>,
     pub(crate) clock: Arc<MachineClock>,
+    /// What the process believes of it.
+    believed: Arc<Steady>,
+    started: Instant,
     pub(crate) process: Option<Process<Running>>,
     /// Who publishes what here.
     pub(crate) live: Rc<RefCell<BTreeMap<StreamKey, PublishId>>>,
@@ -98,6 +104,7 @@ impl Cluster {
         let machines: Vec<Machine> = (0..WORKERS)
             .map(|_| {
                 let (hang_up, hung_up) = mpsc::unbounded_channel();
+                let clock = MachineClock::new(world);
                 Machine {
                     id: WorkerId::generate(ids.as_ref(), world.now()),
                     disk: SharedDisk::default(),
@@ -105,7 +112,9 @@ impl Cluster {
                         true => Arc::clone(&common),
                         false => Arc::default(),
                     },
-                    clock: MachineClock::new(world),
+                    believed: Steady::over(Arc::<MachineClock>::clone(&clock)),
+                    started: Instant::now(),
+                    clock,
                     process: None,
                     live: Rc::default(),
                     hang_up,
@@ -242,6 +251,11 @@ impl Cluster {
         let Some(machine) = machines.get_mut(n) else { return };
         let hang_up = machine.hang_up.clone();
         let world = Arc::clone(&self.world);
+        (machine.believed, machine.started) =
+            (Steady::over(Arc::<MachineClock>::clone(&machine.clock)), Instant::now());
+        if machine.clock.is_wrong() {
+            world.mislead();
+        }
         let setup = Setup {
             worker: machine.id,
             name: format!("w{n}"),
@@ -264,7 +278,7 @@ impl Cluster {
                 current: AtomicUsize::new(0),
                 session: AtomicUsize::new(0),
             }),
-            clock: Arc::<MachineClock>::clone(&machine.clock),
+            clock: Arc::<Steady>::clone(&machine.believed),
             preroll: self.shape.preroll,
             hang_up: Box::new(move |publish, reason| {
                 world.say(format_args!("w{n} hangs up {publish}: {reason}"));
@@ -312,6 +326,9 @@ impl Cluster {
             Place::Worker(n) => {
                 if let Some(machine) = self.machines.borrow().get(n) {
                     machine.clock.jump_to(ahead_ms);
+                    if ahead_ms != 0 && machine.started.elapsed() < WATCHED {
+                        self.world.mislead();
+                    }
                 }
             }
             Place::Store | Place::Bucket => {}
@@ -319,13 +336,11 @@ impl Cluster {
     }
 
     pub(crate) fn wall_of_machine(&self, machine: &Machine) -> i64 {
-        machine.clock.now().as_millis()
+        machine.believed.now().as_millis()
     }
 
     pub(crate) fn wall_of(&self, worker: usize) -> i64 {
         let machines = self.machines.borrow();
-        machines
-            .get(worker)
-            .map_or(0, |machine| machine.clock.now().as_millis())
+        machines.get(worker).map_or(0, |machine| self.wall_of_machine(machine))
     }
 }

@@ -13,7 +13,7 @@ use crate::cluster::{COORDINATORS, Cluster, WORKERS};
 use crate::line::Wire;
 use crate::world::{Place, Weather};
 
-/// How long the clock of a coordinator is wrong at most: less than what it takes for it to be believed.
+/// How long a clock is wrong at most that is wrong for a moment: less than what it takes for it to be believed.
 const MOMENT: Duration = Duration::from_secs(25);
 
 /// Lets things go wrong until `until_ms`, then sets everything right.
@@ -157,7 +157,7 @@ async fn storm(cluster: Rc<Cluster>, lasts: Duration) {
     world.set_weather(Weather::default());
 }
 
-/// A clock jumps. A coordinator's is set right again before the others would believe it; a worker's may stay wrong.
+/// A clock jumps. It is set right again before that is believed, but for every second one of a worker, which stays wrong.
 async fn jump(cluster: Rc<Cluster>, lasts: Duration) {
     let world = &cluster.world;
     let size = match world.below(3) {
@@ -170,11 +170,13 @@ async fn jump(cluster: Rc<Cluster>, lasts: Duration) {
         true => Place::Worker(world.pick(WORKERS)),
         false => Place::Coordinator(world.pick(COORDINATORS)),
     };
-    cluster.jump(place, ahead_ms);
-    if matches!(place, Place::Coordinator(_)) {
-        tokio::time::sleep(lasts.min(MOMENT)).await;
-        cluster.jump(place, 0);
+    if matches!(place, Place::Worker(_)) && world.happens(500) {
+        world.mislead();
+        return cluster.jump(place, ahead_ms);
     }
+    cluster.jump(place, ahead_ms);
+    tokio::time::sleep(lasts.min(MOMENT)).await;
+    cluster.jump(place, 0);
 }
 
 /// Makes, stops and deletes tasks.

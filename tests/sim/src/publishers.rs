@@ -10,6 +10,9 @@ use worker::sim::{Journal, Unit};
 use crate::cluster::{Cluster, WORKERS};
 use crate::world::lock;
 
+/// A worker whose time of day is wrong by so much, milliseconds, has followed its clock: several small jumps in a row may look like one that
+/// lasts.
+const WRONG_MS: u64 = 4_000;
 /// Time between two units of a publish.
 const EVERY: Duration = Duration::from_millis(500);
 
@@ -128,9 +131,16 @@ fn send(cluster: &Rc<Cluster>, id: PublishId, at: usize, count: i64, first_key: 
     }
     let mut disk = lock(&machine.disk);
     let journal = disk.journals.get_mut(&id)?;
+    let sent_ms = cluster.world.now().as_millis();
+    if arrival_ms.abs_diff(sent_ms) > WRONG_MS && !cluster.world.is_misled() {
+        cluster.world.broke(format_args!(
+            "w{at} believes a clock that is {} ms ahead for a moment",
+            arrival_ms - sent_ms
+        ));
+    }
     journal.units.push(Unit {
         arrival_ms,
-        sent_ms: cluster.world.now().as_millis(),
+        sent_ms,
         dts_ms: count * 500,
         key: count % 4 == first_key % 4,
     });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(crate) struct World {
     /// The rule that is broken on purpose.
     pub(crate) sabotage: Option<Sabotage>,
     inner: Mutex<Inner>,
+    /// A worker has followed a clock that was wrong.
+    misled: AtomicBool,
 }
 
 impl World {
@@ -86,7 +88,18 @@ impl World {
                 trace: Vec::new(),
                 broken: Vec::new(),
             }),
+            misled: AtomicBool::new(false),
         })
+    }
+
+    /// A worker follows a clock that is wrong from now on, or will.
+    pub(crate) fn mislead(&self) {
+        self.misled.store(true, Ordering::Relaxed);
+    }
+
+    /// False if all workers know the time.
+    pub(crate) fn is_misled(&self) -> bool {
+        self.misled.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the beginning.
@@ -230,6 +243,10 @@ impl MachineClock {
             world: Arc::clone(world),
             ahead_ms: AtomicI64::new(0),
         })
+    }
+
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.ahead_ms.load(Ordering::Relaxed) != 0
     }
 
     /// Lets the time of day jump to so far ahead of the true one.
