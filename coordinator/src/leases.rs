@@ -200,7 +200,9 @@ impl Leases {
             return Ok(refused(RefusalKind::Forbidden, reason));
         }
         let mut txn = Txn::new();
-        if !request.adopted {
+        if request.adopted {
+            txn = self.end_earlier(&request, cx.now, txn)?;
+        } else {
             match self.make_way(
                 cx,
                 &request.stream,
@@ -334,6 +336,17 @@ impl Leases {
         let reason = format!("taken over by worker {}", cx.fleet.name(worker));
         self.evicted.entry(old_worker).or_default().insert(old, reason.clone());
         self.end(old, reason, cx.now, txn).map(Ok)
+    }
+
+    /// A publish that is over takes its stream from nobody. But one of the same worker that began before it is over, too, though its release has
+    /// not been heard: what that one fed may go on with this one.
+    fn end_earlier(&mut self, request: &Request, now: Timestamp, txn: Txn) -> Result<Txn, StoreError> {
+        let earlier = |live: &&Live| live.record.worker == request.worker && live.record.started < request.started;
+        let earlier = self.holder(&request.stream).filter(earlier);
+        match earlier.map(|live| live.record.id) {
+            Some(old) => self.end(old, format!("superseded by publish {}", request.publish), now, txn),
+            None => Ok(txn),
+        }
     }
 
     /// A publish that nobody has heard of: new recordings under a new epoch.

@@ -59,7 +59,7 @@ impl Stitches {
         self.all.values().flat_map(of).collect()
     }
 
-    /// The recording that a new publish of a stream continues, if one waits for it.
+    /// The recording that a new publish of a stream continues, if one waits for it. One that is over already continues what it began behind.
     pub(crate) fn waiting(&self, publish: &PublishRecord, cause: &Cause, now: Timestamp) -> Option<RecordingId> {
         let waits = |record: &&StitchRecord| {
             record.stream == publish.stream
@@ -68,13 +68,14 @@ impl Stitches {
                 && !record.ahead
                 && record.finishing.is_none()
                 && now <= record.until
+                && (publish.ended.is_none() || follows(record, publish))
                 && readable(record, publish.worker, &publish.storage)
         };
         let newest = self
             .all
             .values()
             .filter(waits)
-            .max_by_key(|record| record.epochs.last());
+            .max_by_key(|record| (record.began, record.epochs.last()));
         newest.map(|record| record.recording)
     }
 
@@ -150,6 +151,7 @@ impl Stitches {
         }
         record.unnamed.retain(|(epoch, _)| *epoch != publish.epoch);
         record.worker = publish.worker;
+        record.began = publish.started;
         record.live = Some(publish.id);
         let stitch = behind(record, publish.epoch, lost);
         let record = record.clone();
@@ -375,6 +377,7 @@ fn new(
         unnamed: Vec::new(),
         worker: publish.worker,
         storage: publish.storage.clone(),
+        began: publish.started,
         live: None,
         until: publish.started,
         since: Timestamp::default(),
@@ -389,6 +392,15 @@ fn new(
 fn waits_until(ended: Timestamp, record: &StitchRecord) -> Timestamp {
     let until = ended + Duration::from_secs(u64::from(record.template.flow_continue_s()));
     record.window.until.map_or(until, |over| until.min(over))
+}
+
+/// True if a publish began when the last one that fed a recording was over. On one worker the publishes of a stream follow each other, and one
+/// clock times them; elsewhere it counts when that one was known to be over.
+fn follows(record: &StitchRecord, publish: &PublishRecord) -> bool {
+    match record.worker == publish.worker {
+        true => publish.started > record.began,
+        false => publish.started >= record.since,
+    }
 }
 
 /// True if a worker can read what is stored of a recording.

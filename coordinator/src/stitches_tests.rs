@@ -291,22 +291,6 @@ fn a_clock_that_was_ahead_keeps_no_recording_waiting() {
 }
 
 #[test]
-fn what_a_restarted_worker_finds_continues_nothing_but_may_be_continued() {
-    let mut world = world();
-    let worker = world.worker_on("");
-    let (first, grant, id, _) = world.publish(worker);
-    world.release(&first, grant.epoch);
-    let found = Request {
-        adopted: true,
-        ..world.request(worker)
-    };
-    let adopted = world.grant(&found).recordings[0].clone();
-    assert!(adopted.id != id && adopted.stitch == Some(Stitch::default()));
-    let (.., next, _) = world.publish(worker);
-    assert_eq!(next, adopted.id, "the latest");
-}
-
-#[test]
 fn a_publish_whose_recording_went_on_without_it_keeps_what_it_was_granted_and_is_dropped() {
     let mut world = world();
     let worker = world.worker_on("");
@@ -643,3 +627,6 @@ fn a_publish_that_its_worker_never_had_keeps_no_recording_waiting() {
     world.hear(worker);
     assert_eq!(world.finishes(worker).len(), 1);
 }
+
+#[path = "found_tests.rs"]
+mod found;

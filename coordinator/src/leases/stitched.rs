@@ -66,11 +66,7 @@ impl Leases {
         (cause, template, window): (Cause, TemplateSpec, Window),
         txn: Txn,
     ) -> Result<Txn, StoreError> {
-        // What a restarted worker found is over: it may be older than what goes on now.
-        let waiting = match record.ended {
-            None => self.stitches.waiting(record, &cause, cx.now),
-            Some(_) => None,
-        };
+        let waiting = self.stitches.waiting(record, &cause, cx.now);
         let frozen = waiting.and_then(|id| Some((id, self.stitches.template(id)?.clone())));
         if let Some((id, template)) = frozen {
             let lost = |worker| !cx.fleet.is_alive(worker);

@@ -37,6 +37,9 @@ pub struct StitchRecord {
     /// Names where its objects lie: workers that name the same read each other's. Empty: only `worker` does.
     #[serde(default)]
     pub storage: String,
+    /// When the last publish began, by that worker's clock; 0: not known.
+    #[serde(default)]
+    pub began: Timestamp,
     /// The publish that feeds it; none: its stream is away.
     pub live: Option<PublishId>,
     /// While its stream is away: until when it waits.

@@ -14,6 +14,9 @@ use crate::bucket::Stored;
 use crate::cluster::WORKER_TIMEOUT;
 use crate::world::{Place, World, lock};
 
+/// How exactly publishes of two workers are timed, seconds: clocks may go wrong by one, and names count whole ones.
+const FOLLOWS_S: u64 = 4;
+
 /// What the store holds, as its transactions told.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -168,6 +171,9 @@ impl Checks {
                 new.epoch, new.stream, new.id
             ));
         }
+        if new.ended.is_some() && !seen.heard_of.contains_key(&new.id) {
+            self.follows(seen, new);
+        }
         seen.heard_of.entry(new.id).or_insert(self.world.now().as_millis());
         let old = seen.publishes.get(key);
         if old.is_none_or(|old| old.revision != new.revision || old.ended != new.ended) {
@@ -191,6 +197,24 @@ impl Checks {
             self.world.broke(format_args!(
                 "publish {} goes from revision {} to {}",
                 new.id, old.revision, new.revision
+            ));
+        }
+    }
+
+    /// A publish that was over before it was heard of goes on with a recording of those alone that began before it.
+    fn follows(&self, seen: &Seen, new: &PublishRecord) {
+        // The model's publishes are named by the true time of their beginning.
+        let began = |publish: PublishId| publish.as_uuid().get_timestamp().map_or(0, |at| at.to_unix().0);
+        let later = |other: &&PublishRecord| {
+            let shared = other.recordings.iter().any(|id| new.recordings.contains(id));
+            shared && other.epoch < new.epoch && began(other.id) > began(new.id) + FOLLOWS_S
+        };
+        if let Some(later) = seen.publishes.values().find(later)
+            && !self.world.is_misled()
+        {
+            self.world.broke(format_args!(
+                "publish {} goes on behind {}, which began later",
+                new.id, later.id
             ));
         }
     }
