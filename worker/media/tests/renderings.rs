@@ -10,7 +10,7 @@ use media::codec::{aac, avc, hevc};
 use media::flv::{self, FileBase, FileStart, HeadBuilder, file_time_ms};
 use media::hls::{self, MediaPlaylist};
 use media::segmenter::Segmenter;
-use media::ts::{DEFAULT_OFFSET_90K, Muxer, State, Tracks};
+use media::ts::{DEFAULT_OFFSET_90K, Demuxer, Muxer, PACKET_LEN, State, Tracks};
 use source::{Tag, encode, ffmpeg, packets, read, run, same};
 use std::path::{Path, PathBuf};
 
@@ -169,6 +169,57 @@ impl Case {
         decodes(&self.write("index.m3u8", playlist.to_text().as_bytes()));
     }
 
+    /// Our own reader gives each unit back as the encoder sent it, and the decoder configurations.
+    fn check_reread(&self, segments: &[Vec<u8>]) {
+        let mut demuxer = Demuxer::new();
+        let mut found = Vec::new();
+        for segment in segments {
+            let near_ms = found.last().map_or(0, |unit: &media::ts::Unit| unit.dts_ms);
+            demuxer.start_segment(near_ms);
+            for packet in segment.as_chunks::<PACKET_LEN>().0 {
+                found.extend(demuxer.push(packet).unwrap());
+            }
+            found.extend(demuxer.end_segment().unwrap());
+        }
+        let units: Vec<_> = self.tags.iter().filter_map(Tag::unit).collect();
+        assert_eq!(found.len(), units.len());
+        let zero_ms = units[0].dts_ms;
+        for (found, unit) in found.iter().zip(&units) {
+            assert_eq!(
+                (found.track, found.codec, found.key),
+                (unit.track, unit.codec, unit.key)
+            );
+            assert_eq!((found.dts_ms, found.cto_ms), (unit.dts_ms - zero_ms, unit.cto_ms));
+            assert!(
+                found.data == unit.data,
+                "{} bytes at {} ms",
+                unit.data.len(),
+                unit.dts_ms
+            );
+        }
+        for kind in [UnitKind::VideoConfig, UnitKind::AudioConfig] {
+            let Some(tag) = self.tags.iter().find(|tag| tag.info.kind == kind) else {
+                continue;
+            };
+            let of_codec = found.iter().filter(|unit| unit.codec == tag.info.codec);
+            let said: Vec<_> = of_codec.filter_map(|unit| unit.config.as_deref()).collect();
+            match tag.info.codec {
+                Codec::Hevc => {
+                    let (said, sent) = (
+                        hevc::Config::parse(said[0]).unwrap(),
+                        hevc::Config::parse(tag.payload()).unwrap(),
+                    );
+                    let is_set = |nal: &&[u8]| (hevc::NAL_VPS..=hevc::NAL_PPS).contains(&hevc::nal_type(nal));
+                    assert_eq!((said.codec_name(), said.level), (sent.codec_name(), sent.level));
+                    assert_eq!(said.nals, sent.nals.into_iter().filter(is_set).collect::<Vec<_>>());
+                }
+                // What extends the core coder's is not in ADTS.
+                Codec::Aac => assert_eq!(said, [&tag.payload()[..2]]),
+                _ => assert_eq!(said, [tag.payload()]),
+            }
+        }
+    }
+
     fn decodes(&self, path: &Path) {
         if !self.open_groups {
             decodes(path);
@@ -215,6 +266,7 @@ impl Case {
             self.decodes(&self.write(&format!("{index}.ts"), segment));
         }
         self.check_playlist(&segments);
+        self.check_reread(&segments);
         let whole = self.write("whole.ts", &segments.concat());
         decodes(&whole);
         for (stream, source_filter, filter) in streams {
@@ -318,6 +370,17 @@ fn open_groups_of_pictures_and_several_slices() {
 }
 
 #[test]
+fn pictures_that_bring_delimiters_and_parameter_sets_of_their_own() {
+    let options = format!("{X264} -preset fast -bf 2 -x264-params aud=1:repeat-headers=1 -c:a aac");
+    let case = Case::encode(3, &options);
+    case.check_reread(&render_ts(&case.tags, 1000));
+    // Delimiters like those that we put in, and parameter sets, as what was a transport stream before has them.
+    let options = format!("{X264} -bsf:v h264_metadata=aud=insert,dump_extra=freq=keyframe -c:a aac");
+    let case = Case::encode(3, &options);
+    case.check_reread(&render_ts(&case.tags, 1000));
+}
+
+#[test]
 fn a_variable_frame_rate() {
     let drop = "-vf select='not(mod(n\\,3))+not(mod(n\\,7))' -fps_mode vfr";
     let case = Case::encode(6, &format!("{drop} {X264} -c:a aac"));
@@ -364,6 +427,7 @@ fn hevc_in_both_packagings() {
             assert!(config.codec_name().starts_with("hvc1.1.6.L"), "{}", config.codec_name());
             let segments = render_ts(&case.tags, 1000);
             assert_eq!(segments.len(), 4);
+            case.check_reread(&segments);
             let whole = case.write("whole.ts", &segments.concat());
             decodes(&whole);
             let reread = packets(&whole, "v", HEVC_PLAIN);

@@ -181,6 +181,59 @@ impl Adts {
     }
 }
 
+/// What an ADTS header says of the raw data block behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdtsFrame {
+    adts: Adts,
+    /// Bytes of header and block, [`ADTS_HEADER_LEN`] at least.
+    pub frame_len: u16,
+}
+
+impl AdtsFrame {
+    /// Reads a header of the kind that [`Adts::header`] makes: MPEG-4, no checksum, one block.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Truncated`] below [`ADTS_HEADER_LEN`] bytes; [`CodecError::Invalid`] for anything else, also a rate or channels that the header
+    /// cannot say.
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        let Some(&[0xFF, 0xF1, b2, b3, b4, b5, b6]) = bytes.first_chunk::<ADTS_HEADER_LEN>() else {
+            return Err(match bytes.len() < ADTS_HEADER_LEN {
+                true => CodecError::Truncated("ADTS header"),
+                false => CodecError::Invalid("ADTS header"),
+            });
+        };
+        let adts = Adts {
+            profile: b2 >> 6,
+            rate: b2 >> 2 & 15,
+            channels: (b2 & 1) << 2 | b3 >> 6,
+        };
+        let frame_len = u16::from(b3 & 3) << 11 | u16::from(b4) << 3 | u16::from(b5) >> 5;
+        let is_known = usize::from(adts.rate) < RATES.len() && adts.channels > 0 && b6 & 3 == 0;
+        match is_known && usize::from(frame_len) >= ADTS_HEADER_LEN {
+            true => Ok(Self { adts, frame_len }),
+            false => Err(CodecError::Invalid("ADTS header")),
+        }
+    }
+
+    /// The `AudioSpecificConfig` of its core coder. What extends it (SBR, PS) is not in an ADTS header: decoders find it in the blocks.
+    #[must_use]
+    pub fn config(&self) -> [u8; 2] {
+        let Adts {
+            profile,
+            rate,
+            channels,
+        } = self.adts;
+        [(profile + 1) << 3 | rate >> 1, (rate & 1) << 7 | channels << 3]
+    }
+
+    /// Sampling rate of the core coder, hertz.
+    #[must_use]
+    pub fn core_rate(&self) -> u32 {
+        RATES.get(usize::from(self.adts.rate)).copied().unwrap_or(0)
+    }
+}
+
 /// `GetAudioObjectType`. ISO/IEC 14496-3 §1.6.2.1.
 fn object_type(bits: &mut Bits<'_>) -> Result<u8, CodecError> {
     let short = bits.bits(5)?;
@@ -268,5 +321,29 @@ mod tests {
         assert!(adts.header(8184).is_some());
         assert_eq!(adts.header(8185), None);
         assert_eq!(adts.header(usize::MAX), None);
+    }
+
+    #[test]
+    fn an_adts_header_says_what_it_was_made_of() {
+        for asc in [[0x12, 0x10], [0x11, 0x88], [0x0A, 0x10], [0x13, 0x38]] {
+            let config = Config::parse(&asc).unwrap();
+            let header = config.adts().unwrap().header(371).unwrap();
+            let frame = AdtsFrame::read(&header).unwrap();
+            assert_eq!((frame.config(), frame.frame_len), (asc, 378));
+            assert_eq!(frame.core_rate(), config.core_rate);
+            for at in 0..ADTS_HEADER_LEN {
+                assert_eq!(
+                    AdtsFrame::read(&header[..at]),
+                    Err(CodecError::Truncated("ADTS header"))
+                );
+            }
+        }
+        let good = [0xFF, 0xF1, 0x50, 0x80, 0x2F, 0x5F, 0xFC];
+        // No sync, a checksum, a reserved rate, no channels, a length within the header, two blocks.
+        for (at, byte) in [(0, 0xFE), (1, 0xF0), (2, 0x74), (3, 0x00), (4, 0x00), (6, 0xFD)] {
+            let mut bad = good;
+            bad[at] = byte;
+            assert_eq!(AdtsFrame::read(&bad), Err(CodecError::Invalid("ADTS header")), "{at}");
+        }
     }
 }

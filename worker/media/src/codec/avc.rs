@@ -112,31 +112,11 @@ const SPS_BYTES: usize = 4096;
 pub fn picture_size(sps: &[u8]) -> Result<PictureSize, CodecError> {
     let rbsp = unescape(sps, SPS_BYTES);
     let mut bits = Bits::new(&rbsp, "AVC sequence parameter set");
-    bits.skip(8)?;
-    let profile = bits.bits(8)?;
-    bits.skip(16)?;
-    bits.ue()?; // seq_parameter_set_id
-    let mut chroma = 1;
-    let mut separate_planes = false;
-    if matches!(
-        profile,
-        44 | 83 | 86 | 100 | 110 | 118 | 122 | 128 | 134 | 135 | 138 | 139 | 244
-    ) {
-        chroma = bits.ue()?;
-        if chroma == 3 {
-            separate_planes = bits.bit()?;
-        }
-        bits.ue()?; // bit_depth_luma
-        bits.ue()?; // bit_depth_chroma
-        bits.skip(1)?;
-        if bits.bit()? {
-            for list in 0..if chroma == 3 { 12 } else { 8 } {
-                if bits.bit()? {
-                    skip_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
-                }
-            }
-        }
-    }
+    let Head {
+        chroma,
+        separate_planes,
+        ..
+    } = Head::read(&mut bits)?;
     bits.ue()?; // log2_max_frame_num
     match bits.ue()? {
         0 => {
@@ -184,6 +164,93 @@ pub fn picture_size(sps: &[u8]) -> Result<PictureSize, CodecError> {
         side(columns, 1, left, right, unit_x),
         side(rows, fields, top, bottom, unit_y * fields),
     )
+}
+
+/// What a sequence parameter set begins with.
+struct Head {
+    chroma: u32,
+    separate_planes: bool,
+    /// Bits of a luma sample and of a chroma sample, less 8.
+    depths: [u32; 2],
+}
+
+impl Head {
+    /// Reads as far as the scaling lists go.
+    fn read(bits: &mut Bits<'_>) -> Result<Self, CodecError> {
+        let mut head = Self {
+            chroma: 1,
+            separate_planes: false,
+            depths: [0; 2],
+        };
+        bits.skip(8)?;
+        let profile = bits.bits(8)?;
+        bits.skip(16)?;
+        bits.ue()?; // seq_parameter_set_id
+        if !matches!(
+            profile,
+            44 | 83 | 86 | 100 | 110 | 118 | 122 | 128 | 134 | 135 | 138 | 139 | 244
+        ) {
+            return Ok(head);
+        }
+        head.chroma = bits.ue()?;
+        if head.chroma == 3 {
+            head.separate_planes = bits.bit()?;
+        }
+        head.depths = [bits.ue()?, bits.ue()?];
+        bits.skip(1)?;
+        if bits.bit()? {
+            for list in 0..if head.chroma == 3 { 12 } else { 8 } {
+                if bits.bit()? {
+                    skip_scaling_list(bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// Makes the `avcC` record of parameter sets, for NAL units behind lengths of 4 bytes. ISO/IEC 14496-15 §5.3.3.1.
+///
+/// # Errors
+///
+/// [`CodecError::Truncated`] without a whole sequence parameter set, [`CodecError::Invalid`] for more, or longer ones, than the record can hold.
+pub fn record(sps: &[&[u8]], pps: &[&[u8]]) -> Result<Vec<u8>, CodecError> {
+    let first = sps.first().copied().unwrap_or_default();
+    let Some(&[_, profile, compatibility, level]) = first.first_chunk::<4>() else {
+        return Err(CodecError::Truncated("AVC sequence parameter set"));
+    };
+    let count = |sets: &[&[u8]], most: usize| match u8::try_from(sets.len()) {
+        Ok(count) if sets.len() <= most => Ok(count),
+        _ => Err(CodecError::Invalid("number of AVC parameter sets")),
+    };
+    let mut out = alloc::vec![1, profile, compatibility, level, 0xFF, 0xE0 | count(sps, 31)?];
+    append_sets(&mut out, sps)?;
+    out.push(count(pps, 255)?);
+    append_sets(&mut out, pps)?;
+    let rbsp = unescape(first, SPS_BYTES);
+    // Sets that cannot be read so far are for decoders to judge: the record may do without what it repeats of them.
+    let head = Head::read(&mut Bits::new(&rbsp, "AVC sequence parameter set"));
+    if let (false, Ok(head)) = (matches!(profile, 66 | 77 | 88), head) {
+        let low = |value: u32, mask: u32| u8::try_from(value & mask).unwrap_or(0);
+        let [luma, chroma] = head.depths;
+        out.extend([
+            0xFC | low(head.chroma, 3),
+            0xF8 | low(luma, 7),
+            0xF8 | low(chroma, 7),
+            0,
+        ]);
+    }
+    Ok(out)
+}
+
+/// Appends NAL units, each behind 16 bits of length.
+pub(super) fn append_sets(out: &mut Vec<u8>, sets: &[&[u8]]) -> Result<(), CodecError> {
+    for set in sets {
+        let length = u16::try_from(set.len()).map_err(|_| CodecError::Invalid("length of a parameter set"))?;
+        out.extend(length.to_be_bytes());
+        out.extend_from_slice(set);
+    }
+    Ok(())
 }
 
 /// H.264 §7.3.2.1.1.1.

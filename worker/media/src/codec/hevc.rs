@@ -2,6 +2,7 @@
 
 use super::{
     CodecError, CodecName, PictureSize,
+    avc::append_sets,
     bits::{Bits, unescape},
 };
 use alloc::{format, vec::Vec};
@@ -162,21 +163,14 @@ const SPS_BYTES: usize = 512;
 /// [`CodecError::Truncated`] or [`CodecError::Invalid`] where it is none.
 pub fn picture_size(sps: &[u8]) -> Result<PictureSize, CodecError> {
     let rbsp = unescape(sps, SPS_BYTES);
-    let mut bits = Bits::new(&rbsp, "HEVC sequence parameter set");
-    bits.skip(16 + 4)?;
-    let sub_layers = bits.bits(3)?;
-    bits.skip(1)?;
-    skip_profile_tier_level(&mut bits, sub_layers)?;
-    bits.ue()?; // sps_seq_parameter_set_id
-    let chroma = bits.ue()?;
-    let separate_planes = chroma == 3 && bits.bit()?;
-    let width = bits.ue()?;
-    let height = bits.ue()?;
-    let crop = if bits.bit()? {
-        [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?]
-    } else {
-        [0; 4]
-    };
+    let Head {
+        chroma,
+        separate_planes,
+        width,
+        height,
+        crop,
+        ..
+    } = Head::read(&mut Bits::new(&rbsp, "HEVC sequence parameter set"))?;
     let [left, right, top, bottom] = crop;
     let (unit_x, unit_y) = match chroma {
         1 if !separate_planes => (2, 2),
@@ -185,6 +179,96 @@ pub fn picture_size(sps: &[u8]) -> Result<PictureSize, CodecError> {
     };
     let side = |side: u32, near: u32, far: u32, unit: u32| side.checked_sub(near.checked_add(far)?.checked_mul(unit)?);
     PictureSize::new(side(width, left, right, unit_x), side(height, top, bottom, unit_y))
+}
+
+/// What a sequence parameter set begins with.
+struct Head {
+    /// `sps_max_sub_layers_minus1`, 0 to 7.
+    sub_layers: u32,
+    nested: bool,
+    chroma: u32,
+    separate_planes: bool,
+    width: u32,
+    height: u32,
+    /// Left, right, top, bottom.
+    crop: [u32; 4],
+    /// Bits of a luma sample and of a chroma sample, less 8.
+    depths: [u32; 2],
+}
+
+impl Head {
+    /// One layer of 4:2:0 with 8 bits.
+    const USUAL: Self = Self {
+        sub_layers: 0,
+        nested: true,
+        chroma: 1,
+        separate_planes: false,
+        width: 0,
+        height: 0,
+        crop: [0; 4],
+        depths: [0; 2],
+    };
+
+    fn read(bits: &mut Bits<'_>) -> Result<Self, CodecError> {
+        bits.skip(16 + 4)?;
+        let sub_layers = bits.bits(3)?;
+        let nested = bits.bit()?;
+        skip_profile_tier_level(bits, sub_layers)?;
+        bits.ue()?; // sps_seq_parameter_set_id
+        let chroma = bits.ue()?;
+        let separate_planes = chroma == 3 && bits.bit()?;
+        let (width, height) = (bits.ue()?, bits.ue()?);
+        let crop = if bits.bit()? {
+            [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?]
+        } else {
+            [0; 4]
+        };
+        // They stand behind the size: where the bytes end before, it is still known.
+        let depths = [bits.ue().unwrap_or(0), bits.ue().unwrap_or(0)];
+        Ok(Self {
+            sub_layers,
+            nested,
+            chroma,
+            separate_planes,
+            width,
+            height,
+            crop,
+            depths,
+        })
+    }
+}
+
+/// Makes the `hvcC` record of parameter sets, for NAL units behind lengths of 4 bytes. ISO/IEC 14496-15 §8.3.3.1.
+///
+/// # Errors
+///
+/// [`CodecError::Truncated`] without a whole sequence parameter set, [`CodecError::Invalid`] for more, or longer ones, than the record can hold.
+pub fn record(vps: &[&[u8]], sps: &[&[u8]], pps: &[&[u8]]) -> Result<Vec<u8>, CodecError> {
+    let cut = CodecError::Truncated("HEVC sequence parameter set");
+    let rbsp = unescape(sps.first().copied().unwrap_or_default(), SPS_BYTES);
+    // Behind the NAL unit's header and one byte: profile, tier, compatibility, constraints, level.
+    let profile = rbsp.get(3..15).ok_or(cut)?;
+    // Sets that cannot be read so far are for decoders to judge: then what is usual is repeated of them.
+    let head = Head::read(&mut Bits::new(&rbsp, "HEVC sequence parameter set")).unwrap_or(Head::USUAL);
+    let low = |value: u32, mask: u32| u8::try_from(value & mask).unwrap_or(0);
+    let [luma, chroma] = head.depths;
+    let layers = low(head.sub_layers, 7).saturating_add(1).min(7);
+    let mut out = alloc::vec![1];
+    out.extend_from_slice(profile);
+    // Segmentation and parallelism unknown; frame rate unspecified.
+    out.extend([0xF0, 0, 0xFC, 0xFC | low(head.chroma, 3)]);
+    out.extend([0xF8 | low(luma, 7), 0xF8 | low(chroma, 7), 0, 0]);
+    out.push(layers << 3 | u8::from(head.nested) << 2 | 3);
+    let arrays = [(NAL_VPS, vps), (NAL_SPS, sps), (NAL_PPS, pps)];
+    let there = || arrays.iter().filter(|(_, sets)| !sets.is_empty());
+    out.push(u8::try_from(there().count()).unwrap_or(0));
+    for (nal_type, sets) in there() {
+        let count = u16::try_from(sets.len()).map_err(|_| CodecError::Invalid("number of HEVC parameter sets"))?;
+        out.push(0x80 | nal_type);
+        out.extend(count.to_be_bytes());
+        append_sets(&mut out, sets)?;
+    }
+    Ok(out)
 }
 
 /// H.265 §7.3.3. `sub_layers` is `sps_max_sub_layers_minus1`, 0 to 7.

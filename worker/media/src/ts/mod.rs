@@ -5,6 +5,7 @@
 //! 1. This file: [`Muxer`], access units to packets, and [`State`], all that must survive a restart.
 //! 2. `video`, `audio`: what goes into a unit's PES packet.
 //! 3. `packets`: 188 bytes at a time; program tables.
+//! 4. [`Demuxer`]: the same access units of such packets again.
 //!
 //! # What comes out
 //!
@@ -15,11 +16,13 @@
 //! * A program clock reference at most 100 ms after the one before, on the video packets if there are any, else on audio;
 //!   packets that hold nothing else fill pauses. It runs [`CLOCK_LEAD_90K`] behind the decode times, and never back.
 //! * Continuity counters that go on across segments.
+//! * Two bytes of `transport_private_data` beside a picture of which the encoder's own delimiter or parameter sets could be taken for added ones.
 //!
 //! A unit is written whole or not at all: an error leaves the output and the state as they were.
 
 mod audio;
 mod packets;
+mod reader;
 mod tables;
 mod video;
 
@@ -29,6 +32,8 @@ use alloc::vec::Vec;
 use audio::Audio;
 use packets::{Adaptation, Packets};
 use video::Video;
+
+pub use reader::{Demuxer, Unit, Unreadable};
 
 /// Bytes of a packet.
 pub const PACKET_LEN: usize = 188;
@@ -215,7 +220,8 @@ impl Muxer {
             self.list(stream_type, self.state.audio_stream_type);
             tables::append(&mut self.state, out);
         }
-        let adaptation = self.adaptation(unit, out);
+        let mut adaptation = self.adaptation(unit, out);
+        adaptation.note = picture.note();
         let times = Times::of(unit, self.state.offset_90k);
         let Some(video) = self.video.as_ref() else {
             return Err(TsError::NoConfig);

@@ -13,15 +13,17 @@ pub(super) struct Adaptation {
     pub(super) random_access: bool,
     /// Program clock reference, ticks of 90 kHz, not wrapped.
     pub(super) clock_90k: Option<i64>,
+    /// Two bytes for whoever reads the stream back, as `transport_private_data`.
+    pub(super) note: Option<[u8; 2]>,
 }
 
 impl Adaptation {
     /// Bytes of the field with its length byte; 0: none is needed.
     fn len(self) -> usize {
-        match self.clock_90k {
-            Some(_) => 8,
-            None if self.discontinuity || self.random_access => 2,
-            None => 0,
+        let fields = if self.clock_90k.is_some() { 6 } else { 0 } + if self.note.is_some() { 3 } else { 0 };
+        match fields {
+            0 if !self.discontinuity && !self.random_access => 0,
+            fields => fields + 2,
         }
     }
 
@@ -35,7 +37,9 @@ impl Adaptation {
             return;
         };
         let clock_flag = u8::from(self.clock_90k.is_some());
-        out.push(u8::from(self.discontinuity) << 7 | u8::from(self.random_access) << 6 | clock_flag << 4);
+        let note_flag = u8::from(self.note.is_some());
+        let marks = u8::from(self.discontinuity) << 7 | u8::from(self.random_access) << 6;
+        out.push(marks | clock_flag << 4 | note_flag << 1);
         let mut stuffing = stuffing;
         if let Some(clock) = self.clock_90k {
             // 33 bits of base, 6 reserved, 9 of extension (0: the clock steps in whole base ticks).
@@ -43,6 +47,10 @@ impl Adaptation {
             let [_, _, b2, b3, b4, b5, b6, b7] = field.to_be_bytes();
             out.extend_from_slice(&[b2, b3, b4, b5, b6, b7]);
             stuffing = stuffing.saturating_sub(6);
+        }
+        if let Some([high, low]) = self.note {
+            out.extend_from_slice(&[2, high, low]);
+            stuffing = stuffing.saturating_sub(3);
         }
         out.resize(out.len() + stuffing, 0xFF);
     }
@@ -138,8 +146,8 @@ pub(super) fn append_clock(out: &mut Vec<u8>, pid: u16, continuity: u8, clock_90
     out.extend_from_slice(&[0x47, high, low, 0x20 | (continuity.wrapping_sub(1) & 15)]);
     let adaptation = Adaptation {
         discontinuity,
-        random_access: false,
         clock_90k: Some(clock_90k),
+        ..Adaptation::default()
     };
     adaptation.append(out, BODY_LEN);
 }

@@ -61,6 +61,31 @@ pub(super) fn append(state: &mut State, out: &mut Vec<u8>) {
     append_section(out, PMT_PID, &mut state.pmt_continuity, 0x02, &pmt);
 }
 
+/// Stream types of the pictures and of the sound (0: none) that a packet with a program map says, given what is behind the packet's header. `None`: it is
+/// not as [`append`] writes it.
+pub(super) fn read_map(payload: &[u8]) -> Option<(u8, u8)> {
+    let (&[0, 0x02, 0xB0, length], rest) = payload.split_first_chunk::<4>()? else {
+        return None;
+    };
+    let end = usize::from(length).checked_sub(4)?;
+    let (body, checksum) = rest.split_at_checked(end)?;
+    let section = payload.get(1..4 + end)?;
+    if crc32(section).to_be_bytes() != *checksum.first_chunk::<4>()? {
+        return None;
+    }
+    let mut found = (0, 0);
+    let mut streams = body.get(9..)?;
+    while let Some((&[stream_type, p0, p1, 0xF0, skip], rest)) = streams.split_first_chunk::<5>() {
+        match u16::from_be_bytes([p0 & 0x1F, p1]) {
+            VIDEO_PID => found.0 = stream_type,
+            AUDIO_PID => found.1 = stream_type,
+            _ => return None,
+        }
+        streams = rest.get(usize::from(skip)..)?;
+    }
+    streams.is_empty().then_some(found)
+}
+
 /// Appends a packet with one section: pointer, header, `body`, checksum, stuffing. ISO/IEC 13818-1 §2.4.4.
 fn append_section(out: &mut Vec<u8>, pid: u16, continuity: &mut u8, table_id: u8, body: &Short<64>) {
     let end = out.len() + PACKET_LEN;

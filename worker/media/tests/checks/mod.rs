@@ -6,11 +6,13 @@ mod amf;
 mod codec_config;
 mod flv_tag;
 mod rtmp_session;
+mod ts_segment;
 
 pub use amf::amf;
 pub use codec_config::codec_config;
 pub use flv_tag::flv_tag;
 pub use rtmp_session::rtmp_session;
+pub use ts_segment::ts_segment;
 
 /// Panics if what must hold does not.
 pub type Check = fn(&[u8]);
@@ -21,4 +23,5 @@ pub const ALL: &[(&str, Check)] = &[
     ("codec_config", codec_config),
     ("flv_tag", flv_tag),
     ("rtmp_session", rtmp_session),
+    ("ts_segment", ts_segment),
 ];
