@@ -5,9 +5,8 @@ use shared::{
         MAX_CONTEXT_CHARS, MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, MAX_PIECES, MAX_TOKEN_CHARS, NewComposition, Piece,
     },
     ids::FileId,
-    recording::{MediaFile, Recording},
+    recording::MediaFile,
     store::{Repo, StoreError},
-    template::{Format, HlsSegments},
 };
 use thiserror::Error;
 
@@ -43,9 +42,6 @@ pub(super) enum Refused {
     /// There is no such file, or not for this caller.
     #[error("no file {0}: `aircheck file list` shows what there is")]
     NoFile(FileId),
-    /// A file that cannot be joined without coding it anew.
-    #[error("file {file} cannot be joined: {problem}")]
-    Format { file: FileId, problem: &'static str },
     /// The store did not say.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,7 +100,7 @@ impl Asked {
             let found = repo.file(part.file).await?.filter(&sees);
             let file = found.ok_or(Refused::NoFile(part.file))?;
             let recording = repo.recording(file.recording).await?;
-            pieces.push(piece(part, &file, recording.as_ref())?);
+            pieces.push(piece(part, &file)?);
             if let Some(writer) = recording
                 .map(|recording| recording.worker)
                 .filter(|id| !writers.contains(id))
@@ -131,20 +127,7 @@ impl Asked {
     }
 }
 
-fn piece(part: &Part, file: &MediaFile, recording: Option<&Recording>) -> Result<Piece, Refused> {
-    let cannot = |problem| Refused::Format { file: file.id, problem };
-    match file.format {
-        Format::Mp4 | Format::Flv => {}
-        Format::Hls if recording.is_some_and(|known| known.template.hls_segments() == HlsSegments::Fmp4) => {}
-        Format::Hls => {
-            return Err(cannot(
-                "its segments are MPEG-TS; MP4, FLV and HLS with fMP4 segments can be",
-            ));
-        }
-        Format::Aac | Format::Mp3 => {
-            return Err(cannot("it holds no times; MP4, FLV and HLS with fMP4 segments can be"));
-        }
-    }
+fn piece(part: &Part, file: &MediaFile) -> Result<Piece, Refused> {
     let id = file.id;
     if part.from_ms >= file.duration_ms.max(1) {
         let words = format!(

@@ -11,6 +11,7 @@ use serde_json::Value;
 use support::clips::{B_FRAMES, Clip, HEAVY, HEVC, LARGER, SHORT_GOP};
 use support::faults::{Fault, Proxy};
 use support::flv::Tag;
+use support::programs::{ffmpeg_new, output};
 use support::rtmp::{AUDIO, VIDEO};
 use support::server::Server;
 use support::wait::{Seen, until};
@@ -104,6 +105,100 @@ fn recordings_of_any_format_are_joined() -> Result<()> {
         "{recordings:#}"
     );
     Ok(())
+}
+
+#[test]
+fn a_stitched_recording_in_transport_streams_is_joined() -> Result<()> {
+    let (folder, data) = data()?;
+    let server = setup(&data).start()?;
+    // MPEG-TS, as a template has it that says nothing else.
+    server.ask(&["template", "create", "hls", "--hls", "--hls-continue", "5s"])?;
+    server.ask(&["rule", "create", "--domain", super::DOMAIN, "--template", "hls"])?;
+    let clips: [&Clip; 2] = [&B_FRAMES, &LARGER];
+    let mut pushes = Vec::new();
+    let media = [tags_of(clips[0])?, tags_of(clips[1])?];
+    for (number, tags) in media.iter().enumerate() {
+        send(server.rtmp(), "live", "one", tags, 0)?.finish()?;
+        pushes.push(keep(folder.path(), number, tags)?);
+    }
+    server.finished("one", 1)?;
+    let id = file(&server, "one", "hls")?;
+    let key = server.ask(&["file", "get", &id])?["object_key"].clone();
+    let list = server.data().join("objects").join(key.as_str().context("no key")?);
+    let list = std::fs::read_to_string(list)?;
+    ensure!(
+        list.contains("#EXT-X-DISCONTINUITY\n") && list.contains(".ts\n"),
+        "{list}"
+    );
+    pushes.push(push(&server, folder.path(), "two", &media[0])?);
+    let pieces = [id.clone(), file(&server, "two", "hls")?];
+    let (path, _) = made(&server, &compose(&server, &pieces, &[])?)?;
+    ensure_holds(&path, &pushes, false)?;
+    let (path, record) = made(&server, &compose(&server, &[id], &["--no-video"])?)?;
+    ensure!(
+        record["video_units"] == 0 && record["audio_units"].as_u64() > Some(100),
+        "{record:#}"
+    );
+    let sound: Vec<PathBuf> = (0..).zip(&media).map(sound_of(folder.path())).collect::<Result<_>>()?;
+    ensure_holds(&path, &sound, false)
+}
+
+/// Keeps a push without its pictures.
+fn sound_of<'a>(folder: &'a Path) -> impl Fn((usize, &Vec<Tag>)) -> Result<PathBuf> + 'a {
+    |(number, tags)| {
+        let sound: Vec<Tag> = tags.iter().filter(|tag| tag.tag_type != VIDEO).cloned().collect();
+        keep(folder, 10 + number, &sound)
+    }
+}
+
+#[test]
+fn files_of_sound_alone_are_joined() -> Result<()> {
+    let (folder, data) = data()?;
+    let server = setup(&data).start()?;
+    server.ask(&["template", "create", "sound", "--aac"])?;
+    server.ask(&["rule", "create", "--domain", super::DOMAIN, "--template", "sound"])?;
+    let media = [tags_of(&B_FRAMES)?, tags_of(&LARGER)?];
+    let mut pieces = Vec::new();
+    for (stream, tags) in ["one", "two"].into_iter().zip(&media) {
+        push(&server, folder.path(), stream, tags)?;
+        pieces.push(file(&server, stream, "aac")?);
+    }
+    let (mut expected, mut duration_ms, mut units) = (Vec::new(), 0, 0);
+    for piece in &pieces {
+        let source = server.ask(&["file", "get", piece])?;
+        let key = source["object_key"].as_str().context("no key")?;
+        expected.extend(frames(&server.data().join("objects").join(key))?);
+        duration_ms += source["duration_ms"].as_u64().context("no duration")?;
+        units += source["audio_units"].as_u64().context("no count")?;
+    }
+    let (path, record) = made(&server, &compose(&server, &pieces, &[])?)?;
+    ensure!(units > 200 && record["audio_units"] == units, "{units}: {record:#}");
+    ensure!(record["video_units"] == 0, "{record:#}");
+    // Such files hold no times: they follow from the frames, which last 21 to 24 ms.
+    let lasts = record["duration_ms"].as_u64().context("no duration")?;
+    ensure!(lasts.abs_diff(duration_ms) <= 60, "{lasts} of {duration_ms} ms");
+    ensure!(frames(&path)? == expected, "the coded bytes are not the same");
+    Ok(())
+}
+
+/// The coded bytes of a file's sound, one frame behind the other.
+fn frames(path: &Path) -> Result<Vec<u8>> {
+    let mut command = Command::new(ffmpeg_new());
+    command.args(["-v", "error", "-nostdin", "-i"]).arg(path);
+    let said = output(command.args([
+        "-map",
+        "0:a",
+        "-c",
+        "copy",
+        "-bsf:a",
+        "aac_adtstoasc",
+        "-f",
+        "data",
+        "-",
+    ]))?;
+    let words = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success() && words.is_empty(), "{}: {words}", path.display());
+    Ok(said.stdout)
 }
 
 /// The units of a push between two of its key pictures, counted from the first, as a push of their own.

@@ -1,14 +1,18 @@
 //! Compositions: one MP4 of pieces of stored files, joined without coding anything anew.
 //!
 //! * [`window`]: reads an object front to back.
-//! * `source`: the samples of a stored MP4, FLV or HLS with fMP4 segments.
+//! * `source`: the samples of a stored file: MP4, FLV, HLS with fMP4 segments; `transport` of HLS with MPEG-TS segments, `frames` of AAC and MP3;
+//!   `playlist`: which segments an HLS recording has.
 //! * `cut`: which of them are in a piece (pure).
 //!
 //! An attempt keeps nothing between two tries: it writes under keys that hold its epoch, and enters the library under it. A worker that was
 //! replaced meanwhile is refused there, and what it wrote belongs to nobody.
 
 mod cut;
+mod frames;
+mod playlist;
 mod source;
+mod transport;
 pub(crate) mod window;
 
 use std::collections::BTreeMap;
@@ -336,6 +340,11 @@ fn key(job: &ComposeJob) -> String {
     format!("{}/{}/mp4/000000.mp4", root(job), job.epoch.path_component())
 }
 
+/// Within what is in memory.
+fn to_usize(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
+}
+
 /// What the file is called while it is made in a directory.
 fn staged(job: &ComposeJob) -> String {
     format!("{}-{}-composed.mp4", job.recording, job.epoch)
@@ -385,7 +394,10 @@ impl Open {
             }
             end = at.end;
             while !at.is_empty() {
-                let bytes = source.data(at.clone()).await?;
+                let bytes = match &batch.held {
+                    Some(held) => held.slice(to_usize(at.start)..to_usize(at.end)),
+                    None => source.data(at.clone()).await?,
+                };
                 at.start += bytes.len() as u64;
                 self.file.append(bytes).await?;
             }

@@ -1,19 +1,24 @@
-//! [`Source`]: the samples of a stored file, batch by batch, whatever its format; their data stays where it lies until it is asked for.
+//! [`Source`]: the samples of a stored file, batch by batch, whatever its format; their data stays where it lies until it is asked for, unless it is not
+//! stored as it is.
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use media::access_unit::{Codec, Track, UnitKind};
+use media::flv;
 use media::mp4::{BOX_HEADER, Config, FragmentSample, Movie, Placed, box_header, read_init};
-use media::{flv, hls};
 use shared::composition::Piece;
 use shared::template::Format;
 
+use super::frames::Frames;
+use super::playlist::{Entry, Playlist, Runs};
+use super::transport::Transport;
 use super::window::{WINDOW, Window};
 use super::{Problem, Stop};
 use crate::upload::Objects;
 
 /// Samples that are given at a time, at most.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 /// Longest `moov` that is read: some 6 million samples, 17 hours of 100 a second.
 const LONGEST_MOOV: usize = 128 << 20;
 /// Longest decoder configuration that is read, bytes.
@@ -30,8 +35,10 @@ const LONGEST_MS: u32 = 1_000;
 pub(super) struct Batch {
     pub(super) configs: Vec<Config>,
     pub(super) samples: Vec<FragmentSample>,
-    /// Where the data of each lies in the object in hand.
+    /// Where the data of each lies in the object in hand, or in `held`.
     pub(super) data: Vec<Range<u64>>,
+    /// The data, where it is not stored as it is.
+    pub(super) held: Option<Bytes>,
     /// Times have nothing to do with those of the batch before.
     pub(super) joins: bool,
     /// Added to a presentation time: the file's own time, whose beginning is 0.
@@ -48,6 +55,8 @@ enum Kind<'a> {
     Mp4 { movie: Box<Movie>, ahead: Option<Placed> },
     Flv(Flv),
     Fragments(Fragments<'a>),
+    Transport(Box<Transport<'a>>),
+    Frames(Frames),
 }
 
 /// Where an FLV file is read.
@@ -55,30 +64,22 @@ enum Kind<'a> {
 struct Flv {
     at: u64,
     configs: Vec<Config>,
-    /// For how long the last sample of each track lasted.
-    lasted: [u32; 2],
+    lasted: Lasted,
     /// The file's own time of its earliest presentation.
     zero_ms: Option<i64>,
 }
 
 struct Fragments<'a> {
-    objects: &'a Objects,
-    /// The playlist's folder.
-    folder: String,
-    segments: std::vec::IntoIter<hls::Segment>,
-    count: usize,
-    read: usize,
+    list: Playlist<'a>,
     configs: Vec<Config>,
-    /// The playlist's time in front of the next segment.
-    at_ms: i64,
-    run: Option<(String, i64)>,
+    runs: Runs,
 }
 
-fn damaged(key: &str, what: impl std::fmt::Display) -> Stop {
+pub(super) fn damaged(key: &str, what: impl std::fmt::Display) -> Stop {
     Stop::Never(Problem::SourceDamaged, format!("{key}: {what}"))
 }
 
-fn missing(key: &str) -> Stop {
+pub(super) fn missing(key: &str) -> Stop {
     Stop::Never(Problem::SourceMissing, format!("{key} is not in storage (any more)"))
 }
 
@@ -99,15 +100,22 @@ impl<'a> Source<'a> {
                 let header = header.ok_or_else(|| damaged(&piece.key, "ends within its header"))?;
                 Kind::Flv(Flv {
                     at: header.first_tag.into(),
-                    lasted: [USUAL_MS; 2],
                     ..Flv::default()
                 })
             }
-            Format::Hls => Kind::Fragments(Fragments::open(objects, &piece.key).await?),
-            Format::Aac | Format::Mp3 => {
-                let words = format!("{}: {} holds no times of its units", piece.key, piece.format);
-                return Err(Stop::Never(Problem::NotJoinable, words));
+            Format::Hls => {
+                let list = Playlist::open(objects, &piece.key).await?;
+                match list.is_fragments() {
+                    true => Kind::Fragments(Fragments {
+                        list,
+                        configs: Vec::new(),
+                        runs: Runs::default(),
+                    }),
+                    false => Kind::Transport(Box::new(Transport::new(list))),
+                }
             }
+            Format::Aac => Kind::Frames(Frames::new(Codec::Aac)),
+            Format::Mp3 => Kind::Frames(Frames::new(Codec::Mp3)),
         };
         Ok(Self { window, kind })
     }
@@ -117,6 +125,8 @@ impl<'a> Source<'a> {
         match &mut self.kind {
             Kind::Mp4 { movie, ahead } => next_of_movie(movie, ahead, &self.window.key),
             Kind::Flv(flv) => flv.next(&mut self.window).await,
+            Kind::Frames(frames) => frames.next(&mut self.window).await,
+            Kind::Transport(transport) => transport.next().await,
             Kind::Fragments(fragments) => {
                 let Some((window, batch)) = fragments.next().await? else {
                     return Ok(None);
@@ -128,7 +138,7 @@ impl<'a> Source<'a> {
     }
 
     /// Up to so many bytes of the object in hand.
-    pub(super) async fn data(&mut self, at: Range<u64>) -> Result<bytes::Bytes, Stop> {
+    pub(super) async fn data(&mut self, at: Range<u64>) -> Result<Bytes, Stop> {
         let read = self.window.get(at.start, (at.end - at.start).min(WINDOW)).await?;
         let bytes = read.ok_or_else(|| missing(&self.window.key))?;
         match bytes.is_empty() {
@@ -140,7 +150,8 @@ impl<'a> Source<'a> {
     /// How much of the file has been looked at, of 1,000; `last` is the end of the data that was taken last.
     pub(super) fn permille(&self, last: u64) -> u64 {
         match &self.kind {
-            Kind::Fragments(fragments) => fragments.read as u64 * 1_000 / (fragments.count as u64).max(1),
+            Kind::Fragments(fragments) => fragments.list.permille(),
+            Kind::Transport(transport) => transport.permille(),
             _ => last.saturating_mul(1_000) / self.window.of().unwrap_or(1).max(1),
         }
         .min(1_000)
@@ -258,16 +269,28 @@ impl Flv {
             }
             self.at = next;
         }
-        self.time(&mut batch.samples);
+        self.lasted.time(&mut batch.samples);
         let earliest = batch.samples.iter().map(pts).min();
         batch.offset_ms = -*self.zero_ms.get_or_insert(earliest.unwrap_or(0));
         batch.configs.clone_from(&self.configs);
         Ok((!batch.samples.is_empty()).then_some(batch))
     }
+}
 
+/// How long the last sample of each track lasted, milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lasted([u32; 2]);
+
+impl Default for Lasted {
+    fn default() -> Self {
+        Self([USUAL_MS; 2])
+    }
+}
+
+impl Lasted {
     /// Says how long samples last: until the next of their track, the last of a batch as long as the one before it.
-    fn time(&mut self, samples: &mut [FragmentSample]) {
-        for (track, lasted) in [Track::Video, Track::Audio].into_iter().zip(&mut self.lasted) {
+    pub(super) fn time(&mut self, samples: &mut [FragmentSample]) {
+        for (track, lasted) in [Track::Video, Track::Audio].into_iter().zip(&mut self.0) {
             let mut of_track = samples.iter_mut().filter(|sample| sample.track == track).peekable();
             while let Some(sample) = of_track.next() {
                 if let Some(next) = of_track.peek() {
@@ -285,42 +308,25 @@ fn first_four(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl<'a> Fragments<'a> {
-    async fn open(objects: &'a Objects, key: &str) -> Result<Self, Stop> {
-        let list = objects.read(key, 0, WINDOW).await?.ok_or_else(|| missing(key))?;
-        let text = std::str::from_utf8(&list.bytes).map_err(|error| damaged(key, error))?;
-        let list = hls::MediaPlaylist::parse(text).map_err(|error| damaged(key, error))?;
-        if list.segments.iter().any(|segment| segment.map.is_none()) && !list.segments.iter().any(|s| s.map.is_some()) {
-            let words = format!("{key}: its segments are MPEG-TS; HLS with fMP4 segments, MP4 and FLV can be joined");
-            return Err(Stop::Never(Problem::NotJoinable, words));
-        }
-        Ok(Self {
-            objects,
-            folder: key.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned(),
-            count: list.segments.len(),
-            segments: list.segments.into_iter(),
-            read: 0,
-            configs: Vec::new(),
-            at_ms: 0,
-            run: None,
-        })
-    }
-
     async fn next(&mut self) -> Result<Option<(Window<'a>, Batch)>, Stop> {
-        let Some(segment) = self.segments.next() else {
+        let Some(entry) = self.list.next() else {
             return Ok(None);
         };
-        self.read += 1;
-        if let Some(map) = &segment.map {
-            let key = resolve(&self.folder, map);
-            let init = self.objects.read(&key, 0, WINDOW).await?.ok_or_else(|| missing(&key))?;
-            self.configs = read_init(&init.bytes).map_err(|error| damaged(&key, error))?;
+        let Entry { key, map, .. } = &entry;
+        if let Some(map) = map {
+            let init = self
+                .list
+                .objects
+                .read(map, 0, WINDOW)
+                .await?
+                .ok_or_else(|| missing(map))?;
+            self.configs = read_init(&init.bytes).map_err(|error| damaged(map, error))?;
         }
-        let key = resolve(&self.folder, &segment.uri);
-        let mut window = Window::new(self.objects, key.clone());
+        let mut window = Window::new(self.list.objects, key.clone());
         let found = match window.segment().await? {
             Ok(found) => found,
-            Err(_) if window.of().is_none() => return Err(missing(&key)),
-            Err(reason) => return Err(damaged(&key, reason)),
+            Err(_) if window.of().is_none() => return Err(missing(key)),
+            Err(reason) => return Err(damaged(key, reason)),
         };
         let mut batch = Batch {
             configs: self.configs.clone(),
@@ -334,21 +340,13 @@ impl<'a> Fragments<'a> {
             while at.is_empty() && size > 0 {
                 at = stretches
                     .next()
-                    .ok_or_else(|| damaged(&key, "ends before its samples do"))?;
+                    .ok_or_else(|| damaged(key, "ends before its samples do"))?;
             }
             batch.data.push(at.start..at.start + size);
             at.start += size;
         }
-        // Each push has a folder of its own, and a time of its own.
-        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if self.run.as_ref().is_none_or(|(known, _)| known != folder) {
-            let earliest = found.samples.iter().map(pts).min().unwrap_or(0);
-            batch.joins = self.run.is_some();
-            self.run = Some((folder.to_owned(), self.at_ms - earliest));
-        }
-        batch.offset_ms = self.run.as_ref().map_or(0, |(_, offset)| *offset);
         batch.samples = found.samples;
-        self.at_ms += i64::from(segment.duration_ms);
+        (batch.joins, batch.offset_ms) = self.runs.place(&entry, &batch.samples);
         Ok(Some((window, batch)))
     }
 }
@@ -356,31 +354,4 @@ impl<'a> Fragments<'a> {
 /// When a sample is presented.
 pub(super) fn pts(sample: &FragmentSample) -> i64 {
     sample.dts_ms.saturating_add(i64::from(sample.cto_ms))
-}
-
-/// The key that a list in `folder` names so.
-fn resolve(folder: &str, uri: &str) -> String {
-    let (mut folder, mut uri) = (folder, uri);
-    while let Some(above) = uri.strip_prefix("../") {
-        folder = folder.rsplit_once('/').map_or("", |(above, _)| above);
-        uri = above;
-    }
-    format!("{folder}/{uri}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_in_lists_lead_from_the_list_s_folder() {
-        assert_eq!(
-            resolve("d/a/s/r/e000002/hls", "000001.m4s"),
-            "d/a/s/r/e000002/hls/000001.m4s"
-        );
-        assert_eq!(
-            resolve("d/a/s/r/e000002/hls", "../../e000001/hls/000001.m4s"),
-            "d/a/s/r/e000001/hls/000001.m4s"
-        );
-    }
 }

@@ -148,7 +148,6 @@ impl From<Refused> for Failure {
         let code = match &error {
             Refused::Field { .. } | Refused::Span(_) => Code::InvalidArgument,
             Refused::NoFile(_) => Code::NotFound,
-            Refused::Format { .. } => Code::FailedPrecondition,
             Refused::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))

@@ -162,7 +162,6 @@ impl From<Refused> for ApiError {
             Refused::Field { .. } => "InvalidParameterValue",
             Refused::Span(_) => "InvalidParameterValue.ClipDuration",
             Refused::NoFile(_) => "ResourceNotFound",
-            Refused::Format { .. } => "UnsupportedOperation",
             Refused::Store(error) => return error.clone().into(),
         };
         ApiError::new(code, error)
