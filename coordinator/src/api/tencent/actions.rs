@@ -216,6 +216,35 @@ mod tests {
         }
     }
 
+    /// The names in the documentation's table of actions.
+    fn documented() -> BTreeSet<&'static str> {
+        let text = include_str!("../../../../docs/tencent.md");
+        let (_, rest) = text.split_once("\n## Actions\n").unwrap();
+        let (table, _) = rest.split_once("\nNot offered:").unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let cells = rows.filter_map(|row| row.split_once(" | ")).map(|(names, _)| names);
+        cells
+            .flat_map(|cell| cell.split('`'))
+            .filter(|name| name.starts_with(char::is_alphabetic))
+            .collect()
+    }
+
+    #[test]
+    fn every_known_action_is_in_the_documented_table_or_answers_that_it_is_not_offered() {
+        let mut left = documented();
+        assert!(left.len() > 40, "{left:?}");
+        for line in KNOWN.lines() {
+            let (service, name) = line.split_once(' ').unwrap();
+            let version = if service == "live" { LIVE } else { VOD };
+            let code = find(version, name).map(|_| ()).map_err(|error| error.code().to_owned());
+            match left.remove(name) {
+                true => assert_eq!(code, Ok(()), "{line} is documented"),
+                false => assert_eq!(code, Err("UnsupportedOperation".to_owned()), "{line} is not"),
+            }
+        }
+        assert!(left.is_empty(), "documented and unknown to the clients: {left:?}");
+    }
+
     #[test]
     fn an_action_is_offered_known_or_misspelt() {
         let code = |version, name| {
