@@ -96,6 +96,9 @@ pub struct NewComposition {
     pub token: String,
     /// What its maker wants to read again with it.
     pub context: String,
+    /// When the new file is removed by itself; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
 }
 
 /// A composition and what became of it.

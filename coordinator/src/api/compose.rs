@@ -7,6 +7,7 @@ use shared::{
     ids::FileId,
     recording::MediaFile,
     store::{Repo, StoreError},
+    time::Timestamp,
 };
 use thiserror::Error;
 
@@ -28,6 +29,7 @@ pub(super) struct Asked {
     pub(super) audio: bool,
     pub(super) token: String,
     pub(super) context: String,
+    pub(super) expires: Option<Timestamp>,
 }
 
 /// Why it is not made. The message says what to do.
@@ -123,6 +125,7 @@ impl Asked {
             audio: self.audio,
             token: self.token,
             context: self.context,
+            expires: self.expires,
         })
     }
 }

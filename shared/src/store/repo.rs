@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Entry, Guard, MAX_TXN_OPS, MetaStore, Revision, Scan, StoreError, Txn, keys};
 use crate::{
+    composition::Composition,
     ids::{FileId, PublishId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, Fenced, FencingToken, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
@@ -435,6 +436,12 @@ impl Repo {
         }
     }
 
+    /// When the file that a composition makes is removed by itself.
+    async fn composed_expiry(&self, id: RecordingId) -> Result<Option<Timestamp>, StoreError> {
+        let found = self.get::<Composition>(&keys::composition(id)).await?;
+        Ok(found.and_then(|(one, _)| one.new.expires))
+    }
+
     /// Enters a file into the library, once: a file that is there already is left as it is. `file.recording`,
     /// `file.stream`, `file.epoch` and `file.committed` are set here.
     ///
@@ -470,7 +477,10 @@ impl Repo {
             file.stream = recording.stream.clone();
             file.epoch = token.epoch;
             file.committed = now;
-            file.expires = MediaFile::expiry(file.format, now, &recording);
+            file.expires = match recording.cause {
+                Cause::Composed => self.composed_expiry(recording.id).await?,
+                _ => MediaFile::expiry(file.format, now, &recording),
+            };
             file.locked = false;
             file.copied = None;
             let txn = super::library::enter(&file)?

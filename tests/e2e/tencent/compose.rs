@@ -108,7 +108,7 @@ fn files_of_sound_are_joined_in_a_track_of_sound() -> Result<()> {
     let item = json!({"Type": "Audio", "AudioItem": {"SourceMedia": file(&mut sdk, "one", "aac")?}});
     let asked = json!({
         "Tracks": [{"Type": "Audio", "TrackItems": [item, item]}],
-        "Output": {"FileName": "sound", "Container": "mp4"},
+        "Output": {"FileName": "sound", "Container": "mp4", "ExpireTime": "2099-01-02T03:04:05Z"},
     });
     let task = sdk.ask("vod", "ComposeMedia", &asked)?["TaskId"].clone();
     let said = ended(&mut sdk, &task)?;
@@ -141,6 +141,10 @@ fn files_of_sound_are_joined_in_a_track_of_sound() -> Result<()> {
     };
     let (before, after) = (count(packets(source)?)?, count(packets(made)?)?);
     ensure!(before > 50 && after == 2 * before, "{before} and {after}");
+    let id = &said["ComposeMediaTask"]["Output"]["FileId"];
+    let found = sdk.ask("vod", "SearchMedia", &json!({"FileIds": [id]}))?;
+    let expires = &found["MediaInfoSet"][0]["BasicInfo"]["ExpireTime"];
+    ensure!(expires == "2099-01-02T03:04:05Z", "{found}");
     Ok(())
 }
 
@@ -188,6 +192,10 @@ fn what_would_have_to_be_coded_is_refused_by_its_code() -> Result<()> {
         (
             json!({"Tracks": track(std::slice::from_ref(&good)), "Output": {"FileName": "x", "Container": "mp3"}}),
             "UnsupportedOperation",
+        ),
+        (
+            json!({"Tracks": track(std::slice::from_ref(&good)), "Output": {"FileName": "x", "ExpireTime": "2001-01-02T03:04:05Z"}}),
+            "InvalidParameterValue",
         ),
         (
             json!({"Tracks": track(std::slice::from_ref(&good)), "Output": output, "Canvas": {"Width": 640}}),

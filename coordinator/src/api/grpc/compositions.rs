@@ -30,6 +30,7 @@ fn asked(request: v1::CreateCompositionRequest) -> Result<Asked, WireError> {
         audio: !request.remove_audio,
         token: request.token,
         context: request.context,
+        expires: None,
     })
 }
 

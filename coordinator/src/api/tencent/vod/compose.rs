@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use shared::{
     composition::{Composition, CompositionState},
     ids::{FileId, RecordingId},
+    time::Timestamp,
 };
 
 use super::{find, media_url, meta};
@@ -14,7 +15,7 @@ use crate::{
             actions::{Answer, Context, field},
             error::ApiError,
             params::Fields,
-            text::utc,
+            text::{read_iso, utc},
         },
     },
     compositions::CompositionError,
@@ -48,7 +49,8 @@ pub(in crate::api::tencent) async fn compose(cx: &Context<'_>, mut fields: Field
         !without(&mut output, "RemoveAudio")?,
     );
     output.without_effect(&["ClassId"]);
-    output.refuse(&["ExpireTime", "VideoStream", "AudioStream"])?;
+    let expires = expiry(&mut output, cx.tools.clock.now())?;
+    output.refuse(&["VideoStream", "AudioStream"])?;
     output.finish()?;
     fields.finish()?;
     let asked = Asked {
@@ -59,6 +61,7 @@ pub(in crate::api::tencent) async fn compose(cx: &Context<'_>, mut fields: Field
         audio,
         token,
         context,
+        expires,
     };
     let scope = cx.caller.scope.clone();
     let new = asked
@@ -68,6 +71,19 @@ pub(in crate::api::tencent) async fn compose(cx: &Context<'_>, mut fields: Field
         .decide(move |state, moment| Ok(state.compositions.create(new, moment.now, moment.ids)?))
         .await?;
     field("TaskId", made.id.to_string())
+}
+
+/// When the new file goes; none: never.
+fn expiry(output: &mut Fields, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+    let text = output.text("ExpireTime")?.unwrap_or_default();
+    if matches!(text.as_str(), "" | super::NEVER) {
+        return Ok(None);
+    }
+    let at = read_iso("Output.ExpireTime", &text)?;
+    match at > now {
+        true => Ok(Some(at)),
+        false => Err(ApiError::value("Output.ExpireTime", format!("{text} has passed"))),
+    }
 }
 
 /// The items of the one track that can be joined as it is.
@@ -272,6 +288,7 @@ async fn task(cx: &Context<'_>, one: &Composition, progress: u8) -> Result<Value
             "Output": {
                 "FileName": one.new.name,
                 "Description": one.new.description,
+                "ExpireTime": one.new.expires.map_or_else(|| super::NEVER.to_owned(), utc),
                 "Container": "mp4",
                 "RemoveVideo": u8::from(!one.new.video),
                 "RemoveAudio": u8::from(!one.new.audio),
