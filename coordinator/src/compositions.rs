@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -59,11 +60,40 @@ struct Attempt {
     moved: Monotonic,
 }
 
+/// Files that compositions read which have not ended, for whoever removes files: nothing but what follows from these compositions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources(Arc<Mutex<BTreeSet<(FileId, RecordingId)>>>);
+
+impl Sources {
+    fn held(&self) -> MutexGuard<'_, BTreeSet<(FileId, RecordingId)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A composition that reads a file.
+    pub(crate) fn reader(&self, file: FileId) -> Option<RecordingId> {
+        let all = (file, RecordingId::from_uuid(Uuid::nil()))..=(file, RecordingId::from_uuid(Uuid::max()));
+        self.held().range(all).next().map(|(_, composition)| *composition)
+    }
+
+    pub(crate) fn begin(&self, one: &Composition) {
+        self.held()
+            .extend(one.new.pieces.iter().map(|piece| (piece.file, one.id)));
+    }
+
+    fn end(&self, one: &Composition) {
+        let mut held = self.held();
+        for piece in &one.new.pieces {
+            held.remove(&(piece.file, one.id));
+        }
+    }
+}
+
 /// All compositions.
 #[derive(Debug, Default)]
 pub(crate) struct Compositions {
     all: BTreeMap<RecordingId, Composition>,
     open: BTreeSet<RecordingId>,
+    sources: Sources,
     attempts: BTreeMap<RecordingId, Attempt>,
 }
 
@@ -89,7 +119,15 @@ impl Compositions {
             open: open.map(|one| one.id).collect(),
             all: all.into_iter().map(|one| (one.id, one)).collect(),
             attempts: BTreeMap::new(),
+            sources: Sources::default(),
         }
+    }
+
+    /// Keeps `sources` up with these from now on, in place of what it said.
+    pub(crate) fn tell(&mut self, sources: Sources) {
+        sources.held().clear();
+        self.open().for_each(|one| sources.begin(one));
+        self.sources = sources;
     }
 
     /// Workers that make some.
@@ -150,6 +188,7 @@ impl Compositions {
             ended: None,
         };
         let txn = Txn::new().put_json(keys::composition(one.id), &one)?;
+        self.sources.begin(&one);
         self.open.insert(one.id);
         self.all.insert(one.id, one.clone());
         Ok((one, txn))
@@ -281,6 +320,7 @@ impl Compositions {
             };
             txn = txn.put_json(keys::media_note(file), &note)?;
         }
+        self.sources.end(&after);
         *one = after;
         self.open.remove(&id);
         self.attempts.remove(&id);

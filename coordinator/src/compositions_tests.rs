@@ -26,6 +26,7 @@ fn new(token: &str) -> NewComposition {
         audio: true,
         token: token.to_owned(),
         context: String::new(),
+        expires: None,
     }
 }
 
@@ -236,4 +237,45 @@ fn a_token_counts_for_three_days_and_what_is_kept_is_bounded() {
     let newest: Vec<_> = world.all.list(None).take(3).map(|(one, _)| one.id).collect();
     assert!(newest.is_sorted_by(|a, b| a > b));
     assert_eq!(world.all.list(Some(newest[0])).next().unwrap().0.id, newest[1]);
+}
+
+#[test]
+fn what_open_ones_read_follows_from_them_also_for_the_next_leader() {
+    let (mut all, ids, sources) = (Compositions::default(), ids(), Sources::default());
+    all.tell(sources.clone());
+    let [shared, other] = [(); 2].map(|()| FileId::generate(&ids, at(0).0));
+    let mut of = |files: &[FileId]| {
+        let mut asked = new("");
+        let piece = |file: &FileId| shared::composition::Piece {
+            file: *file,
+            key: "k".to_owned(),
+            format: Format::Flv,
+            from_ms: 0,
+            for_ms: None,
+        };
+        asked.pieces = files.iter().map(piece).collect();
+        all.create(asked, at(0).0, &ids).unwrap().0
+    };
+    let (first, second) = (of(&[shared, other, shared]), of(&[shared]));
+    assert_eq!(
+        (sources.reader(shared), sources.reader(other)),
+        (Some(first.id), Some(first.id))
+    );
+    // The next leader reads what is stored, and nothing else is left of what it knew before.
+    let next = Sources::default();
+    next.begin(&Composition {
+        id: RecordingId::generate(&ids, at(9).0),
+        ..first.clone()
+    });
+    Compositions::new(vec![second.clone()]).tell(next.clone());
+    assert_eq!((next.reader(shared), next.reader(other)), (Some(second.id), None));
+
+    all.ended(first.id, RecordingState::Failed, "empty: nothing", at(1).0)
+        .unwrap()
+        .unwrap();
+    assert_eq!((sources.reader(shared), sources.reader(other)), (Some(second.id), None));
+    all.ended(second.id, RecordingState::Finished, "composed", at(2).0)
+        .unwrap()
+        .unwrap();
+    assert_eq!(sources.reader(shared), None);
 }

@@ -80,6 +80,7 @@ impl Node {
             archive: None,
             second: None,
             copies_at: Arc::default(),
+            sources: crate::compositions::Sources::default(),
             public_url: Arc::from(""),
         };
         let (clock, metrics) = (Arc::clone(&tools.clock), tools.metrics.clone());

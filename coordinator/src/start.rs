@@ -289,6 +289,7 @@ async fn run(
         archive,
         second,
         copies_at: Arc::default(),
+        sources: crate::compositions::Sources::default(),
     };
     let gate = Gate::new(Tokens::load(&tools.config.auth)?, tools.config.tls.certifies());
     let gate = Arc::new(gate);

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use super::{committer::Committer, marker::Marker};
 use crate::{
     catalog::{Catalog, CatalogError},
+    compositions::Sources,
     fleet::{About, DrainError, SessionId},
     leases::{Known, Request},
     media::sweeper::Sweeper,
@@ -59,6 +60,8 @@ pub(crate) struct Tools {
     pub(crate) second: Option<Archive>,
     /// Behind which job it is looked next for something to copy.
     pub(crate) copies_at: Arc<Mutex<Option<Uuid>>>,
+    /// What open compositions read.
+    pub(crate) sources: Sources,
 }
 
 impl Tools {
@@ -83,7 +86,8 @@ pub(crate) struct CoordinatorActor {
 }
 
 impl CoordinatorActor {
-    pub(crate) fn new(state: State, tools: Tools, committer: Committer, guard: ExitGuard) -> Self {
+    pub(crate) fn new(mut state: State, tools: Tools, committer: Committer, guard: ExitGuard) -> Self {
+        state.compositions.tell(tools.sources.clone());
         let marker = Marker::start(tools.repo.clone(), &tools.tasks);
         let every = tools.config.retention_interval;
         let sweeper = tools

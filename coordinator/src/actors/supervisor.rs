@@ -218,6 +218,7 @@ mod tests {
             archive: None,
             second: None,
             copies_at: Arc::default(),
+            sources: crate::compositions::Sources::default(),
         };
         let election = crate::election::Election::sole(&tools.metrics);
         let (handle, supervisor) = start(None, tools, election.roles());

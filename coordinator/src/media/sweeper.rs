@@ -18,7 +18,7 @@ use shared::{
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::actors::coordinator::Tools;
+use crate::{actors::coordinator::Tools, compositions::Sources};
 
 use super::{
     place::{is_epoch, recording_folder},
@@ -43,6 +43,8 @@ pub(crate) struct Remover {
     pub(crate) is_backup: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: CoordinatorMetrics,
+    /// What open compositions read: it stays until they have ended.
+    pub(crate) sources: Sources,
 }
 
 /// Keeps the task running. Dropped, it ends after what it is at.
@@ -86,6 +88,7 @@ impl Tools {
             is_backup: self.config.objects.backup().is_some(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
+            sources: self.sources.clone(),
         })
     }
 
@@ -95,6 +98,9 @@ impl Tools {
     /// # Errors
     /// [`RemovalError`]; nothing has happened then.
     pub(crate) async fn remove(&self, file: FileId) -> Result<(), RemovalError> {
+        if let Some(composition) = self.sources.reader(file) {
+            return Err(RemovalError::Composed { file, composition });
+        }
         let removal = self.repo.remove_file(file, self.clock.now()).await?;
         if let Some(remover) = self.remover()
             && let Err(error) = remover.carry_out(vec![removal]).await
@@ -162,6 +168,10 @@ impl Remover {
         loop {
             let (due, more) = self.repo.due_files(now, after, PAGE).await?;
             after = due.last().map(|due| due.key.clone());
+            let due: Vec<_> = due
+                .into_iter()
+                .filter(|due| self.sources.reader(due.file).is_none())
+                .collect();
             let results = stream::iter(retention::by_recording(&due))
                 .map(async |(recording, files)| self.remove_of(recording, &files, now).await)
                 .buffer_unordered(AT_A_TIME)

@@ -6,6 +6,7 @@ use std::{
 
 use async_trait::async_trait;
 use shared::{
+    composition::{Composition, NewComposition, Piece},
     ids::{Seeded, StreamKey, WorkerId},
     lease::{Epoch, FencingToken},
     recording::{Cause, MediaFile, Recording, RecordingState},
@@ -15,6 +16,7 @@ use shared::{
 };
 
 use super::*;
+use crate::compositions::Compositions;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -160,6 +162,7 @@ async fn world() -> World {
         is_backup: false,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         metrics: CoordinatorMetrics::default(),
+        sources: Sources::default(),
     };
     World {
         remover,
@@ -375,4 +378,53 @@ async fn locks_hold_and_nothing_goes_while_the_clock_is_doubted() {
     assert_eq!(world.remover.metrics.retention_held.get(), 0);
     assert_eq!(world.keys("v1/file/").await, [keys::file(mp4)], "the locked one stays");
     assert!(world.objects().iter().any(|key| key.ends_with(".mp4")));
+}
+
+/// A composition of one file.
+fn composition(world: &World, file: FileId) -> Composition {
+    let piece = Piece {
+        file,
+        key: "k".to_owned(),
+        format: Format::Flv,
+        from_ms: 0,
+        for_ms: None,
+    };
+    let new = NewComposition {
+        pieces: vec![piece],
+        stream: world.recording.stream.clone(),
+        start: world.clock.now(),
+        writers: vec![],
+        name: "joined".to_owned(),
+        description: String::new(),
+        video: true,
+        audio: true,
+        token: String::new(),
+        context: String::new(),
+        expires: None,
+    };
+    Compositions::default()
+        .create(new, world.clock.now(), &Seeded::new(9))
+        .unwrap()
+        .0
+}
+
+#[tokio::test]
+async fn what_an_open_composition_reads_stays_until_it_has_ended() {
+    let world = world().await;
+    let flv = world.files[0].id;
+    let one = composition(&world, flv);
+    let mut leader = Compositions::new(vec![one.clone()]);
+    leader.tell(world.remover.sources.clone());
+    world.after(3 * DAY);
+    world.look().await;
+    assert_eq!(world.keys("v1/file/").await, [keys::file(flv)], "the others are gone");
+    assert!(world.objects().iter().any(|key| key.ends_with(".flv")));
+
+    let at = world.clock.now();
+    leader
+        .ended(one.id, RecordingState::Finished, "composed", at)
+        .unwrap()
+        .unwrap();
+    world.look().await;
+    world.ensure_all_gone().await;
 }

@@ -92,6 +92,16 @@ pub enum RemovalError {
     /// Its recording has not ended.
     #[error("the recording of file {0} is still running: delete it when it has ended")]
     Running(FileId),
+    /// A composition that has not ended reads it.
+    #[error(
+        "file {file} is a source of composition {composition}: delete it when that has ended (`aircheck compose get {composition}`)"
+    )]
+    Composed {
+        /// The file.
+        file: FileId,
+        /// Which reads it.
+        composition: RecordingId,
+    },
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -290,6 +290,31 @@ fn what_cannot_be_joined_fails_by_name_and_nothing_is_left() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_source_cannot_be_deleted_until_its_composition_has_ended() -> Result<()> {
+    let bench = Bench::start(&[])?;
+    bench.coordinator.ask(&["template", "create", "all", "--flv"])?;
+    let rule = ["rule", "create", "--domain", super::DOMAIN, "--template", "all"];
+    bench.coordinator.ask(&rule)?;
+    let worker = bench.worker().start()?;
+    send(worker.rtmp(), "live", "kept", &tags_of(&B_FRAMES)?, 0)?.finish()?;
+    bench.finished("kept", 1)?;
+    let id = file(&bench.coordinator, "kept", "flv")?;
+    // It waits, for nobody is there to make it.
+    drop(worker);
+    let one = bench.coordinator.ask(&["compose", "create", "--name", "joined", &id])?;
+    let composition = one["composition_id"].as_str().context("no id")?;
+    let said = bench.coordinator.refused(&["file", "delete", &id])?;
+    ensure!(said.contains(composition) && said.contains(&id), "{said}");
+    let _worker = bench.worker().start()?;
+    until(LIMIT, "the end of the composition", || {
+        let one = bench.coordinator.ask(&["compose", "get", composition])?;
+        Ok(Seen::when(one["state"] == "finished", one.to_string()))
+    })?;
+    bench.coordinator.ask(&["file", "delete", &id])?;
+    Ok(())
+}
+
 /// Kills the worker that composes at the `step`th write of the new file.
 fn killed_at(step: u64) -> Result<()> {
     let bench = Bench::start(&[

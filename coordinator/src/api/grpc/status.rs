@@ -201,9 +201,10 @@ impl From<RemovalError> for Failure {
         match error {
             RemovalError::NoFile(_) => Failure::not_found(error),
             RemovalError::Store(error) => error.into(),
-            RemovalError::FileLocked(_) | RemovalError::RecordingLocked(_) | RemovalError::Running(_) => {
-                Failure(status(Code::FailedPrecondition, error))
-            }
+            RemovalError::FileLocked(_)
+            | RemovalError::RecordingLocked(_)
+            | RemovalError::Running(_)
+            | RemovalError::Composed { .. } => Failure(status(Code::FailedPrecondition, error)),
         }
     }
 }
