@@ -351,7 +351,7 @@ fn frame(codec: Codec, key: bool, note: Option<[u8; 2]>, data: &mut Vec<u8>) -> 
         Some(note) => Added::from_bytes(note),
         None => Added::usual(codec, key, nals.iter().map(bytes)),
     };
-    let sets = nals.iter().skip(1).take(usize::from(added.sets));
+    let mut sets = nals.iter().skip(1).take(usize::from(added.sets));
     let is_delimited = nals
         .first()
         .is_some_and(|nal| role(codec, bytes(nal)) == Role::Delimiter);
@@ -365,7 +365,7 @@ fn frame(codec: Codec, key: bool, note: Option<[u8; 2]>, data: &mut Vec<u8>) -> 
         (true, _) => record(codec, sets.clone().map(bytes))?,
     };
     let delimiter_end = nals.first().map_or(0, |nal| nal.end);
-    let sets_end = sets.last().map_or(delimiter_end, |nal| nal.end);
+    let sets_end = sets.next_back().map_or(delimiter_end, |nal| nal.end);
     data.drain(if added.delimiter { 0 } else { delimiter_end }..sets_end);
     match data.is_empty() {
         true => Err(Unreadable("a picture without NAL units")),
