@@ -26,6 +26,8 @@ use crate::{fleet::Fleet, media::note::Note, stitches::Finish};
 
 /// Most that are kept, ended or not.
 pub(crate) const MAX_KEPT: usize = 10_000;
+/// Most pieces of all that are kept: some 40 MB in the store, and in memory.
+const MAX_KEPT_PIECES: usize = 200_000;
 /// Most that have not ended.
 pub(crate) const MAX_OPEN: usize = 1_000;
 /// Most that one worker makes at a time.
@@ -44,7 +46,9 @@ pub(crate) enum CompositionError {
     TokenTaken(RecordingId),
     #[error("{MAX_OPEN} compositions wait or run, the most there may be: ask again when some have ended")]
     TooManyOpen,
-    #[error("{MAX_KEPT} compositions are kept, the most there may be; each is forgotten three days after its end")]
+    #[error(
+        "{MAX_KEPT} compositions, or {MAX_KEPT_PIECES} pieces of them, are kept, the most there may be; each is forgotten three days after its end"
+    )]
     TooManyKept,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -103,6 +107,14 @@ pub(crate) struct GivenUp {
     pub(crate) recording: RecordingId,
     pub(crate) epoch: Epoch,
     pub(crate) problem: String,
+}
+
+/// What attempts may have left whole in storage goes, except what the library has.
+#[derive(Debug)]
+pub(crate) struct Clear {
+    one: Composition,
+    /// All that is known of it goes, too.
+    forget: bool,
 }
 
 /// What is to be done about compositions.
@@ -173,7 +185,8 @@ impl Compositions {
         if self.open.len() >= MAX_OPEN {
             return Err(CompositionError::TooManyOpen);
         }
-        if self.all.len() >= MAX_KEPT {
+        let pieces: usize = self.all.values().map(|one| one.new.pieces.len()).sum();
+        if self.all.len() >= MAX_KEPT || pieces + new.pieces.len() > MAX_KEPT_PIECES {
             return Err(CompositionError::TooManyKept);
         }
         let one = Composition {
@@ -286,19 +299,24 @@ impl Compositions {
                 attempt.moved = mono;
             }
         }
+        // What this coordinator has not given out anew since it leads is no reason to stop what is being made.
+        let is_fenced = |one: &Composition| self.attempts.get(&one.id).is_some_and(|attempt| attempt.fenced);
+        if self.open().any(|one| one.worker == Some(worker) && !is_fenced(one)) {
+            return false;
+        }
         let wanted: BTreeSet<_> = self.jobs(worker).iter().map(|job| (job.recording, job.epoch)).collect();
         let named: BTreeSet<_> = said.iter().map(|status| (status.recording, status.epoch)).collect();
         wanted != named
     }
 
-    /// The recording of one has ended in the library. None: it is no composition, or known.
+    /// The recording of one has ended in the library; gives what is to be cleared behind that. None: it is no composition, or known.
     pub(crate) fn ended(
         &mut self,
         id: RecordingId,
         state: RecordingState,
         reason: &str,
         now: Timestamp,
-    ) -> Result<Option<Txn>, StoreError> {
+    ) -> Result<Option<(Txn, Clear)>, StoreError> {
         let Some(one) = self.all.get_mut(&id).filter(|one| !one.state.is_terminal()) else {
             return Ok(None);
         };
@@ -311,7 +329,7 @@ impl Compositions {
                 reason.clone_into(&mut after.problem);
             }
         }
-        let mut txn = left(&after, now)?.put_json(keys::composition(id), &after)?;
+        let mut txn = Txn::new().put_json(keys::composition(id), &after)?;
         if let Some(file) = after.file().filter(|_| !after.new.description.is_empty()) {
             let note = Note {
                 description: after.new.description.clone(),
@@ -321,27 +339,49 @@ impl Compositions {
             txn = txn.put_json(keys::media_note(file), &note)?;
         }
         self.sources.end(&after);
-        *one = after;
+        *one = after.clone();
         self.open.remove(&id);
         self.attempts.remove(&id);
-        Ok(Some(txn))
+        let clear = Clear {
+            one: after,
+            forget: false,
+        };
+        Ok(Some((txn, clear)))
     }
 
     /// Forgets those that ended long ago.
-    pub(crate) fn forget(&mut self, now: Timestamp) -> Result<Vec<Txn>, StoreError> {
+    pub(crate) fn forget(&mut self, now: Timestamp) -> Vec<Clear> {
         let over = |one: &Composition| one.ended.is_some_and(|ended| ended + KEPT < now);
-        let mut out = Vec::new();
-        for one in self.all.values().filter(|one| over(one)) {
-            let mut txn = left(one, now)?.delete(keys::composition(one.id));
-            if one.state == CompositionState::Failed {
+        let clear = |one: &Composition| Clear {
+            one: one.clone(),
+            forget: true,
+        };
+        let out = self.all.values().filter(|one| over(one)).map(clear).collect();
+        self.all.retain(|_, one| !over(one));
+        out
+    }
+}
+
+impl Clear {
+    /// The file that the composition makes.
+    pub(crate) fn file(&self) -> FileId {
+        self.one.file_id()
+    }
+
+    /// What it changes. `kept`: the attempt whose file is in the library. That decides, and not what the composition says: an attempt may have entered
+    /// its file and died, or have been passed over while it did.
+    pub(crate) fn txn(&self, kept: Option<Epoch>, now: Timestamp) -> Result<Txn, StoreError> {
+        let one = &self.one;
+        let mut txn = left(one, kept, now)?;
+        if self.forget {
+            txn = txn.delete(keys::composition(one.id));
+            if one.state == CompositionState::Failed && kept.is_none() {
                 txn = txn
                     .delete(keys::recording(one.id))
                     .delete(keys::stream_recording(&one.new.stream, one.id));
             }
-            out.push(txn);
         }
-        self.all.retain(|_, one| !over(one));
-        Ok(out)
+        Ok(txn)
     }
 }
 
@@ -390,13 +430,11 @@ fn recording(one: &Composition, worker: WorkerId) -> Recording {
     }
 }
 
-/// Has what attempts may have left whole removed from storage, except the file that is in the library.
-fn left(one: &Composition, now: Timestamp) -> Result<Txn, StoreError> {
-    let made = one.state == CompositionState::Finished;
-    let last = one.attempt.get();
-    let epochs = (1..=last).filter(|epoch| !made || *epoch != last);
+/// Has what attempts may have left whole removed from storage, except `kept`.
+fn left(one: &Composition, kept: Option<Epoch>, now: Timestamp) -> Result<Txn, StoreError> {
+    let epochs = (1..=one.attempt.get()).map(Epoch::new);
     let mut txn = Txn::new();
-    for epoch in epochs.map(Epoch::new) {
+    for epoch in epochs.filter(|epoch| Some(*epoch) != kept) {
         let id = FileId::from_uuid(Uuid::new_v5(&one.id.as_uuid(), epoch.path_component().as_bytes()));
         let key = format!(
             "{}/{}/{}/mp4/000000.mp4",

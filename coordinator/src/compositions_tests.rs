@@ -150,13 +150,18 @@ fn another_worker_takes_over_what_one_leaves_and_the_first_is_fenced() {
     );
     world.fleet.tick(at(620).1);
     assert_eq!(world.begun(620), [(id, first, 3)]);
-    let txn = world
+    let (txn, clear) = world
         .all
         .ended(id, RecordingState::Finished, "composed", at(630).0)
         .unwrap()
         .unwrap();
-    let removals = txn.ops.iter().filter(|op| op.key().starts_with("v1/removal/")).count();
-    assert_eq!(removals, 2, "what two attempts may have left goes");
+    for kept in [1, 2, 3] {
+        let txn = clear.txn(Some(Epoch::new(kept)), at(630).0).unwrap();
+        let removals: Vec<_> = txn.ops.iter().map(|op| format!("{op:?}")).collect();
+        assert_eq!(removals.len(), 2, "what two attempts may have left goes");
+        let key = format!("/{}/", Epoch::new(kept).path_component());
+        assert!(removals.iter().all(|removal| !removal.contains(&key)), "{removals:?}");
+    }
     assert!(txn.ops.iter().any(|op| op.key().starts_with("v1/media-note/")));
     assert!(
         world
@@ -205,6 +210,15 @@ fn a_new_leader_goes_on_and_fences_again() {
         world.all.jobs(world.workers[0]).is_empty(),
         "not before the earlier owners are fenced"
     );
+    let making = [ComposeStatus {
+        recording: id,
+        epoch: Epoch::new(1),
+        progress: 40,
+    }];
+    assert!(
+        !world.all.heard(world.workers[0], &making, at(1).1),
+        "nobody is told to stop what is to be made"
+    );
     assert_eq!(world.begun(5), [(id, world.workers[0], 1)], "the same attempt");
     assert_eq!(world.all.jobs(world.workers[0]).len(), 1);
     // Where the library could not be asked it is tried again.
@@ -223,11 +237,15 @@ fn a_token_counts_for_three_days_and_what_is_kept_is_bounded() {
         .all
         .ended(id, RecordingState::Failed, "empty: nothing", at(10).0)
         .unwrap();
-    assert!(world.all.forget(at(10 + 3 * 86_400).0).unwrap().is_empty());
-    let forgotten = world.all.forget(at(11 + 3 * 86_400).0).unwrap();
+    assert!(world.all.forget(at(10 + 3 * 86_400).0).is_empty());
+    let forgotten = world.all.forget(at(11 + 3 * 86_400).0);
     assert_eq!(forgotten.len(), 1);
-    let gone = |prefix: &str| forgotten[0].ops.iter().any(|op| op.key().starts_with(prefix));
-    assert!(gone("v1/composition/") && gone("v1/recording/") && gone("v1/stream-recording/"));
+    for (kept, gone) in [(None, true), (Some(Epoch::new(1)), false)] {
+        let txn = forgotten[0].txn(kept, at(11 + 3 * 86_400).0).unwrap();
+        let has = |prefix: &str| txn.ops.iter().any(|op| op.key().starts_with(prefix));
+        assert!(has("v1/composition/"));
+        assert_eq!((has("v1/recording/"), has("v1/stream-recording/")), (gone, gone));
+    }
     world.make("t");
     for _ in 1..MAX_OPEN {
         world.make("");

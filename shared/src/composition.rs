@@ -135,7 +135,13 @@ impl Composition {
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         let made = self.state == CompositionState::Finished;
-        made.then(|| crate::recording::MediaFile::id_of(self.id, FILE_ID))
+        made.then(|| self.file_id())
+    }
+
+    /// The new file, whether or not it is there.
+    #[must_use]
+    pub fn file_id(&self) -> FileId {
+        crate::recording::MediaFile::id_of(self.id, FILE_ID)
     }
 
     /// What a worker is told of it.

@@ -87,8 +87,10 @@ async fn load_compositions(repo: &Repo, now: Timestamp) -> Result<Compositions, 
         .filter(|recording| recording.state.is_terminal())
     {
         let ended = compositions.ended(recording.id, recording.state, &recording.reason, now)?;
-        if let Some(txn) = ended {
+        if let Some((txn, clear)) = ended {
             repo.store().commit(txn).await?;
+            let kept = repo.file(clear.file()).await?.map(|file| file.epoch);
+            repo.store().commit(clear.txn(kept, now)?).await?;
         }
     }
     Ok(compositions)

@@ -4,19 +4,26 @@ use std::{collections::BTreeSet, error::Error as StdError};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use shared::{
-    ids::{TaskId, WorkerId},
+    ids::{FileId, TaskId, WorkerId},
     lease::FencingToken,
     recording::RecordingState,
-    store::{NextOwner, RecordingUpdate},
+    store::{CommitError, NextOwner, RecordingUpdate, Repo, StoreError},
     time::Timestamp,
 };
 use tracing::{debug, warn};
 
 use super::coordinator::CoordinatorActor;
-use crate::{compositions::GivenUp, leases::Changed, planner::Output, stitches::Finish};
+use crate::{
+    compositions::{Clear, GivenUp},
+    leases::Changed,
+    planner::Output,
+    stitches::Finish,
+};
 
 /// Recordings of one task that are looked at to tell whether it has ended.
 const LOOK_AT: usize = 10_000;
+/// Why the recording of a composition is finished.
+const COMPOSED: &str = "composed";
 
 impl CoordinatorActor {
     pub(super) fn perform_all(&mut self, out: impl IntoIterator<Item = Output>, ctx: &mut Context<Self>) {
@@ -36,6 +43,7 @@ impl CoordinatorActor {
                 recordings,
                 interrupted,
             } => self.marker.mark(recordings, interrupted, self.tools.clock.now()),
+            Output::Clear(clear) => self.clear(*clear, ctx),
             Output::GiveUp(given_up) => self.give_up(given_up, ctx),
             Output::ReadTask(task) => self.read_task(task, ctx),
             Output::FailLost { until, back } => self.fail_lost(until, back),
@@ -86,14 +94,48 @@ impl CoordinatorActor {
             .is_away(recording)
             .then(|| super::stitches::interruption(leases, (recording, epoch), over));
         let away = away.flatten();
+        let composition = self.planner.state.compositions.get(recording);
+        let file = composition.map(|(one, _)| one.file_id());
         let passed = async move {
             durable.await?;
             away.into_iter().for_each(|(place, past)| place.show(past));
-            repo.pass_on(recording, next).await
+            let passed = repo.pass_on(recording, next).await?;
+            let made = match file.filter(|_| passed) {
+                Some(file) => end_made(&repo, FencingToken { recording, epoch }, file, over).await?,
+                None => false,
+            };
+            Ok((passed, made))
         };
         ctx.spawn(passed.into_actor(self).map(move |passed, actor, ctx| {
-            let out = actor.planner.passed_on(recording, worker, passed);
+            let out = match passed {
+                Ok((_, true)) => {
+                    let ended = (RecordingState::Finished, COMPOSED);
+                    actor
+                        .planner
+                        .recording_ended(recording, &[], ended, None, actor.tools.at())
+                }
+                Ok((passed, false)) => actor.planner.passed_on(recording, worker, Ok(passed)),
+                Err(error) => actor.planner.passed_on(recording, worker, Err(error)),
+            };
             actor.perform_all(out, ctx);
+        }));
+    }
+
+    fn clear(&self, clear: Clear, ctx: &mut Context<Self>) {
+        let (repo, committer, now) = (self.tools.repo.clone(), self.committer.clone(), self.tools.clock.now());
+        let cleared = async move {
+            let kept = repo.file(clear.file()).await?;
+            let txn = clear.txn(kept.map(|file| file.epoch), now)?;
+            committer.submit(txn).await
+        };
+        ctx.spawn(cleared.into_actor(self).map(|cleared: Result<(), StoreError>, _, _| {
+            if let Err(error) = cleared {
+                // It is done when the composition is forgotten.
+                warn!(
+                    error = &error as &dyn StdError,
+                    "what attempts at a composition left is not cleared yet"
+                );
+            }
         }));
     }
 
@@ -111,18 +153,34 @@ impl CoordinatorActor {
             gaps: Vec::new(),
             files: None,
         };
-        let done = async move { repo.commit_recording(FencingToken { recording, epoch }, &update).await };
-        ctx.spawn(done.into_actor(self).map(move |done, actor, ctx| match done {
-            Ok(()) => {
-                let ended = (RecordingState::Failed, problem.as_str());
-                let out = actor
-                    .planner
-                    .recording_ended(recording, &[], ended, None, actor.tools.at());
-                actor.perform_all(out, ctx);
+        let (token, now) = (FencingToken { recording, epoch }, self.tools.clock.now());
+        let composition = self.planner.state.compositions.get(recording);
+        let file = composition.map(|(one, _)| one.file_id());
+        let done = async move {
+            if let Some(file) = file
+                && end_made(&repo, token, file, now).await?
+            {
+                return Ok(true);
             }
-            // It is tried again with the next look.
-            Err(error) => warn!(%recording, error = &error as &dyn StdError, "composition not given up yet"),
-        }));
+            repo.commit_recording(token, &update).await.map(|()| false)
+        };
+        ctx.spawn(
+            done.into_actor(self)
+                .map(move |done: Result<bool, CommitError>, actor, ctx| match done {
+                    Ok(made) => {
+                        let ended = match made {
+                            true => (RecordingState::Finished, COMPOSED),
+                            false => (RecordingState::Failed, problem.as_str()),
+                        };
+                        let out = actor
+                            .planner
+                            .recording_ended(recording, &[], ended, None, actor.tools.at());
+                        actor.perform_all(out, ctx);
+                    }
+                    // It is tried again with the next look.
+                    Err(error) => warn!(%recording, error = &error as &dyn StdError, "composition not given up yet"),
+                }),
+        );
     }
 
     fn read_task(&self, task: TaskId, ctx: &mut Context<Self>) {
@@ -160,5 +218,25 @@ impl CoordinatorActor {
                 Err(error) => warn!(error = &error as &dyn StdError, "publishes not forgotten"),
             }
         });
+    }
+}
+
+/// Ends a composition whose file is in the library: whoever entered it died before it said so, and is fenced by now. False: there is no file.
+async fn end_made(repo: &Repo, token: FencingToken, file: FileId, now: Timestamp) -> Result<bool, StoreError> {
+    if repo.file(file).await?.is_none() {
+        return Ok(false);
+    }
+    let update = RecordingUpdate {
+        state: RecordingState::Finished,
+        reason: COMPOSED.to_owned(),
+        ended: Some(now),
+        gaps: Vec::new(),
+        files: Some(1),
+    };
+    match repo.commit_recording(token, &update).await {
+        Ok(()) => Ok(true),
+        Err(CommitError::Store(error)) => Err(error),
+        // It has ended otherwise, or is another's by now.
+        Err(_) => Ok(false),
     }
 }

@@ -11,6 +11,10 @@ use shared::{
 };
 use thiserror::Error;
 
+/// Most access units of one composition, as far as its files tell: a day of 60 pictures and 47 frames of sound a second, and a quarter more. What the
+/// new file's head says of each is held in memory, up to 27 bytes.
+const MAX_UNITS: u64 = 12_000_000;
+
 /// A part of a file, as it is asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
@@ -97,12 +101,18 @@ impl Asked {
     ) -> Result<NewComposition, Refused> {
         self.check()?;
         let mut pieces = Vec::with_capacity(self.parts.len());
-        let (mut writers, mut first) = (Vec::new(), None);
+        let (mut writers, mut first, mut count) = (Vec::new(), None, 0_u64);
         for part in &self.parts {
             let found = repo.file(part.file).await?.filter(&sees);
             let file = found.ok_or(Refused::NoFile(part.file))?;
             let recording = repo.recording(file.recording).await?;
             pieces.push(piece(part, &file)?);
+            count = count.saturating_add(units(part, &file));
+            if count > MAX_UNITS {
+                return Err(Refused::Span(format!(
+                    "they have more than {MAX_UNITS} pictures and frames of sound, the most that one file may have: make several"
+                )));
+            }
             if let Some(writer) = recording
                 .map(|recording| recording.worker)
                 .filter(|id| !writers.contains(id))
@@ -128,6 +138,15 @@ impl Asked {
             expires: self.expires,
         })
     }
+}
+
+/// How many access units a part has, if they are spread evenly over its file.
+fn units(part: &Part, file: &MediaFile) -> u64 {
+    let all = u128::from(file.video_units) + u128::from(file.audio_units);
+    let rest = file.duration_ms.saturating_sub(part.from_ms);
+    let length = part.for_ms.map_or(rest, |length| length.min(rest));
+    let share = all * u128::from(length) / u128::from(file.duration_ms.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 fn piece(part: &Part, file: &MediaFile) -> Result<Piece, Refused> {

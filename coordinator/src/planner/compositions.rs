@@ -2,12 +2,7 @@
 
 use std::error::Error as StdError;
 
-use shared::{
-    ids::RecordingId,
-    recording::RecordingState,
-    store::{StoreError, Txn},
-    time::Timestamp,
-};
+use shared::{ids::RecordingId, recording::RecordingState, store::StoreError, time::Timestamp};
 use tracing::{info, warn};
 
 use super::{At, Down, Output, Planner};
@@ -50,14 +45,18 @@ impl Planner {
         recording: RecordingId,
         (state, reason): (RecordingState, &str),
         at: At,
-    ) -> Option<Output> {
+    ) -> Vec<Output> {
         let ended = self.state.compositions.ended(recording, state, reason, at.now);
-        unless_unstored(ended).map(Output::Commit)
+        match unless_unstored(ended) {
+            Some((txn, clear)) => vec![Output::Commit(txn), Output::Clear(Box::new(clear))],
+            None => Vec::new(),
+        }
     }
 
     /// Forgets compositions that ended long ago.
-    pub(super) fn forget_compositions(&mut self, now: Timestamp) -> Vec<Txn> {
-        unless_unstored(self.state.compositions.forget(now))
+    pub(super) fn forget_compositions(&mut self, now: Timestamp) -> impl Iterator<Item = Output> {
+        let forgotten = self.state.compositions.forget(now);
+        forgotten.into_iter().map(|clear| Output::Clear(Box::new(clear)))
     }
 }
 

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 pub(crate) use self::sessions::Beat;
 use crate::{
     catalog::Catalog,
-    compositions::{Compositions, GivenUp},
+    compositions::{Clear, Compositions, GivenUp},
     doors::{Ban, DoorError, Doors},
     fleet::{Counters, Fleet, SessionId},
     leases::{self, Changed, Decided, Known, Leases, Request},
@@ -86,6 +86,8 @@ pub(crate) enum Output {
         recordings: Vec<RecordingId>,
         interrupted: bool,
     },
+    /// Remove what attempts at a composition left, except what the library has.
+    Clear(Box<Clear>),
     /// End a composition's recording, then [`Planner::recording_ended`].
     GiveUp(GivenUp),
     /// Read a task's recordings, then [`Planner::task_read`].
@@ -383,8 +385,8 @@ impl Planner {
         let publishes = before(now, self.config.publish_retention);
         let mut forgotten = self.state.leases.forget_streams(publishes);
         forgotten.extend(self.state.doors.forget_bans(now));
-        forgotten.extend(self.forget_compositions(now));
         let mut out: Vec<Output> = forgotten.into_iter().map(Output::Commit).collect();
+        out.extend(self.forget_compositions(now));
         out.push(Output::Forget {
             publishes,
             tasks: before(now, self.config.tasks.retention),

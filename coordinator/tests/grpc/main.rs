@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod catalog;
+mod compositions;
 mod credentials;
 mod events;
 mod forwarding;

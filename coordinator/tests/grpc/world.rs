@@ -184,13 +184,18 @@ impl World {
 
     /// A session of a worker with this name.
     pub(crate) async fn session_of(&self, worker: WorkerId, name: &str) -> Session {
+        self.session_at(worker, name, "").await
+    }
+
+    /// A session of a worker that stores here; those who store in one place read each other's.
+    pub(crate) async fn session_at(&self, worker: WorkerId, name: &str, storage: &str) -> Session {
         let (up, outbox) = mpsc::channel(16);
         let hello = v1::Hello {
             worker_id: worker.to_string(),
             name: name.into(),
             rtmp_addr: "127.0.0.1:1".into(),
             version: "1".into(),
-            storage: String::new(),
+            storage: storage.to_owned(),
         };
         up.send(v1::WorkerUp {
             message: Some(v1::worker_up::Message::Hello(hello)),

@@ -72,7 +72,7 @@ pub struct NextOwner {
 
 impl Repo {
     /// Passes a recording on to its next owner: who holds an earlier epoch is fenced from now on. Repeating it changes nothing.
-    /// False if there is no such recording.
+    /// False if there is no such recording, or it is to be finished and has ended.
     ///
     /// # Errors
     /// Those of the store.
@@ -82,6 +82,9 @@ impl Repo {
             let Some((mut recording, revision)) = self.get::<Recording>(&key).await? else {
                 return Ok(false);
             };
+            if next.publish.is_none() && recording.state.is_terminal() {
+                return Ok(false);
+            }
             if recording.epoch >= next.epoch {
                 return Ok(true);
             }

@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Piece {
-    /// UUID of the file: MP4, FLV, or HLS with fMP4 segments.
+    /// UUID of the file: MP4, FLV, HLS, AAC or MP3.
     file_id: String,
     /// From the key picture at or before this time on, milliseconds from the file's beginning.
     #[serde(default)]
