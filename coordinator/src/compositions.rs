@@ -26,6 +26,8 @@ use crate::{fleet::Fleet, media::note::Note, stitches::Finish};
 
 /// Most that are kept, ended or not.
 pub(crate) const MAX_KEPT: usize = 10_000;
+/// For how long one waits for a worker that can read its pieces: the one that has them may be gone for good.
+const WAITS: Duration = Duration::from_secs(3 * 86_400);
 /// Most pieces of all that are kept: some 40 MB in the store, and in memory.
 const MAX_KEPT_PIECES: usize = 200_000;
 /// Most that have not ended.
@@ -246,6 +248,14 @@ impl Compositions {
             // One that stalled goes to another worker, if there is one.
             ready.sort_by_key(|(jobs, bits, worker)| (one.worker == Some(*worker), *jobs, *bits));
             let Some((_, _, worker)) = ready.first().copied() else {
+                // What it reads is not removed while it is open.
+                if one.created + WAITS < now {
+                    due.give_up.push(GivenUp {
+                        recording: id,
+                        epoch: one.attempt,
+                        problem: "gave_up: no worker that can read its pieces had room for it in three days".to_owned(),
+                    });
+                }
                 continue;
             };
             let mut after = one.clone();

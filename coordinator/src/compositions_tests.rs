@@ -199,6 +199,33 @@ fn after_five_attempts_it_is_given_up() {
 }
 
 #[test]
+fn one_that_nobody_can_read_is_given_up_after_three_days() {
+    let mut world = World::new("", 1);
+    let lost = WorkerId::generate(&world.ids, at(0).0);
+    let writers = vec![lost];
+    let (one, _) = world
+        .all
+        .create(NewComposition { writers, ..new("") }, at(0).0, &world.ids)
+        .unwrap();
+    let days = |n: i64| at(n * 86_400 + 1);
+    for day in [0, 2, 3] {
+        let (now, mono) = days(day);
+        world
+            .fleet
+            .heartbeat(world.workers[0], SessionId(1), Report::default(), mono);
+        let due = world.all.due(&world.fleet, (now, mono)).unwrap();
+        let given_up: Vec<_> = due.give_up.iter().map(|given| (given.recording, given.epoch)).collect();
+        assert!(due.begin.is_empty());
+        let expected = if day < 3 {
+            vec![]
+        } else {
+            vec![(one.id, Epoch::default())]
+        };
+        assert_eq!(given_up, expected, "after {day} days");
+    }
+}
+
+#[test]
 fn a_new_leader_goes_on_and_fences_again() {
     let mut world = World::new("s3://b", 1);
     let id = world.make("");

@@ -284,9 +284,8 @@ class Tls(unittest.TestCase):
         for each in of_kind(objects, "Certificate"):
             if not each["spec"].get("isCA"):
                 self.assertEqual(issuers[each["spec"]["issuerRef"]["name"]], {"ca": {"secretName": authority["secretName"]}})
-        other = documents(
-            helm_template("-f", CHART / "ci" / "scaled.yaml", "--set", "tls.certManager.issuerRef.name=internal", "--set", "tls.certManager.dnsNames={a.example.com}").stdout
-        )
+        named = ["--set", "tls.certManager.issuerRef.name=internal", "--set", "tls.certManager.dnsNames={a.example.com}"]
+        other = documents(helm_template("-f", CHART / "ci" / "scaled.yaml", *named).stdout)
         self.assertEqual(of_kind(other, "Issuer"), [])
         leaves = of_kind(other, "Certificate")
         self.assertEqual([each["spec"]["issuerRef"]["name"] for each in leaves], ["internal", "internal"])

@@ -169,16 +169,19 @@ mod tests {
         assert!(metrics.store_commits.get() < 10, "{}", metrics.store_commits.get());
     }
 
-    #[actix_rt::test]
-    async fn a_decision_for_which_there_is_no_room_ends_what_is_in_force() {
+    /// With the error that it gives up for.
+    fn started() -> (Arc<dyn MetaStore>, Committer, oneshot::Receiver<StoreError>) {
         let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
         let (tell, told) = oneshot::channel();
-        let committer = Committer::start(
-            Arc::clone(&store),
-            Metrics::new().coordinator,
-            &TaskTracker::new(),
-            |error| drop(tell.send(error)),
-        );
+        let metrics = Metrics::new().coordinator;
+        let failed = |error| drop(tell.send(error));
+        let committer = Committer::start(Arc::clone(&store), metrics, &TaskTracker::new(), failed);
+        (store, committer, told)
+    }
+
+    #[actix_rt::test]
+    async fn a_decision_for_which_there_is_no_room_ends_what_is_in_force() {
+        let (store, committer, told) = started();
         // Nothing is taken from the queue before this task waits for something.
         let mut waits: Vec<_> = (0..=QUEUE)
             .map(|n| committer.submit(Txn::new().put(format!("k/{n}"), "")))
@@ -194,14 +197,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn after_a_failure_nothing_more_is_committed() {
-        let store: Arc<dyn MetaStore> = Arc::new(Model::new(Arc::new(System::new())));
-        let (tell, told) = oneshot::channel();
-        let committer = Committer::start(
-            Arc::clone(&store),
-            Metrics::new().coordinator,
-            &TaskTracker::new(),
-            |error| drop(tell.send(error)),
-        );
+        let (store, committer, told) = started();
         assert!(committer.submit(Txn::new().put("", "no such key")).await.is_err());
         assert!(matches!(told.await, Ok(StoreError::Invalid(_))));
         let late = committer.submit(Txn::new().put("a", "")).await.unwrap_err();

@@ -162,7 +162,11 @@ impl CoordinatorActor {
             {
                 return Ok(true);
             }
-            repo.commit_recording(token, &update).await.map(|()| false)
+            match repo.commit_recording(token, &update).await {
+                // It never had a worker, and so no recording.
+                Ok(()) | Err(CommitError::NoRecording(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
         };
         ctx.spawn(
             done.into_actor(self)

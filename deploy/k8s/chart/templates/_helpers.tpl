@@ -149,12 +149,14 @@ s3://aircheck
   "node.data_dir" "the chart's volume" "node.insecure" "insecure" "store.url" "metadata.url" "store.user" "metadata.user"
   "store.password_file" "metadata.passwordSecret" "store.ca_file" "metadata.tls" "store.cert_file" "metadata.tls" "store.key_file" "metadata.tls"
   "objects.url" "objects.url" "coordinator.grpc" "coordinator.service" "coordinator.http" "coordinator.service" "coordinator.name" "the pod's name"
-  "coordinator.advertise" "the pod's address" "tls.cert_file" "tls" "tls.key_file" "tls" "tls.ca_file" "tls" "tls.coordinator_name" "tls" "tls.admit_certificates" "tls" "coordinator.record" "coordinator.record" "worker.rtmp" "worker.rtmp" "worker.http" "networkPolicy.http" "worker.coordinator" "the coordinators' Service"
+  "tls.cert_file" "tls" "tls.key_file" "tls" "tls.ca_file" "tls" "tls.coordinator_name" "tls" "tls.admit_certificates" "tls"
+  "coordinator.advertise" "the pod's address" "coordinator.record" "coordinator.record" "worker.rtmp" "worker.rtmp" "worker.http" "networkPolicy.http" "worker.coordinator" "the coordinators' Service"
   "worker.name" "the pod's name" "coordinator.secrets_key_file" "coordinator.secretsKeySecret" 
   "coordinator.scale_in.workers" "autoscaling.scaleIn" "coordinator.scale_in.after" "autoscaling.scaleIn" "coordinator.scale_in.least" "autoscaling.minReplicas"
   "coordinator.scale_in.streams_per_worker" "autoscaling.keda" "coordinator.scale_in.bits_per_worker" "autoscaling.keda"
   "coordinator.scale_in.reserve_streams" "autoscaling.keda" "coordinator.scale_in.reserve_percent" "autoscaling.keda"
-  "hooks.origin" "hooks.origin" "hooks.domain" "hooks.domain" "hooks.token" "hooks.tokenSecret" "hooks.token_file" "hooks.tokenSecret" "worker.drain_grace" "worker.drainGraceSeconds"
+  "hooks.origin" "hooks.origin" "hooks.domain" "hooks.domain" "hooks.token" "hooks.tokenSecret" "hooks.token_file" "hooks.tokenSecret"
+  "worker.drain_grace" "worker.drainGraceSeconds"
   "worker.ingest.allow_anyone" "networkPolicy.publishers" "auth.join_token" "credentials" "auth.join_token_file" "credentials" "auth.api_token" "credentials"
   "auth.api_token_file" "credentials" -}}
 {{- range $key, $_ := .Values.settings -}}
