@@ -18,7 +18,7 @@ use crate::{
     ids::{FileId, MAX_NAME_BYTES, PublishId, StreamKey},
     lease::{Epoch, Fenced, Grant, GrantedRecording, LeaseOutcome, RecordingSet, Refusal, RefusalKind, Stitch, Window},
     recording::{Cause, Gap, MediaFile, Recording, RecordingState},
-    store::Removal,
+    store::{Removal, RemovalFrom},
     template::{Format, TemplateSpec},
     time::Timestamp,
     trace,
@@ -286,20 +286,21 @@ impl From<&MediaFile> for v1::MediaFile {
     }
 }
 
-impl From<&Removal> for v1::Removal {
-    fn from(removal: &Removal) -> Self {
-        v1::Removal {
-            file: Some((&removal.file).into()),
-            begun_ms: removal.begun.as_millis(),
-            cause: removal.cause.as_str().to_owned(),
-            failures: removal.failures,
-            retry_ms: if removal.failures == 0 {
-                0
-            } else {
-                removal.retry_at.as_millis()
-            },
-            problem: removal.problem.clone(),
-        }
+/// A removal as it is told.
+#[must_use]
+pub fn removal(from: RemovalFrom, removal: &Removal) -> v1::Removal {
+    v1::Removal {
+        file: Some((&removal.file).into()),
+        begun_ms: removal.begun.as_millis(),
+        cause: removal.cause.as_str().to_owned(),
+        failures: removal.failures,
+        retry_ms: if removal.failures == 0 {
+            0
+        } else {
+            removal.retry_at.as_millis()
+        },
+        problem: removal.problem.clone(),
+        place: from.as_str().to_owned(),
     }
 }
 

@@ -221,6 +221,79 @@ fn a_second_place_that_is_away_delays_copies_and_nothing_else() -> Result<()> {
     world.ensure_equal().map(drop)
 }
 
+/// Waits until the first place and the library are empty; gives what waits for the second.
+fn ensure_first_empty(world: &World, server: &Server) -> Result<Vec<Value>> {
+    until(LIMIT, "nothing in the first place and in the library", || {
+        let (there, known) = (
+            world.s3.keys("first/")?,
+            listed(server, &["recording", "list"])?,
+        );
+        let gone = there.is_empty() && known.is_empty();
+        Ok(Seen::when(gone, format!("{there:#?} {known:#?}")))
+    })?;
+    let waiting = listed(server, &["file", "removals"])?;
+    let elsewhere: Vec<&Value> = waiting.iter().filter(|removal| removal["place"] != "second").collect();
+    ensure!(elsewhere.is_empty(), "{elsewhere:#?}");
+    Ok(waiting)
+}
+
+/// Waits until what was refused last says so.
+fn until_refused(server: &Server, reason: &str) -> Result<()> {
+    until(LIMIT, "removals that the second place did not let happen", || {
+        let (_, said) = server.get("/metrics")?;
+        let name = format!("second_removal_failures_total{{reason=\"{reason}\"}}");
+        Ok(Seen::when(said.contains(&name), said))
+    })
+}
+
+#[test]
+fn storage_time_ends_in_the_first_place_whatever_the_second_does() -> Result<()> {
+    let world = world(Kind::JuiceFs)?;
+    let server = world.setup.start()?;
+    let words = ["template", "create", "brief", "--flv", "--hls", "--mp4", "--storage", "6s"];
+    server.ask(&words)?;
+    server.ask(&["rule", "create", "--domain", "127.0.0.1", "--template", "brief"])?;
+    push(&server, "one", Shape::default(), 2)?;
+    // Some of it is there before the second goes away for good.
+    until(LIMIT, "copies in the second place", || {
+        let there = world.s3.keys("second/")?;
+        Ok(Seen::when(!there.is_empty(), format!("{there:#?}")))
+    })?;
+    world.second.set(|_, _| Fault::Hang);
+    push(&server, "two", Shape::default(), 2)?;
+    let waiting = ensure_first_empty(&world, &server)?;
+    ensure!(waiting.len() == 6, "three files of each: {waiting:#?}");
+    until_refused(&server, "unavailable")?;
+    ensure!(!world.s3.keys("second/")?.is_empty(), "nothing was to go from there");
+    until(LIMIT, "what waits for the second place among the metrics", || {
+        let (_, said) = server.get("/metrics")?;
+        let there = said.contains("aircheck_coordinator_second_removals 6");
+        Ok(Seen::when(there, said))
+    })?;
+
+    // It answers, and its keys may not remove: the first goes on, also after a kill.
+    world.second.set(|line, _| match line.starts_with("DELETE ") {
+        true => Fault::Forbidden,
+        false => Fault::None,
+    });
+    let server = server.kill()?.start()?;
+    push(&server, "three", Shape::default(), 2)?;
+    let waiting = ensure_first_empty(&world, &server)?;
+    ensure!(waiting.len() >= 3, "{waiting:#?}");
+    until_refused(&server, "refused")?;
+
+    world.second.set(|_, _| Fault::None);
+    until(LIMIT, "nothing in the second place", || {
+        let there = world.s3.keys("second/")?;
+        let waiting = listed(&server, &["file", "removals"])?;
+        let gone = there.is_empty() && waiting.is_empty();
+        Ok(Seen::when(gone, format!("{there:#?} {waiting:#?}")))
+    })?;
+    let uploads = world.s3.uploads()?;
+    ensure!(uploads.is_empty(), "{uploads:?}");
+    Ok(())
+}
+
 #[test]
 fn kills_while_copying_lose_nothing_and_leave_nothing() -> Result<()> {
     let mut world = world(Kind::JuiceFs)?;
@@ -258,13 +331,16 @@ fn what_is_deleted_while_it_is_copied_is_gone_from_both() -> Result<()> {
     for file in listed(&server, &["file", "list"])? {
         server.ask(&["file", "delete", file["file_id"].as_str().context("no id")?])?;
     }
-    let waiting = listed(&server, &["file", "removals"])?;
     let waits = |removal: &Value| {
         removal["problem"]
             .as_str()
             .is_some_and(|text| text.contains("still copying"))
     };
-    ensure!(waiting.iter().any(waits), "{waiting:#?}");
+    until(LIMIT, "a removal that waits for its copy", || {
+        let waiting = listed(&server, &["file", "removals"])?;
+        let there = waiting.iter().any(waits);
+        Ok(Seen::when(there, format!("{waiting:#?}")))
+    })?;
     until(Duration::from_secs(150), "the end of all removals", || {
         let left = listed(&server, &["file", "removals"])?;
         Ok(Seen::when(left.is_empty(), format!("{left:#?}")))

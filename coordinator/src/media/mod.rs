@@ -7,4 +7,5 @@ pub(crate) mod note;
 pub(crate) mod place;
 pub(crate) mod retention;
 mod salvage;
+mod second;
 pub(crate) mod sweeper;

@@ -69,6 +69,32 @@ impl Belief {
     }
 }
 
+/// First wait of a [`Turn`]; doubled with each failure, up to [`LONGEST_TURN`].
+const FIRST_TURN: Duration = Duration::from_secs(10);
+const LONGEST_TURN: Duration = Duration::from_secs(600);
+
+/// When a place that let nothing go is tried again: by one removal for all that wait for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Turn(Option<(Duration, Monotonic)>);
+
+impl Turn {
+    /// True if it is to be tried by now.
+    pub(crate) fn is_due(&self, now: Monotonic) -> bool {
+        self.0.is_none_or(|(_, again)| now >= again)
+    }
+
+    /// True if it let nothing go when it was tried last.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Notes what came of trying.
+    pub(crate) fn tried(&mut self, worked: bool, now: Monotonic) {
+        let wait = self.0.map_or(FIRST_TURN, |(wait, _)| (wait * 2).min(LONGEST_TURN));
+        self.0 = (!worked).then_some((wait, now + wait));
+    }
+}
+
 /// Puts due files of one recording together.
 pub(crate) fn by_recording(due: &[Due]) -> BTreeMap<RecordingId, Vec<FileId>> {
     let mut groups: BTreeMap<RecordingId, Vec<FileId>> = BTreeMap::new();
@@ -164,6 +190,26 @@ mod tests {
         let noted = (0..240).filter(|n| belief.news(at(n * HOUR / 60)).is_some()).count();
         assert_eq!(noted, 4);
         assert!(belief.news(at(-HOUR)).is_some(), "also when it has gone back");
+    }
+
+    #[test]
+    fn a_place_that_lets_nothing_go_is_tried_less_often_until_it_does() {
+        let mut turn = Turn::default();
+        let (mut now, mut waits) = (mono(0), Vec::new());
+        assert!(turn.is_due(now) && !turn.is_waiting());
+        for _ in 0..10 {
+            turn.tried(false, now);
+            let since = now;
+            while !turn.is_due(now) {
+                now = now + Duration::from_secs(1);
+            }
+            waits.push(now.since(since).as_secs());
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 600, 600, 600, 600]);
+        turn.tried(true, now);
+        assert!(turn.is_due(now) && !turn.is_waiting());
+        turn.tried(false, now);
+        assert!(!turn.is_due(now) && turn.is_due(now + FIRST_TURN));
     }
 
     #[test]

@@ -1,36 +1,45 @@
 //! [`Sweeper`]: removes what is due, again and again, for as long as its coordinator leads.
 //!
 //! What is to be done stands in the store alone: due files in an index, begun removals under their own key. So it does not matter when this
-//! process or another takes over, nor how often. One look takes [`PAGE`] files at a time and does not begin more than storage lets go.
+//! process or another takes over, nor how often. One look takes [`PAGE`] files at a time and does not begin more than storage lets go. This is
+//! about the first place of objects; `second` removes from the second what is gone from the first, beside it.
 
-use std::{collections::BTreeMap, error::Error as StdError, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error as StdError,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use shared::{
-    ids::{FileId, RecordingId, WorkerId},
+    ids::{FileId, RecordingId},
     objects::{Archive, ObjectError},
     recording::{MediaFile, RecordingDocument},
-    store::{Looked, Removal, RemovalError, Repo, StoreError, Txn, keys},
+    store::{Looked, Removal, RemovalError, RemovalFrom, Repo, StoreError, Txn, keys},
     telemetry::{CoordinatorMetrics, Reason},
     template::Format,
     time::{Clock, Timestamp},
 };
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::{actors::coordinator::Tools, compositions::Sources};
 
 use super::{
     place::{is_epoch, recording_folder},
-    retention::{self, Belief},
+    retention::{self, Belief, Turn},
 };
 
 /// Due files that are taken at a time.
 const PAGE: usize = 200;
-/// Begun removals that are read at a time, and so most that wait: while there are so many, no more are begun.
+/// Begun removals from the first place that are read at a time, and so most that wait: while there are so many, no more are begun.
 const MAX_BEGUN: usize = 1_000;
 /// Recordings whose objects are removed at a time.
-const AT_A_TIME: usize = 4;
+pub(super) const AT_A_TIME: usize = 4;
 
 /// What removing works with.
 #[derive(Debug, Clone)]
@@ -47,34 +56,49 @@ pub(crate) struct Remover {
     pub(crate) sources: Sources,
 }
 
-/// Keeps the task running. Dropped, it ends after what it is at.
+/// Keeps the tasks running, one for each place. Dropped, they end at once: whatever they are at is gone on with from the store.
 #[derive(Debug)]
 pub(crate) struct Sweeper {
-    _alive: mpsc::Sender<()>,
+    _alive: watch::Sender<()>,
 }
 
 impl Sweeper {
-    /// Starts the task.
+    /// Starts the tasks.
     pub(crate) fn start(remover: Remover, every: Duration, tasks: &tokio_util::task::TaskTracker) -> Self {
-        let (alive, mut dropped) = mpsc::channel(1);
-        tasks.spawn(async move {
+        let (alive, dropped) = watch::channel(());
+        let first = remover.clone();
+        let looks = async move {
             let mut belief = None;
             loop {
-                let look = async {
-                    match remover.look(&mut belief).await {
-                        Ok(()) => {}
-                        Err(error) => warn!(error = &error as &dyn StdError, "files to be removed not looked for"),
-                    }
-                    tokio::time::sleep(every).await;
-                };
-                tokio::select! {
-                    biased;
-                    _ = dropped.recv() => return,
-                    () = look => {}
-                }
+                pause(first.look(&mut belief).await, every).await;
             }
-        });
+        };
+        tasks.spawn(until(dropped.clone(), looks));
+        let looks = async move {
+            let (mut turn, mut after) = (Turn::default(), None);
+            loop {
+                pause(remover.look_second(&mut turn, &mut after).await, every).await;
+            }
+        };
+        tasks.spawn(until(dropped, looks));
         Sweeper { _alive: alive }
+    }
+}
+
+/// Waits between two looks, and says what went wrong with the first.
+async fn pause(looked: Result<(), StoreError>, every: Duration) {
+    if let Err(error) = looked {
+        warn!(error = &error as &dyn StdError, "files to be removed not looked for");
+    }
+    tokio::time::sleep(every).await;
+}
+
+/// Looks until it is dropped.
+async fn until(mut dropped: watch::Receiver<()>, looks: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        _ = dropped.changed() => {}
+        () = looks => {}
     }
 }
 
@@ -93,7 +117,7 @@ impl Tools {
     }
 
     /// Removes a file because somebody asked for it. When this returns it is out of the library; what storage does not let go now is
-    /// removed later.
+    /// removed later, and so is what the second place has.
     ///
     /// # Errors
     /// [`RemovalError`]; nothing has happened then.
@@ -114,9 +138,16 @@ impl Tools {
 impl Remover {
     /// Everything that is due by now.
     async fn look(&self, belief: &mut Option<Belief>) -> Result<(), StoreError> {
-        let (now, mono) = (self.clock.now(), self.clock.monotonic());
-        self.salvage_all(now).await?;
+        let now = self.clock.now();
         self.count_copies(now).await?;
+        self.keep_time(belief, now).await?;
+        // It may wait for the second place, so it comes last.
+        self.salvage_all(now).await
+    }
+
+    /// Removes what is to go by now.
+    async fn keep_time(&self, belief: &mut Option<Belief>, now: Timestamp) -> Result<(), StoreError> {
+        let mono = self.clock.monotonic();
         let waiting = self.go_on(now).await?;
         let belief = match belief {
             Some(belief) => belief,
@@ -144,7 +175,7 @@ impl Remover {
 
     /// Goes on with what was begun, by this process or another; gives how many removals wait still.
     async fn go_on(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let begun = self.repo.removals(None, MAX_BEGUN).await?;
+        let begun = self.repo.removals(RemovalFrom::First, None, MAX_BEGUN).await?;
         let mut waiting = begun.len();
         let mut groups: BTreeMap<RecordingId, Vec<Removal>> = BTreeMap::new();
         for removal in begun.into_iter().filter(|removal| retention::is_due(removal, now)) {
@@ -165,6 +196,7 @@ impl Remover {
 
     async fn remove_due(&self, now: Timestamp) -> Result<(), StoreError> {
         let (mut after, mut count, mut unseen) = (None, 0, 0_i64);
+        let second_away = AtomicBool::new(false);
         loop {
             let (due, more) = self.repo.due_files(now, after, PAGE).await?;
             after = due.last().map(|due| due.key.clone());
@@ -173,7 +205,7 @@ impl Remover {
                 .filter(|due| self.sources.reader(due.file).is_none())
                 .collect();
             let results = stream::iter(retention::by_recording(&due))
-                .map(async |(recording, files)| self.remove_of(recording, &files, now).await)
+                .map(async |(recording, files)| self.remove_of(recording, &files, now, &second_away).await)
                 .buffer_unordered(AT_A_TIME)
                 .collect::<Vec<_>>()
                 .await;
@@ -197,12 +229,18 @@ impl Remover {
     }
 
     /// Removes due files of one recording.
-    async fn remove_of(&self, id: RecordingId, files: &[FileId], now: Timestamp) -> Result<Removed, StoreError> {
+    async fn remove_of(
+        &self,
+        id: RecordingId,
+        files: &[FileId],
+        now: Timestamp,
+        second_away: &AtomicBool,
+    ) -> Result<Removed, StoreError> {
         let Some(recording) = self.repo.recording(id).await? else {
             return self.remove_seen(id, files, now).await;
         };
         let document = format!("{}/{id}/recording.json", recording.stream.path());
-        match self.has(&document).await {
+        match self.has(&document, second_away).await {
             Ok(true) => self.remove_seen(id, files, now).await,
             Ok(false) => {
                 // Records must not go while the objects lie where this process does not look.
@@ -221,10 +259,18 @@ impl Remover {
         self.second.as_ref().filter(|_| self.is_backup)
     }
 
-    /// Whether an object is in either place. A second place that does not answer is not asked about what the first has.
-    async fn has(&self, key: &str) -> Result<bool, ObjectError> {
+    /// Whether an object is seen in either place. A second that does not answer is not asked about what the first has, and about nothing else
+    /// once `second_away` is noted: what only it has is not seen then, and what the first has does not wait for it.
+    async fn has(&self, key: &str, second_away: &AtomicBool) -> Result<bool, ObjectError> {
         match (self.archive.has(key).await?, self.backup()) {
-            (false, Some(second)) => second.has(key).await,
+            (false, Some(second)) if !second_away.load(Ordering::Relaxed) => {
+                let there = second.has(key).await;
+                if let Err(error) = &there {
+                    warn!(key, %error, "the second place does not answer: what it may have alone is not removed now");
+                    second_away.store(true, Ordering::Relaxed);
+                }
+                Ok(there.unwrap_or(false))
+            }
             (there, _) => Ok(there),
         }
     }
@@ -242,7 +288,8 @@ impl Remover {
         })
     }
 
-    /// Removes the objects of begun removals, all of one recording, and says so in the store; what fails is noted there.
+    /// Removes the objects of begun removals, all of one recording, from the first place, and says so in the store; what fails is noted there. Where
+    /// there is a second place they wait for it from then on.
     ///
     /// # Errors
     /// Those of the store.
@@ -253,15 +300,10 @@ impl Remover {
         let left = self.repo.left_of(recording).await?;
         // Nothing is left of it, and nothing else waits to be removed: all that lies in its folder goes.
         let whole = left == Some(0);
-        if let Some(worker) = self.stop_copies(&group, whole).await? {
-            let problem = format!("worker {worker} is still copying it");
-            self.note(group, &problem).await?;
-            return Ok(Outcome::Refused);
-        }
-        match self.remove_everywhere(&group, whole).await {
+        match remove_objects(&self.archive, &group, whole).await {
             Ok(()) => {
-                let files: Vec<FileId> = group.iter().map(|removal| removal.file.id).collect();
-                self.repo.end_removals(recording, &files, whole).await?;
+                let ends = (whole, self.second.is_some());
+                self.repo.end_removals(recording, &group, ends).await?;
                 for removal in &group {
                     let reason = removal.cause.as_str();
                     self.metrics.files_removed.get_or_create(&Reason { reason }).inc();
@@ -269,10 +311,7 @@ impl Remover {
                 Ok(Outcome::Gone)
             }
             Err(error) => {
-                let (outcome, reason) = match &error {
-                    ObjectError::Unavailable(_) => (Outcome::Away, "unavailable"),
-                    ObjectError::Refused(_) | ObjectError::Missing(_) => (Outcome::Refused, "refused"),
-                };
+                let (outcome, reason) = Outcome::of(&error);
                 self.metrics.removal_failures.get_or_create(&Reason { reason }).inc();
                 warn!(%recording, files = group.len(), %error, "files not removed from storage yet");
                 self.note(group, &error.to_string()).await?;
@@ -286,23 +325,9 @@ impl Remover {
         let now = self.clock.now();
         for removal in group {
             let removal = retention::failed(removal, problem, now);
-            self.repo.note_removal(&removal).await?;
+            self.repo.note_removal(RemovalFrom::First, &removal).await?;
         }
         Ok(())
-    }
-
-    /// Sees to it that nobody copies what is about to be removed; the worker that may be at it still, if there is one.
-    async fn stop_copies(&self, group: &[Removal], whole: bool) -> Result<Option<WorkerId>, StoreError> {
-        let now = self.clock.now();
-        for removal in group {
-            if let Some(worker) = self.repo.drop_copy(removal.file.id.as_uuid(), now).await? {
-                return Ok(Some(worker));
-            }
-        }
-        match group.first().filter(|_| whole) {
-            Some(removal) => self.repo.drop_copy(removal.file.recording.as_uuid(), now).await,
-            None => Ok(None),
-        }
     }
 
     /// How much waits to be copied to the second place.
@@ -317,14 +342,6 @@ impl Remover {
         }
         Ok(())
     }
-
-    /// Removes from the first place, then from the second. What is gone is removed already when that is done again.
-    async fn remove_everywhere(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
-        remove_objects(&self.archive, group, whole).await?;
-        let Some(second) = &self.second else { return Ok(()) };
-        remove_uploads(second, group, whole).await?;
-        remove_objects(second, group, whole).await
-    }
 }
 
 /// True if a key in the folder `root` belongs to its HLS.
@@ -334,7 +351,7 @@ fn is_hls(root: &str, key: &str) -> bool {
 }
 
 /// Aborts uploads of copies that were broken off.
-async fn remove_uploads(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+pub(super) async fn remove_uploads(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
     let (Archive::Bucket(bucket), Some(first)) = (archive, group.first()) else {
         return Ok(());
     };
@@ -354,7 +371,8 @@ async fn remove_uploads(archive: &Archive, group: &[Removal], whole: bool) -> Re
     Ok(())
 }
 
-async fn remove_objects(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+/// Removes the objects of files of one recording, with `whole` everything of it. What is gone is removed already when that is done again.
+pub(super) async fn remove_objects(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
     for removal in group {
         let file = &removal.file;
         match (file.format, recording_folder(&file.object_key)) {
@@ -410,7 +428,7 @@ enum Removed {
     Away,
 }
 
-/// What became of removals.
+/// What became of removals from one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The objects are gone.
@@ -421,6 +439,18 @@ pub(crate) enum Outcome {
     Away,
 }
 
+impl Outcome {
+    /// What a failure means for what else waits, and its name among the metrics. Keys that may not remove one thing may remove another.
+    pub(super) fn of(error: &ObjectError) -> (Self, &'static str) {
+        match error {
+            ObjectError::Unavailable(_) if !error.is_forbidden() => (Outcome::Away, "unavailable"),
+            ObjectError::Unavailable(_) | ObjectError::Refused(_) | ObjectError::Missing(_) => {
+                (Outcome::Refused, "refused")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "sweeper_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -18,7 +18,7 @@ use shared::{
 use super::*;
 use crate::compositions::Compositions;
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// A store at each of whose calls a process may die: before it, and after it and before its answer is heard.
 #[derive(Debug)]
@@ -52,16 +52,16 @@ impl MetaStore for Mortal {
     }
 }
 
-struct World {
-    remover: Remover,
-    clock: Arc<Manual>,
-    root: tempfile::TempDir,
-    recording: Recording,
-    files: Vec<MediaFile>,
+pub(crate) struct World {
+    pub(crate) remover: Remover,
+    pub(crate) clock: Arc<Manual>,
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) recording: Recording,
+    pub(crate) files: Vec<MediaFile>,
 }
 
 /// A finished recording of one HLS playlist over two pushes, an FLV that goes after a day, as HLS does, and an MP4 that goes after two.
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let root = tempfile::tempdir().unwrap();
     let clock = Arc::new(Manual::at(Timestamp::from_millis(1_790_000_000_000)));
     let repo = Repo::new(Arc::new(Mortal(Model::new(Arc::clone(&clock) as Arc<dyn Clock>))));
@@ -173,7 +173,7 @@ async fn world() -> World {
     }
 }
 
-fn objects(root: &Path) -> Vec<String> {
+pub(crate) fn objects(root: &Path) -> Vec<String> {
     fn walk(folder: PathBuf, out: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -191,27 +191,34 @@ fn objects(root: &Path) -> Vec<String> {
 }
 
 impl World {
-    async fn look(&self) {
+    pub(crate) async fn look(&self) {
         self.remover.look(&mut None).await.unwrap();
     }
 
     /// Time goes on, and nobody looked meanwhile for less than what is doubted.
-    fn after(&self, time: Duration) {
+    pub(crate) fn after(&self, time: Duration) {
         self.clock.advance(time);
     }
 
-    fn objects(&self) -> Vec<String> {
+    pub(crate) fn objects(&self) -> Vec<String> {
         objects(self.root.path())
     }
 
-    async fn keys(&self, prefix: &str) -> Vec<String> {
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
         let scanned = self.remover.repo.store().scan(Scan::prefix(prefix)).await.unwrap();
         scanned.entries.into_iter().map(|entry| entry.key).collect()
     }
 
-    async fn ensure_all_gone(&self) {
+    pub(crate) async fn ensure_all_gone(&self) {
         assert_eq!(self.objects(), ["d/a/s/other/recording.json"]);
-        for prefix in ["v1/file", "v1/rec", "v1/removal", "v1/expiry", "v1/stream-recording"] {
+        for prefix in [
+            "v1/file",
+            "v1/rec",
+            "v1/removal",
+            "v1/second",
+            "v1/expiry",
+            "v1/stream-recording",
+        ] {
             assert_eq!(self.keys(prefix).await, Vec::<String>::new());
         }
     }
@@ -317,16 +324,22 @@ async fn what_storage_does_not_let_go_waits_longer_each_time_and_says_why() {
     let begun = world.remover.repo.remove_file(flv, world.clock.now()).await.unwrap();
     world.remover.archive = Archive::Bucket(bucket);
     assert_eq!(world.remover.carry_out(vec![begun]).await.unwrap(), Outcome::Away);
-    let noted = world.remover.repo.removals(None, 9).await.unwrap();
+    let noted = world.remover.repo.removals(RemovalFrom::First, None, 9).await.unwrap();
     assert_eq!((noted.len(), noted[0].failures), (1, 1));
     assert!(!noted[0].problem.is_empty() && noted[0].retry_at > world.clock.now());
     // Not before its time.
     world.look().await;
-    assert_eq!(world.remover.repo.removals(None, 9).await.unwrap(), noted);
+    assert_eq!(
+        world.remover.repo.removals(RemovalFrom::First, None, 9).await.unwrap(),
+        noted
+    );
     assert_eq!(world.remover.metrics.removals.get(), 1);
     world.after(Duration::from_secs(10));
     world.look().await;
-    assert_eq!(world.remover.repo.removals(None, 9).await.unwrap()[0].failures, 2);
+    assert_eq!(
+        world.remover.repo.removals(RemovalFrom::First, None, 9).await.unwrap()[0].failures,
+        2
+    );
     assert_eq!(
         world.keys("v1/file/").await.len(),
         2,

@@ -158,6 +158,7 @@ fn removals_listing(removals: &[Removal]) -> String {
             vec![
                 file.file_id,
                 r.cause.clone(),
+                r.place.clone(),
                 when(r.begun_ms),
                 r.failures.to_string(),
                 when(r.retry_ms),
@@ -165,7 +166,10 @@ fn removals_listing(removals: &[Removal]) -> String {
             ]
         })
         .collect();
-    table(&["id", "cause", "begun", "failures", "next try", "problem"], &rows)
+    table(
+        &["id", "cause", "place", "begun", "failures", "next try", "problem"],
+        &rows,
+    )
 }
 
 /// One removal, for programs.
@@ -177,6 +181,7 @@ fn removal_document(removal: &Removal) -> Value {
         "failures": removal.failures,
         "retry": instant(removal.retry_ms),
         "problem": removal.problem,
+        "place": removal.place,
     })
 }
 

@@ -36,6 +36,14 @@ pub enum ObjectError {
     Missing(String),
 }
 
+impl ObjectError {
+    /// True if the service answered that these credentials may not do this to this object: there is no use in waiting for the service.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, ObjectError::Unavailable(text) if text.contains("403 Forbidden"))
+    }
+}
+
 /// A multipart upload that was begun and neither completed nor aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {

@@ -32,6 +32,7 @@
 //! | `v1/ban/PATH` | until when a stream must not be pushed |
 //! | `v1/vault` | fingerprint of the key that secrets are sealed with |
 //! | `v1/removal/ID` | [`Removal`](super::Removal): a file that has left the library and whose objects are being removed |
+//! | `v1/second-removal/ID` | the same of a file that is gone from the first place of objects and not yet from the second |
 //! | `v1/expiry/MILLISECONDS/ID` | the file's recording: an index of files by the time at which they are removed by themselves; not of locked ones |
 //! | `v1/copy/ID` | [`CopyJob`](super::CopyJob): a file or a `recording.json` that is to be copied to the second place of objects |
 //! | `v1/salvage/ID` | the same id: a recording that was given up and of which what lies in storage is to be completed |
@@ -312,6 +313,9 @@ pub const REMOVALS: &str = "v1/removal/";
 pub fn removal(id: FileId) -> String {
     format!("{REMOVALS}{id}")
 }
+
+/// Files that are gone from the first place of objects and are being removed from the second.
+pub const SECOND_REMOVALS: &str = "v1/second-removal/";
 
 /// What is to be copied to the second place of objects.
 pub const COPIES: &str = "v1/copy/";

@@ -2,7 +2,8 @@
 //!
 //! A file leaves in two steps. First its record becomes a [`Removal`], in one transaction that holds only if nobody has locked it or
 //! changed it meanwhile: from then on nobody finds it, and nobody can lock it. Then its objects go, and with the last of them the removal.
-//! Whoever is stopped in between, it is gone on with from the removal.
+//! Whoever is stopped in between, it is gone on with from the removal. Where there is a second place of objects, a removal whose objects are gone
+//! from the first moves to a queue of its own ([`RemovalFrom::Second`]), so that neither place waits for the other.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -42,6 +43,37 @@ impl RemovalCause {
     }
 }
 
+/// From which place of objects a file is removed next. Each has its own queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalFrom {
+    /// The first; where that is done, from the second, if there is one.
+    First,
+    /// The second: nothing is left in the first.
+    Second,
+}
+
+impl RemovalFrom {
+    /// As in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RemovalFrom::First => "first",
+            RemovalFrom::Second => "second",
+        }
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            RemovalFrom::First => keys::REMOVALS,
+            RemovalFrom::Second => keys::SECOND_REMOVALS,
+        }
+    }
+
+    fn key(self, id: FileId) -> String {
+        format!("{}{id}", self.prefix())
+    }
+}
+
 /// A file that has left the library and whose objects are being removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
@@ -51,7 +83,7 @@ pub struct Removal {
     pub cause: RemovalCause,
     /// When it left the library.
     pub begun: Timestamp,
-    /// Times that storage did not let it go.
+    /// Times that the place it is in the queue of did not let it go.
     pub failures: u32,
     /// When it is tried again.
     pub retry_at: Timestamp,
@@ -357,24 +389,46 @@ impl Repo {
         }
     }
 
-    /// Removals that are under way, the first `limit` behind the file `after`.
+    /// Removals from a place that are under way, the first `limit` behind the file `after`.
     ///
     /// # Errors
     /// As [`Repo::get`].
-    pub async fn removals(&self, after: Option<FileId>, limit: usize) -> Result<Vec<Removal>, StoreError> {
-        let scan = Scan::prefix(keys::REMOVALS)
-            .after(after.map(keys::removal))
+    pub async fn removals(
+        &self,
+        from: RemovalFrom,
+        after: Option<FileId>,
+        limit: usize,
+    ) -> Result<Vec<Removal>, StoreError> {
+        let scan = Scan::prefix(from.prefix())
+            .after(after.map(|id| from.key(id)))
             .limit(limit);
         let scanned = self.store().scan(scan).await?;
         scanned.entries.iter().map(repo::decode).collect()
     }
 
-    /// Notes that storage did not let a file go.
+    /// How many removals from a place are under way, counted up to `most` and a page.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn note_removal(&self, removal: &Removal) -> Result<(), StoreError> {
-        let key = keys::removal(removal.file.id);
+    pub async fn removals_waiting(&self, from: RemovalFrom, most: usize) -> Result<usize, StoreError> {
+        let (mut count, mut after) = (0, None);
+        while count < most {
+            let scanned = self.store().scan(Scan::prefix(from.prefix()).after(after)).await?;
+            count += scanned.entries.len();
+            after = scanned.entries.last().map(|entry| entry.key.clone());
+            if !scanned.more {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Notes that a place did not let a file go.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn note_removal(&self, from: RemovalFrom, removal: &Removal) -> Result<(), StoreError> {
+        let key = from.key(removal.file.id);
         let Some(entry) = self.store().get(&key).await? else {
             // Another was luckier.
             return Ok(());
@@ -400,18 +454,28 @@ impl Repo {
         Ok(Some(self.file_totals(recording).await?.0))
     }
 
-    /// The objects of these files, all of one recording, are gone. With `whole` nothing of the recording is left, and its record goes as
-    /// well, unless it was locked meanwhile.
+    /// The objects of these removals, all of one recording, are gone from the first place. With `second` they are to go from the second as
+    /// well: in its queue they begin as they began. With `whole` nothing of the recording is left, and its record goes, unless it was locked
+    /// meanwhile.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn end_removals(&self, recording: RecordingId, files: &[FileId], whole: bool) -> Result<(), StoreError> {
-        let most = MAX_TXN_OPS - 16;
-        let mut chunks = files.chunks(most).peekable();
+    pub async fn end_removals(
+        &self,
+        recording: RecordingId,
+        removals: &[Removal],
+        (whole, second): (bool, bool),
+    ) -> Result<(), StoreError> {
+        let mut chunks = removals.chunks((MAX_TXN_OPS - 16) / 2).peekable();
         while let Some(chunk) = chunks.next() {
-            let mut gone = chunk
-                .iter()
-                .fold(Txn::new(), |txn, file| txn.delete(keys::removal(*file)));
+            let mut gone = Txn::new();
+            for removal in chunk {
+                gone = gone.delete(keys::removal(removal.file.id));
+                if second {
+                    let anew = self::removal(&removal.file, removal.cause, removal.begun);
+                    gone = gone.put_json(RemovalFrom::Second.key(removal.file.id), &anew)?;
+                }
+            }
             let is_last = chunks.peek().is_none();
             if whole
                 && is_last
@@ -426,6 +490,33 @@ impl Repo {
             self.store().commit(gone).await?;
         }
         Ok(())
+    }
+
+    /// The objects of these removals are gone from the second place, and so from everywhere.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn end_second_removals(&self, removals: &[Removal]) -> Result<(), StoreError> {
+        for chunk in removals.chunks(MAX_TXN_OPS - 16) {
+            let key = |removal: &Removal| RemovalFrom::Second.key(removal.file.id);
+            let gone = chunk.iter().fold(Txn::new(), |txn, gone| txn.delete(key(gone)));
+            self.store().commit(gone).await?;
+        }
+        Ok(())
+    }
+
+    /// True if a file has left the library and something of it may lie in either place still.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn is_leaving(&self, id: FileId) -> Result<bool, StoreError> {
+        // In this order: it moves from the first queue to the second.
+        for from in [RemovalFrom::First, RemovalFrom::Second] {
+            if self.store().get(&from.key(id)).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -269,11 +269,10 @@ async fn ten_thousand_due_files_leave_in_bounded_transactions_once_each() {
     assert_eq!(repo.left_of(recording.id).await.unwrap(), Some(0));
     let mut after = None;
     loop {
-        let removals = repo.removals(after, 1_000).await.unwrap();
+        let removals = repo.removals(RemovalFrom::First, after, 1_000).await.unwrap();
         let Some(last) = removals.last() else { break };
         after = Some(last.file.id);
-        let ids: Vec<FileId> = removals.iter().map(|removal| removal.file.id).collect();
-        repo.end_removals(recording.id, &ids, true).await.unwrap();
+        repo.end_removals(recording.id, &removals, (true, false)).await.unwrap();
     }
     assert_eq!(leftovers(&repo).await, Vec::<String>::new());
 }
@@ -282,19 +281,59 @@ async fn ten_thousand_due_files_leave_in_bounded_transactions_once_each() {
 async fn the_record_of_a_recording_goes_with_its_last_file_unless_it_is_locked() {
     let (repo, recording, files) = library(2).await;
     set_state(&repo, &recording, RecordingState::Failed).await;
-    repo.remove_file(files[0].id, at(5)).await.unwrap();
+    let removal = repo.remove_file(files[0].id, at(5)).await.unwrap();
     assert_eq!(repo.left_of(recording.id).await.unwrap(), Some(1));
-    repo.end_removals(recording.id, &[files[0].id], false).await.unwrap();
+    repo.end_removals(recording.id, &[removal], (false, false))
+        .await
+        .unwrap();
     let (list, _) = repo.files(&FileFilter::default(), &Page::default()).await.unwrap();
     assert_eq!(list.len(), 1);
     let mut removal = repo.remove_file(files[1].id, at(6)).await.unwrap();
     removal.failures = 3;
-    repo.note_removal(&removal).await.unwrap();
-    assert_eq!(repo.removals(None, 9).await.unwrap(), [removal.clone()]);
+    let from = RemovalFrom::First;
+    repo.note_removal(from, &removal).await.unwrap();
+    assert_eq!(repo.removals(from, None, 9).await.unwrap(), [removal.clone()]);
     repo.lock_recording(recording.id, true).await.unwrap();
     assert_eq!(repo.left_of(recording.id).await.unwrap(), None);
-    repo.end_removals(recording.id, &[files[1].id], true).await.unwrap();
+    let gone = std::slice::from_ref(&removal);
+    repo.end_removals(recording.id, gone, (true, false)).await.unwrap();
     assert!(repo.recording(recording.id).await.unwrap().is_some());
-    repo.note_removal(&removal).await.unwrap();
-    assert_eq!(repo.removals(None, 9).await.unwrap(), [], "it has ended");
+    repo.note_removal(from, &removal).await.unwrap();
+    assert_eq!(repo.removals(from, None, 9).await.unwrap(), [], "it has ended");
+}
+
+#[tokio::test]
+async fn what_is_gone_from_the_first_place_waits_for_the_second_in_a_queue_of_its_own() {
+    let (repo, recording, files) = library(120).await;
+    set_state(&repo, &recording, RecordingState::Failed).await;
+    let mut removals = Vec::new();
+    for file in &files {
+        removals.push(repo.remove_file(file.id, at(5)).await.unwrap());
+    }
+    let mut tried = removals[0].clone();
+    tried.failures = 7;
+    tried.problem = "away".to_owned();
+    repo.note_removal(RemovalFrom::First, &tried).await.unwrap();
+    repo.end_removals(recording.id, &removals, (true, true)).await.unwrap();
+    assert!(
+        repo.recording(recording.id).await.unwrap().is_none(),
+        "it is out of the library whatever the second does"
+    );
+    assert_eq!(repo.removals(RemovalFrom::First, None, 9).await.unwrap(), []);
+    assert_eq!(repo.removals_waiting(RemovalFrom::Second, 1_000).await.unwrap(), 120);
+    let second = repo.removals(RemovalFrom::Second, None, 200).await.unwrap();
+    assert!(
+        second
+            .iter()
+            .all(|removal| removal.failures == 0 && removal.begun == at(5))
+    );
+    let behind = repo
+        .removals(RemovalFrom::Second, Some(second[99].file.id), 200)
+        .await
+        .unwrap();
+    assert_eq!(behind, second[100..]);
+    assert!(repo.is_leaving(files[119].id).await.unwrap());
+    repo.end_second_removals(&second).await.unwrap();
+    assert!(!repo.is_leaving(files[119].id).await.unwrap());
+    assert_eq!(leftovers(&repo).await, Vec::<String>::new());
 }

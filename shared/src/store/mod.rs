@@ -46,7 +46,7 @@ pub use self::{
     embedded::Embedded,
     etcd::{Etcd, EtcdLogin, EtcdOptions, EtcdTls},
     kv::{Kv, LeaseTtl},
-    library::{Due, Looked, Removal, RemovalCause, RemovalError},
+    library::{Due, Looked, Removal, RemovalCause, RemovalError, RemovalFrom},
     open::{LAYOUT, ensure_layout, open},
     repo::{
         CommitError, FileFilter, Interruption, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo,

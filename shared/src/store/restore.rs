@@ -75,7 +75,7 @@ impl Repo {
             let Some(stored) = seen.get(&file.id) else { continue };
             if self.store().get(&keys::file(file.id)).await?.is_some() {
                 restored.known += 1;
-            } else if self.store().get(&keys::removal(file.id)).await?.is_some() {
+            } else if self.is_leaving(file.id).await? {
                 restored.leaving += 1;
             } else {
                 restored.files += 1;
@@ -278,10 +278,19 @@ mod tests {
         repo.restore(&document, &seen, now(), false).await.unwrap();
         let file = repo.file(document.files[0].id).await.unwrap().unwrap();
         assert_eq!(file.expires, Some(now() + GRACE));
-        repo.remove_file(file.id, now()).await.unwrap();
+        let removal = repo.remove_file(file.id, now()).await.unwrap();
         let again = repo.restore(&document, &seen, now(), false).await.unwrap();
         assert_eq!((again.files, again.leaving), (0, 1));
         assert!(repo.file(file.id).await.unwrap().is_none());
+        // Nor while the second place has it still.
+        repo.end_removals(file.recording, std::slice::from_ref(&removal), (false, true))
+            .await
+            .unwrap();
+        let again = repo.restore(&document, &seen, now(), false).await.unwrap();
+        assert_eq!((again.files, again.leaving), (0, 1));
+        repo.end_second_removals(&[removal]).await.unwrap();
+        let again = repo.restore(&document, &seen, now(), true).await.unwrap();
+        assert_eq!((again.files, again.leaving), (1, 0));
     }
 
     #[tokio::test]

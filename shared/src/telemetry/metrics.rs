@@ -147,6 +147,10 @@ pub struct CoordinatorMetrics {
     pub removals: Gauge,
     /// Times that storage did not let files go: `unavailable`, `refused`.
     pub removal_failures: Family<Reason, Counter>,
+    /// Files that are gone from the first place of objects and not from the second yet, at most 10,000 and a page.
+    pub second_removals: Gauge,
+    /// Times that the second place of objects did not let files go: `unavailable`, `refused`.
+    pub second_removal_failures: Family<Reason, Counter>,
     /// 1 while nothing is removed by itself because the clock has jumped ahead.
     pub retention_held: Gauge,
     /// Recordings with files that are due whose `recording.json` this coordinator does not see.
@@ -446,6 +450,16 @@ impl Metrics {
             "removal_failures",
             "Times that storage did not let files go",
             coordinator.removal_failures.clone(),
+        );
+        r.register(
+            "second_removals",
+            "Files gone from the first place of objects and not from the second yet",
+            coordinator.second_removals.clone(),
+        );
+        r.register(
+            "second_removal_failures",
+            "Times that the second place of objects did not let files go",
+            coordinator.second_removal_failures.clone(),
         );
         r.register(
             "retention_held",

@@ -17,6 +17,8 @@ pub enum Fault {
     None,
     /// The service asks to slow down: 503.
     Busy,
+    /// These keys may not do that: 403.
+    Forbidden,
     /// The connection ends in the middle of the body.
     Cut,
     /// 200, and an error for a body.
@@ -131,6 +133,7 @@ impl Proxy {
                 Ok(())
             }
             Fault::Busy => answer(client, reader, &request, "503 Slow Down", "SlowDown"),
+            Fault::Forbidden => answer(client, reader, &request, "403 Forbidden", "AccessDenied"),
             Fault::ErrorBody => answer(client, reader, &request, "200 OK", "InternalError"),
         }
     }

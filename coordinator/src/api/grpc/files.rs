@@ -1,12 +1,16 @@
 //! Service `Files`.
 
 use proto::v1;
-use shared::{ids::FileId, store::FileFilter, wire};
+use shared::{
+    ids::FileId,
+    store::{FileFilter, RemovalFrom},
+    wire,
+};
 use tonic::{Request, Response, Status};
 
 use super::{Api, status::Failure};
 
-/// Most removals that are listed: no more are begun while so many wait.
+/// Most removals that are listed. No more are begun while so many wait for the first place.
 const MAX_REMOVALS: usize = 1_000;
 /// Most copies that are listed.
 const MAX_COPIES: usize = 1_000;
@@ -85,15 +89,16 @@ impl v1::files_server::Files for Api {
         &self,
         _: Request<v1::ListRemovalsRequest>,
     ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
-        let removals = self
-            .tools
-            .repo
-            .removals(None, MAX_REMOVALS)
-            .await
-            .map_err(Failure::from)?;
-        Ok(Response::new(v1::ListRemovalsResponse {
-            removals: removals.iter().map(Into::into).collect(),
-        }))
+        let mut removals = Vec::new();
+        for from in [RemovalFrom::First, RemovalFrom::Second] {
+            let room = MAX_REMOVALS - removals.len();
+            if room > 0 {
+                let waiting = self.tools.repo.removals(from, None, room).await;
+                let waiting = waiting.map_err(Failure::from)?;
+                removals.extend(waiting.iter().map(|removal| wire::removal(from, removal)));
+            }
+        }
+        Ok(Response::new(v1::ListRemovalsResponse { removals }))
     }
 
     async fn list_copies(&self, _: Request<v1::ListCopiesRequest>) -> Result<Response<v1::ListCopiesResponse>, Status> {

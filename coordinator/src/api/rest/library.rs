@@ -251,6 +251,8 @@ pub(super) struct Removal {
     retry: Option<String>,
     /// What storage said last.
     problem: String,
+    /// From which place of objects it is removed next: `first`, or `second`, where nothing of it is left in the first.
+    place: String,
 }
 
 /// Removals that are under way.
@@ -276,6 +278,7 @@ pub(super) async fn list_removals(caller: Caller, rest: Data<Rest>) -> Answer<Re
             failures: removal.failures,
             retry: instant(removal.retry_ms),
             problem: removal.problem,
+            place: removal.place,
         })
     };
     Ok(Json(Removals {
