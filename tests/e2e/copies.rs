@@ -224,10 +224,7 @@ fn a_second_place_that_is_away_delays_copies_and_nothing_else() -> Result<()> {
 /// Waits until the first place and the library are empty; gives what waits for the second.
 fn ensure_first_empty(world: &World, server: &Server) -> Result<Vec<Value>> {
     until(LIMIT, "nothing in the first place and in the library", || {
-        let (there, known) = (
-            world.s3.keys("first/")?,
-            listed(server, &["recording", "list"])?,
-        );
+        let (there, known) = (world.s3.keys("first/")?, listed(server, &["recording", "list"])?);
         let gone = there.is_empty() && known.is_empty();
         Ok(Seen::when(gone, format!("{there:#?} {known:#?}")))
     })?;
@@ -250,7 +247,16 @@ fn until_refused(server: &Server, reason: &str) -> Result<()> {
 fn storage_time_ends_in_the_first_place_whatever_the_second_does() -> Result<()> {
     let world = world(Kind::JuiceFs)?;
     let server = world.setup.start()?;
-    let words = ["template", "create", "brief", "--flv", "--hls", "--mp4", "--storage", "6s"];
+    let words = [
+        "template",
+        "create",
+        "brief",
+        "--flv",
+        "--hls",
+        "--mp4",
+        "--storage",
+        "6s",
+    ];
     server.ask(&words)?;
     server.ask(&["rule", "create", "--domain", "127.0.0.1", "--template", "brief"])?;
     push(&server, "one", Shape::default(), 2)?;

@@ -23,6 +23,8 @@ use crate::upload::Pace;
 const TRIES: u32 = 3;
 /// First wait between two tries, doubled with each.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Times that a document is copied in a row because it has changed meanwhile.
+const VERSIONS: usize = 8;
 /// Objects that are listed at a time.
 const LIST: usize = 1_000;
 
@@ -41,6 +43,9 @@ pub(super) enum CopyError {
     /// The recording has ended and its document does not say so yet.
     #[error("{0} does not say yet that its recording has ended")]
     NotYet(String),
+    /// It was another each time it was copied.
+    #[error("{0} changes while it is copied")]
+    Changing(String),
 }
 
 impl CopyError {
@@ -50,7 +55,7 @@ impl CopyError {
             CopyError::Source(_) => "source",
             CopyError::Destination(_) => "destination",
             CopyError::Damaged(_) => "damaged",
-            CopyError::NotYet(_) => "not_yet",
+            CopyError::NotYet(_) | CopyError::Changing(_) => "not_yet",
         }
     }
 
@@ -208,19 +213,35 @@ impl Ways {
     }
 
     /// Copies the document; with `ended` only one that says that its recording has ended. None is there where its machine was lost.
+    ///
+    /// Others may be copying another version of it at this moment, and whoever stores last must not leave an older one. So it is done only when
+    /// the first place has, after the copy, what was copied: whoever stores last looks last.
     async fn document(&self, root: &str, ended: bool) -> Result<(), CopyError> {
         let key = format!("{root}/recording.json");
-        let bytes = match again(|| self.from.get(&key)).await {
-            Ok(bytes) => bytes,
-            Err(ObjectError::Missing(_)) => return Ok(()),
-            Err(error) => return Err(CopyError::Source(error)),
-        };
-        let says_so = |document: RecordingDocument| document.recording.state.is_terminal();
-        if ended && !RecordingDocument::from_json(&bytes).is_ok_and(says_so) {
-            return Err(CopyError::NotYet(key));
+        let mut copied = None;
+        for _ in 0..=VERSIONS {
+            let bytes = match again(|| self.from.get(&key)).await {
+                Ok(bytes) => bytes,
+                // Whoever removes it from the first removes it from the second as well.
+                Err(ObjectError::Missing(_)) => return Ok(()),
+                Err(error) => return Err(CopyError::Source(error)),
+            };
+            if copied.as_ref() == Some(&bytes) {
+                return Ok(());
+            }
+            let says_so = |document: RecordingDocument| document.recording.state.is_terminal();
+            if ended && !RecordingDocument::from_json(&bytes).is_ok_and(says_so) {
+                return Err(CopyError::NotYet(key));
+            }
+            self.store_document(&key, bytes.clone()).await?;
+            copied = Some(bytes);
         }
+        Err(CopyError::Changing(key))
+    }
+
+    async fn store_document(&self, key: &str, bytes: Bytes) -> Result<(), CopyError> {
         let size = bytes.len() as u64;
-        let sink = again(|| self.to.sink(&key, size, u64::MAX)).await;
+        let sink = again(|| self.to.sink(key, size, u64::MAX)).await;
         let mut sink = sink.map_err(CopyError::Destination)?;
         self.pace.wait(size).await;
         write(&mut sink, bytes).await?;

@@ -168,3 +168,40 @@ async fn a_list_that_is_behind_does_not_pass_for_the_whole() {
     );
     assert_eq!(there(&ways).await, [] as [&str; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_is_copied_late_does_not_take_the_place_of_a_newer_one() {
+    let (from, to) = (Bucket::in_memory(), Bucket::in_memory());
+    let place = |rate| Ways {
+        from: Archive::Bucket(from.clone()),
+        to: Archive::Bucket(to.clone()),
+        piece: 10,
+        pace: Pace::new(rate).into(),
+        metrics: WorkerMetrics::default(),
+    };
+    let key = format!("{ROOT}/recording.json");
+    let bytes = b"some bytes";
+    let file = file(Format::Mp4, "e000001/mp4/0.mp4", bytes);
+    for place in [&from, &to] {
+        let stored = place.put(&file.object_key, vec![Bytes::from_static(bytes)]);
+        stored.await.expect("stored");
+    }
+    let older = Bytes::from_static(b"{\"files\": 1}");
+    from.put(&key, vec![older]).await.expect("stored");
+
+    // One has read the document and waits for its bandwidth before it stores it.
+    let (slow, fast) = (place(1), place(0));
+    slow.pace.wait(3_600).await;
+    let order = order(Some(file));
+    let mut late = std::pin::pin!(slow.copy(&order));
+    let soon = tokio::time::timeout(Duration::from_secs(1), late.as_mut()).await;
+    assert!(soon.is_err(), "it has an hour to wait, in virtual time");
+    let newer = Bytes::from_static(b"{\"files\": 2}");
+    from.put(&key, vec![newer.clone()]).await.expect("stored");
+    fast.copy(&order).await.expect("copied");
+    assert_eq!(to.get(&key).await.expect("there"), newer);
+
+    late.await.expect("copied");
+    assert_eq!(to.get(&key).await.expect("there"), newer);
+    assert_eq!(slow.metrics.copied_bytes.get(), 24, "both versions");
+}
