@@ -2,7 +2,8 @@
 //! durable.
 //!
 //! Each attempt has an epoch of the composition's own recording: whoever made the one before is refused by the library from then on. An
-//! attempt ends with its worker, or when it has come no further for [`STALLED`].
+//! attempt ends with its worker, or when it has come no further for [`STALLED`], by the bytes that its worker says: a hundredth of a long one takes
+//! longer than that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,7 +63,8 @@ struct Attempt {
     /// The library refuses earlier owners; false: that is being done.
     fenced: bool,
     progress: u8,
-    /// When it came further last.
+    bytes: u64,
+    /// When it came further last. A worker that begins again within an attempt comes further when it has passed where it was.
     moved: Monotonic,
 }
 
@@ -302,11 +304,12 @@ impl Compositions {
             if known.is_none_or(|one| one.worker != Some(worker) || one.attempt != status.epoch) {
                 continue;
             }
-            if let Some(attempt) = self.attempts.get_mut(&status.recording)
-                && attempt.progress < status.progress
-            {
-                attempt.progress = status.progress;
-                attempt.moved = mono;
+            if let Some(attempt) = self.attempts.get_mut(&status.recording) {
+                if attempt.progress < status.progress || attempt.bytes < status.bytes {
+                    attempt.moved = mono;
+                }
+                attempt.progress = attempt.progress.max(status.progress);
+                attempt.bytes = attempt.bytes.max(status.bytes);
             }
         }
         // What this coordinator has not given out anew since it leads is no reason to stop what is being made.
@@ -400,6 +403,7 @@ impl Attempt {
         Attempt {
             fenced: false,
             progress: 0,
+            bytes: 0,
             moved: mono,
         }
     }

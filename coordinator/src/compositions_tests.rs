@@ -120,6 +120,7 @@ fn another_worker_takes_over_what_one_leaves_and_the_first_is_fenced() {
         recording: id,
         epoch: Epoch::new(epoch),
         progress,
+        bytes: 1,
     };
     assert!(world.all.heard(first, &[], at(1).1), "it is told again");
     assert!(!world.all.heard(first, &[status(1, 40)], at(1).1));
@@ -172,6 +173,40 @@ fn another_worker_takes_over_what_one_leaves_and_the_first_is_fenced() {
     );
     let (one, progress) = world.all.get(id).unwrap();
     assert!(one.file().is_some() && progress == 100 && one.problem.is_empty());
+}
+
+#[test]
+fn a_long_one_comes_further_by_its_bytes_and_not_when_it_goes_the_same_way_again() {
+    let mut world = World::new("s3://b", 2);
+    let id = world.make("");
+    let (_, worker, _) = world.begun(0)[0];
+    let mut begun_after = |s: i64, bytes: u64| {
+        for (session, worker) in (1..).zip(&world.workers) {
+            world
+                .fleet
+                .heartbeat(*worker, SessionId(session), Report::default(), at(s).1);
+        }
+        let status = ComposeStatus {
+            recording: id,
+            epoch: Epoch::new(1),
+            progress: 1,
+            bytes,
+        };
+        world.all.heard(worker, &[status], at(s).1);
+        world.begun(s)
+    };
+    // A hundredth of it takes longer than ten minutes, and it looks at a gigabyte a minute.
+    for minute in 1..=60 {
+        let begun = begun_after(minute * 60, (minute as u64) << 30);
+        assert!(begun.is_empty(), "after {minute} minutes");
+    }
+    // It begins again, and fails where it failed before, again and again.
+    for minute in 61..70 {
+        let begun = begun_after(minute * 60, (minute as u64 % 4) << 30);
+        assert!(begun.is_empty(), "after {minute} minutes");
+    }
+    let (_, other, epoch) = begun_after(70 * 60, 60 << 30)[0];
+    assert!(other != worker && epoch == 2);
 }
 
 #[test]
@@ -241,6 +276,7 @@ fn a_new_leader_goes_on_and_fences_again() {
         recording: id,
         epoch: Epoch::new(1),
         progress: 40,
+        bytes: 1,
     }];
     assert!(
         !world.all.heard(world.workers[0], &making, at(1).1),

@@ -199,4 +199,9 @@ pub struct ComposeStatus {
     pub epoch: Epoch,
     /// Hundredths of it, at most 100.
     pub progress: u8,
+    /// Bytes of media looked at and written for it since the worker began it, less than [`MAX_MADE`].
+    pub bytes: u64,
 }
+
+/// More bytes than any worker looks at and writes for one composition.
+pub const MAX_MADE: u64 = 1 << 50;

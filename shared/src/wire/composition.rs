@@ -4,7 +4,9 @@ use proto::v1;
 
 use super::{WireError, bounds::MAX_KEY_BYTES, clock, format, id, required, text};
 use crate::{
-    composition::{ComposeJob, ComposeStatus, Composition, CompositionState, MAX_NAME_CHARS, MAX_PIECES, Piece},
+    composition::{
+        ComposeJob, ComposeStatus, Composition, CompositionState, MAX_MADE, MAX_NAME_CHARS, MAX_PIECES, Piece,
+    },
     lease::Epoch,
     time::Timestamp,
 };
@@ -90,6 +92,7 @@ impl From<&ComposeStatus> for v1::ComposeStatus {
             recording_id: status.recording.to_string(),
             epoch: status.epoch.get(),
             progress: status.progress.into(),
+            bytes: status.bytes,
         }
     }
 }
@@ -97,10 +100,14 @@ impl From<&ComposeStatus> for v1::ComposeStatus {
 impl TryFrom<v1::ComposeStatus> for ComposeStatus {
     type Error = WireError;
     fn try_from(status: v1::ComposeStatus) -> Result<Self, WireError> {
+        if status.bytes >= MAX_MADE {
+            return Err(WireError::new("bytes", "is 2^50 or more"));
+        }
         Ok(ComposeStatus {
             recording: id("recording_id", &status.recording_id)?,
             epoch: Epoch::new(status.epoch),
             progress: u8::try_from(status.progress.min(100)).unwrap_or(100),
+            bytes: status.bytes,
         })
     }
 }
@@ -139,5 +146,26 @@ pub fn composition(composition: &Composition, progress: u8) -> v1::Composition {
         created_ms: composition.created.as_millis(),
         begun_ms: millis(composition.begun),
         ended_ms: millis(composition.ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{RecordingId, Seeded};
+
+    #[test]
+    fn how_far_one_is_survives_the_wire_and_no_counter_runs_away() {
+        let status = ComposeStatus {
+            recording: RecordingId::generate(&Seeded::new(1), Timestamp::default()),
+            epoch: Epoch::new(3),
+            progress: 7,
+            bytes: MAX_MADE - 1,
+        };
+        let mut said = v1::ComposeStatus::from(&status);
+        assert_eq!(ComposeStatus::try_from(said.clone()), Ok(status));
+        said.bytes += 1;
+        let refused = ComposeStatus::try_from(said).unwrap_err().to_string();
+        assert!(refused.contains("bytes") && refused.contains("2^50"), "{refused}");
     }
 }

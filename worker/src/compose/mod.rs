@@ -18,13 +18,13 @@ pub(crate) mod window;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use media::access_unit::Track;
 use media::mp4::{Gaps, Segment, Stitcher, Take};
-use shared::composition::{ComposeJob, ComposeStatus, Composition, FILE_ID, Piece};
+use shared::composition::{ComposeJob, ComposeStatus, Composition, FILE_ID, MAX_MADE, Piece};
 use shared::ids::{RecordingId, WorkerId};
 use shared::lease::Epoch;
 use shared::recording::{Cause, Context, FinishedFile, Recording, RecordingDocument, RecordingState};
@@ -96,10 +96,24 @@ pub(crate) struct Composing {
     all: Arc<std::sync::Mutex<BTreeMap<(RecordingId, Epoch), Running>>>,
 }
 
+/// How far one is.
+#[derive(Debug, Default)]
+struct Progress {
+    hundredths: AtomicU8,
+    /// Bytes of media looked at and written.
+    bytes: AtomicU64,
+}
+
+impl Progress {
+    /// So many bytes more were looked at or written.
+    fn came(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 struct Running {
-    /// Hundredths.
-    progress: Arc<AtomicU8>,
+    progress: Arc<Progress>,
     task: tokio::task::AbortHandle,
 }
 
@@ -121,7 +135,8 @@ impl Composing {
         let status = running.iter().map(|((recording, epoch), running)| ComposeStatus {
             recording: *recording,
             epoch: *epoch,
-            progress: running.progress.load(Ordering::Relaxed),
+            progress: running.progress.hundredths.load(Ordering::Relaxed),
+            bytes: running.progress.bytes.load(Ordering::Relaxed).min(MAX_MADE - 1),
         });
         status.collect()
     }
@@ -141,7 +156,7 @@ impl Composing {
             if running.contains_key(&key) {
                 continue;
             }
-            let progress = Arc::<AtomicU8>::default();
+            let progress = Arc::<Progress>::default();
             let (all, said) = (self.clone(), Arc::clone(&progress));
             let task = actix::spawn(async move {
                 all.bench.run(&job, &said).await;
@@ -157,12 +172,12 @@ impl Composing {
 struct Open {
     stitcher: Stitcher,
     file: Growing,
-    progress: Arc<AtomicU8>,
+    progress: Arc<Progress>,
 }
 
 impl Workbench {
     /// Makes one. A failure that may pass is logged; the coordinator says it again.
-    async fn run(&self, job: &ComposeJob, progress: &Arc<AtomicU8>) {
+    async fn run(&self, job: &ComposeJob, progress: &Arc<Progress>) {
         let (recording, epoch) = (job.recording, job.epoch);
         match self.attempt(job, progress).await {
             Ok(()) => info!(%recording, %epoch, "composition finished"),
@@ -182,7 +197,7 @@ impl Workbench {
         }
     }
 
-    async fn attempt(&self, job: &ComposeJob, progress: &Arc<AtomicU8>) -> Result<(), Stop> {
+    async fn attempt(&self, job: &ComposeJob, progress: &Arc<Progress>) -> Result<(), Stop> {
         self.clear_earlier(job).await?;
         let file = self.compose(job, progress).await?;
         let template = Composition::template();
@@ -242,7 +257,7 @@ impl Workbench {
         }
     }
 
-    async fn compose(&self, job: &ComposeJob, progress: &Arc<AtomicU8>) -> Result<FinishedFile, Stop> {
+    async fn compose(&self, job: &ComposeJob, progress: &Arc<Progress>) -> Result<FinishedFile, Stop> {
         let mut open = Open {
             stitcher: Stitcher::new(Gaps::Close, job.start.as_millis()),
             file: self.objects.grow(staged(job), key(job)).await?,
@@ -281,7 +296,7 @@ impl Workbench {
         let to_ms = piece.for_ms.map(|length| piece.from_ms.saturating_add(length));
         let mut cut = match (piece.from_ms, to_ms) {
             (0, None) => None,
-            (from, to) => match self.search(job, piece, from, to).await? {
+            (from, to) => match self.search(job, piece, (from, to), &open.progress).await? {
                 Some(cut) => Some(cut),
                 None => return Ok(()),
             },
@@ -291,6 +306,7 @@ impl Workbench {
         while let Some(mut batch) = source.next().await? {
             joins |= batch.joins;
             let (seen, offset_ms) = (batch.samples.clone(), batch.offset_ms);
+            open.progress.came(batch.media_len());
             batch.keep(|sample| {
                 wanted(job, sample.track) && cut.as_mut().is_none_or(|cut| cut.takes(sample, offset_ms))
             });
@@ -301,7 +317,7 @@ impl Workbench {
                 let done = span.0 + (span.1 - span.0) * source.permille(last) / 1_000;
                 // The last hundredth is the head's.
                 let hundredths = u8::try_from(done / 10).unwrap_or(99).min(99);
-                open.progress.store(hundredths, Ordering::Relaxed);
+                open.progress.hundredths.store(hundredths, Ordering::Relaxed);
             }
             if cut.as_ref().is_some_and(|cut| cut.is_over(&seen, offset_ms)) {
                 break;
@@ -311,11 +327,18 @@ impl Workbench {
     }
 
     /// Where to cut a file; none: there is nothing in it.
-    async fn search(&self, job: &ComposeJob, piece: &Piece, from: u64, to: Option<u64>) -> Result<Option<Cut>, Stop> {
+    async fn search(
+        &self,
+        job: &ComposeJob,
+        piece: &Piece,
+        (from, to): (u64, Option<u64>),
+        progress: &Progress,
+    ) -> Result<Option<Cut>, Stop> {
         let ms = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
         let mut search = Search::new(ms(from), to.map(ms));
         let mut source = Source::open(&self.objects, piece).await?;
         while let Some(mut batch) = source.next().await? {
+            progress.came(batch.media_len());
             batch.keep(|sample| wanted(job, sample.track));
             if search.look(&batch.samples, batch.offset_ms) {
                 break;
@@ -351,6 +374,11 @@ fn staged(job: &ComposeJob) -> String {
 }
 
 impl Batch {
+    /// Bytes of its samples.
+    fn media_len(&self) -> u64 {
+        self.samples.iter().map(|sample| u64::from(sample.size)).sum()
+    }
+
     /// Leaves out what is not to be kept.
     fn keep(&mut self, mut keep: impl FnMut(&media::mp4::FragmentSample) -> bool) {
         let (samples, data) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.data));
@@ -398,8 +426,10 @@ impl Open {
                     Some(held) => held.slice(to_usize(at.start)..to_usize(at.end)),
                     None => source.data(at.clone()).await?,
                 };
-                at.start += bytes.len() as u64;
+                let len = bytes.len() as u64;
+                at.start += len;
                 self.file.append(bytes).await?;
+                self.progress.came(len);
             }
         }
         Ok(end)
