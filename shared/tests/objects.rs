@@ -70,6 +70,16 @@ async fn parts(bucket: &Bucket, lists: bool) -> Result<()> {
     ensure!(bucket.size("f.mp4").await?.is_none(), "there before it is whole");
     let (h1, h2) = (head.slice(..100), head.slice(100..));
     let first = bucket.put_part("f.mp4", &upload, 0, vec![h1, h2]).await?;
+    if lists {
+        let len = (2 * PART + 80) as u64;
+        let ids = bucket.known_ids("f.mp4", &upload, (3, len)).await?;
+        ensure!(
+            ids == Some(vec![first.clone(), middle.clone(), last.clone()]),
+            "{ids:?}"
+        );
+        ensure!(bucket.known_ids("f.mp4", &upload, (3, len + 1)).await?.is_none());
+        ensure!(bucket.known_ids("f.mp4", &upload, (4, len)).await?.is_none());
+    }
     bucket
         .complete("f.mp4", &upload, vec![first.clone(), middle.clone(), last.clone()])
         .await?;
@@ -81,6 +91,7 @@ async fn parts(bucket: &Bucket, lists: bool) -> Result<()> {
         Err(other) => bail!("{other}"),
     }
     ensure!(bucket.size("f.mp4").await? == Some((2 * PART + 80) as u64));
+    ensure!(!lists || bucket.known_ids("f.mp4", &upload, (1, 1)).await?.is_none());
 
     let upload = bucket.begin("g.mp4").await?;
     bucket.put_part("g.mp4", &upload, 0, vec![bytes(10, 1)]).await?;

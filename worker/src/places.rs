@@ -24,9 +24,7 @@ pub(crate) fn open(
             {
                 let second = bucket_at("objects.copy.url", (bucket, prefix), &backup)?;
                 let when = (config.objects.copy.after, needs.clone());
-                remote = remote
-                    .with_backup(second, when, metrics.clone())
-                    .map_err(StartError::Thread)?;
+                remote = remote.with_backup(second, when, metrics.clone());
             }
             return Ok((Objects::Remote(remote), None));
         }

@@ -16,7 +16,7 @@ use object_store::{
 use reqwest::Method;
 use thiserror::Error;
 
-use super::uploads::Lister;
+use super::uploads::Unfinished;
 use crate::time::Timestamp;
 
 /// A request that carries media has a second more for each so many bytes: slower links are taken for broken.
@@ -53,6 +53,17 @@ pub struct Pending {
     pub upload_id: String,
 }
 
+/// A part of an upload, as the service has it.
+#[derive(Debug)]
+pub(super) struct StoredPart {
+    /// From 0.
+    pub(super) index: u32,
+    /// For [`Bucket::complete`].
+    pub(super) id: String,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
 /// An object as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -82,7 +93,7 @@ pub struct LinkTo<'a> {
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     parts: Arc<dyn Parts>,
-    lister: Option<Arc<Lister>>,
+    unfinished: Option<Arc<dyn Unfinished>>,
     prefix: String,
     attributes: Attributes,
     timeout: Duration,
@@ -99,7 +110,7 @@ pub(super) struct Make {
     pub(super) prefix: String,
     pub(super) timeout: Duration,
     pub(super) storage_class: Option<String>,
-    pub(super) lister: Option<Lister>,
+    pub(super) unfinished: Option<Arc<dyn Unfinished>>,
     pub(super) checksum: Option<&'static str>,
 }
 
@@ -113,7 +124,7 @@ impl Bucket {
         Self {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             parts: store,
-            lister: make.lister.map(Arc::new),
+            unfinished: make.unfinished,
             prefix: make.prefix,
             attributes,
             timeout: make.timeout,
@@ -128,7 +139,7 @@ impl Bucket {
             prefix: String::new(),
             timeout: Duration::from_secs(10),
             storage_class: None,
-            lister: None,
+            unfinished: None,
             checksum: None,
         };
         Self::new(object_store::memory::InMemory::new(), make)
@@ -157,14 +168,14 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError::Refused`] where the storage makes no links, [`ObjectError::Unavailable`] without credentials.
     pub async fn link(&self, key: &str, to: LinkTo<'_>) -> Result<String, ObjectError> {
-        let lister = self.lister.as_ref();
-        let lister = lister.ok_or_else(|| ObjectError::Refused("this storage makes no links".to_owned()))?;
+        let service = self.unfinished.as_ref();
+        let service = service.ok_or_else(|| ObjectError::Refused("this storage makes no links".to_owned()))?;
         let query = vec![
             ("response-content-disposition", to.disposition),
             ("response-content-type", to.content_type),
         ];
         let method = if to.head { Method::HEAD } else { Method::GET };
-        lister.link(method, &self.path(key)?, query, to.good_for).await
+        service.link(method, &self.path(key)?, query, to.good_for).await
     }
 
     /// Runs a request within its time, and says what its failure means.
@@ -393,10 +404,10 @@ impl Bucket {
     /// # Errors
     /// [`ObjectError::Unavailable`] where that cannot be found out.
     pub async fn has_upload(&self, key: &str, upload_id: &str) -> Result<bool, ObjectError> {
-        let Some(lister) = &self.lister else {
+        let Some(service) = &self.unfinished else {
             return Ok(true);
         };
-        let asked = tokio::time::timeout(self.timeout, lister.has(&self.path(key)?, upload_id)).await;
+        let asked = tokio::time::timeout(self.timeout, service.has(&self.path(key)?, upload_id)).await;
         asked.map_err(|_| {
             ObjectError::Unavailable(format!(
                 "looking for an upload of {key}: no answer within {:?}",
@@ -405,12 +416,37 @@ impl Bucket {
         })?
     }
 
+    /// The ids that the first `count` parts of an upload have in the service, for [`Bucket::complete`] where it refuses those that it gave: of a
+    /// part that was sent twice, the first time without an answer, it may have kept the first. None: they are not all there, or do not make
+    /// `size` bytes.
+    ///
+    /// # Errors
+    /// [`ObjectError::Refused`] where there is no way to ask.
+    pub async fn known_ids(
+        &self,
+        key: &str,
+        upload_id: &str,
+        (count, size): (usize, u64),
+    ) -> Result<Option<Vec<String>>, ObjectError> {
+        let what = || format!("listing the parts of {key}");
+        let service = self.unfinished.as_ref();
+        let service = service.ok_or_else(|| ObjectError::Refused(format!("{}: it is not offered", what())))?;
+        let asked = tokio::time::timeout(self.timeout, service.parts(&self.path(key)?, upload_id)).await;
+        let asked = asked
+            .map_err(|_| ObjectError::Unavailable(format!("{}: no answer within {:?}", what(), self.timeout)))??;
+        let parts: Vec<StoredPart> = asked.into_iter().flatten().take(count).collect();
+        let follow = (0..).zip(&parts).all(|(index, part)| part.index == index);
+        let whole = parts.iter().map(|part| part.size).sum::<u64>() == size;
+        let ids = parts.into_iter().map(|part| part.id).collect::<Vec<_>>();
+        Ok((follow && whole && ids.len() == count).then_some(ids))
+    }
+
     /// Multipart uploads below `prefix` that were begun and neither completed nor aborted.
     ///
     /// # Errors
     /// [`ObjectError::Refused`] where the service cannot list them.
     pub async fn pending(&self, prefix: &str) -> Result<Vec<Pending>, ObjectError> {
-        let Some(lister) = &self.lister else {
+        let Some(service) = &self.unfinished else {
             return Ok(Vec::new());
         };
         let base = if self.prefix.is_empty() {
@@ -418,7 +454,7 @@ impl Bucket {
         } else {
             format!("{}/", self.prefix)
         };
-        let found = tokio::time::timeout(self.timeout, lister.list(&format!("{base}{prefix}"))).await;
+        let found = tokio::time::timeout(self.timeout, service.list(&format!("{base}{prefix}"))).await;
         let found = found
             .map_err(|_| ObjectError::Unavailable(format!("listing uploads: no answer within {:?}", self.timeout)))??;
         let ours = |pending: Pending| {

@@ -2,10 +2,12 @@
 //!
 //! `bucket` is what uploads call, `s3` makes one from settings and the environment, `uploads` lists the multipart uploads that nobody
 //! completed. [`Archive`] is either kind of place for whoever looks after what lies there: reads, lists and removes;
-//! [`Sink`] is an object on its way to one.
+//! [`Sink`] is an object on its way to one. `faulty` (feature `test-support`) is object storage that has bad days.
 
 mod archive;
 mod bucket;
+#[cfg(any(test, feature = "test-support"))]
+mod faulty;
 mod rescue;
 mod s3;
 mod sink;
@@ -18,6 +20,8 @@ use thiserror::Error;
 
 pub use archive::Archive;
 pub use bucket::{Bucket, LinkTo, Listed, ObjectError, Pending};
+#[cfg(any(test, feature = "test-support"))]
+pub use faulty::{Fault, Faulty, Seen};
 pub use rescue::{HELD, RESCUE, Rescue};
 pub use s3::install_tls;
 pub use sink::Sink;

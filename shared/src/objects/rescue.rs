@@ -100,7 +100,18 @@ impl Rescue {
                 let index = u32::try_from(parts.len()).unwrap_or(u32::MAX);
                 parts.push(bucket.put_part(key, &self.upload, index, vec![tail]).await?);
             }
-            bucket.complete(key, &self.upload, parts).await
+            let count = parts.len();
+            match bucket.complete(key, &self.upload, parts).await {
+                Err(ObjectError::Refused(refused)) => {
+                    let known = bucket.known_ids(key, &self.upload, (count, self.file.size)).await;
+                    match known {
+                        Ok(Some(ids)) => bucket.complete(key, &self.upload, ids).await,
+                        Err(ObjectError::Unavailable(error)) => Err(ObjectError::Unavailable(error)),
+                        _ => Err(ObjectError::Refused(refused)),
+                    }
+                }
+                done => done,
+            }
         };
         match completed.await {
             // The answer to an earlier call was lost, or its worker was quicker, or nothing of it is left.
@@ -112,6 +123,7 @@ impl Rescue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Fault, Faulty};
     use super::*;
     use crate::template::Format;
 
@@ -180,5 +192,22 @@ mod tests {
         assert!(one.complete(&bucket, parts()).await.unwrap(), "again");
         one.file.key = "other".to_owned();
         assert!(!one.complete(&bucket, parts()).await.unwrap_or(false), "no such upload");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn parts_that_the_service_knows_by_other_ids_are_completed_by_those() {
+        let storage = Faulty::default();
+        let bucket = storage.bucket(std::time::Duration::from_secs(30));
+        let part = Bytes::from(vec![7; 5 << 20]);
+        let mut one = rescue(b"", &part, b"tail", part.len() as u64);
+        let key = one.file.key.clone();
+        one.upload = bucket.begin(&key).await.unwrap();
+        storage.set(Some(Fault::StrangeId));
+        let id = bucket.put_part(&key, &one.upload, 1, vec![part.clone()]).await.unwrap();
+        storage.set(None);
+        one.ids = vec![id];
+        let parts = (Bytes::new(), part, Bytes::from("tail"));
+        assert!(one.complete(&bucket, parts).await.unwrap());
+        assert_eq!(bucket.size(&key).await.unwrap(), Some(one.file.size));
+        assert!(storage.pending().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Makes a [`Bucket`] of an `s3://` URL, the settings and the environment.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
@@ -115,7 +116,7 @@ impl Bucket {
             prefix: prefix.to_owned(),
             timeout: config.request_timeout,
             storage_class: config.storage_class.clone(),
-            lister: Some(lister),
+            unfinished: Some(Arc::new(lister)),
             checksum: checksum.map(|c| match c {
                 Checksum::SHA256 => "checksum_sha256",
                 _ => "checksum_crc64nvme",

@@ -3,6 +3,7 @@
 //! Where storing takes its time, the actor first waits for its turn, then renders, then waits until that is stored: nothing is
 //! rendered that must wait in memory. A storage that does not answer is no failure of the recorder, however long it takes.
 
+use std::mem::{self, Discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +78,10 @@ pub(crate) struct RecorderActor {
     ending: bool,
     until_ms: Option<i64>,
     failures: u32,
-    /// Failures of storage in a row.
+    /// How often in a row storage did not take the same kind of thing, and of which kind it was: that something else is taken does not mean
+    /// that this will be.
     refusals: u32,
+    refused: Option<Discriminant<Store>>,
     /// The open file's upload is no more.
     upload_lost: bool,
     place: Place,
@@ -97,6 +100,7 @@ impl RecorderActor {
             ending: false,
             failures: 0,
             refusals: 0,
+            refused: None,
             upload_lost: false,
             place,
         }
@@ -148,7 +152,7 @@ impl RecorderActor {
         let recorder = self.recorder.take();
         let setting = Setting::clone(&self.parts.setting);
         let (objects, sync) = (self.place.objects(&self.parts), Arc::clone(&self.parts.sync));
-        let upload_lost = std::mem::take(&mut self.upload_lost);
+        let upload_lost = mem::take(&mut self.upload_lost);
         let span = self.parts.chapters.place().span("render");
         let job = move |scratch: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
             let mut recorder = match recorder {
@@ -215,6 +219,7 @@ impl RecorderActor {
             self.failed("a directory stores within the step", ctx);
             return;
         };
+        let kind = mem::discriminant(&store);
         let span = self.parts.chapters.place().call("upload");
         let stored = async move {
             let stored = remote.perform(store, turn).await;
@@ -224,15 +229,20 @@ impl RecorderActor {
         let stored = stored.instrument(span).into_actor(self);
         ctx.spawn(stored.map(move |stored, actor, ctx| match stored {
             Ok(stored) => {
+                if actor.refused == Some(kind) {
+                    (actor.refusals, actor.refused) = (0, None);
+                }
                 actor.parts.metrics.upload.took(since.elapsed());
                 actor.stored(recorder, stepped.files, stored, ctx);
             }
-            Err(error) => actor.refused(&error, ctx),
+            Err(error) => {
+                actor.refused = Some(kind);
+                actor.refused(&error, ctx);
+            }
         }));
     }
 
     fn stored(&mut self, mut recorder: Recorder, files: Vec<FinishedFile>, stored: Stored, ctx: &mut Context<Self>) {
-        self.refusals = 0;
         let job = move |_: &mut Scratch| -> Result<(Recorder, Stepped), RecordError> {
             let mut stepped = recorder.stored(stored)?;
             stepped.files.extend(files);

@@ -10,6 +10,8 @@ mod file;
 mod hls;
 pub(crate) mod index;
 mod keeper;
+#[cfg(test)]
+mod outage_tests;
 mod parameters;
 mod place;
 pub(crate) mod pool;

@@ -29,9 +29,7 @@ fn two_places() -> Remote {
     let remote = Remote::new(Bucket::in_memory(), LIMITS, WorkerMetrics::default()).expect("threads");
     let backup = (Bucket::in_memory(), LIMITS);
     let after = (std::time::Duration::from_secs(1), Needs::default());
-    remote
-        .with_backup(backup, after, WorkerMetrics::default())
-        .expect("threads")
+    remote.with_backup(backup, after, WorkerMetrics::default())
 }
 
 /// Steps up to `end`, each store performed in the place that the recorder is in; an upload that is gone is lost, as the actor has it.

@@ -27,6 +27,7 @@ type Job = Box<dyn FnOnce(&mut Scratch) + Send>;
 /// for its job before it asks for another.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    /// None: there are no threads (any more).
     jobs: Option<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -50,16 +51,25 @@ impl Pool {
         })
     }
 
+    /// One without threads: jobs run where they are asked for, at once, so that no time passes meanwhile.
+    #[cfg(test)]
+    pub(crate) fn without_threads() -> Self {
+        Self {
+            jobs: None,
+            threads: Vec::new(),
+        }
+    }
+
     /// Runs `job` on a render thread. The receiver fails if the job panicked or the pool has stopped.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Scratch) -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(Box::new(move |scratch| {
-                let _ = done.send(job(scratch));
-            }));
+        let job = move |scratch: &mut Scratch| drop(done.send(job(scratch)));
+        match &self.jobs {
+            Some(jobs) => drop(jobs.send(Box::new(job))),
+            None => job(&mut Scratch::default()),
         }
         result
     }

@@ -25,7 +25,7 @@ pub(super) struct World {
     pub(super) sync: Arc<GroupSync>,
     pub(super) objects: Objects,
     pub(super) runtime: tokio::runtime::Runtime,
-    writer: Option<Writer>,
+    pub(super) writer: Option<Writer>,
     batch: Batch,
     /// Ends of the journal after each commit.
     pub(super) ends: Vec<u64>,
@@ -33,7 +33,7 @@ pub(super) struct World {
     pub(super) weight: usize,
 }
 
-fn video(key: bool, n: u32, weight: usize) -> Vec<u8> {
+pub(super) fn video(key: bool, n: u32, weight: usize) -> Vec<u8> {
     let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, if n % 3 == 1 { 80 } else { 40 }];
     let nal = vec![(n % 251) as u8; (200 + (n as usize * 37) % 900) * weight];
     body.extend_from_slice(&u32::try_from(nal.len() + 1).expect("small").to_be_bytes());
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    fn append(&mut self, tag_type: u8, at: u32, body: &[u8]) {
+    pub(super) fn append(&mut self, tag_type: u8, at: u32, body: &[u8]) {
         let writer = self.writer.as_mut().expect("open");
         writer.append(
             &mut self.batch,
@@ -147,16 +147,21 @@ impl World {
         );
     }
 
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         let writer = self.writer.as_mut().expect("open");
         writer.commit(&mut self.batch).expect("commit");
         self.ends.push(writer.progress().snapshot().end.0);
     }
 
-    /// `seconds` of 25 pictures and 43 sounds each, a key picture every 2 s, a commit every 200 ms.
-    pub(super) fn stream(&mut self, seconds: u32) {
+    /// What comes before the first picture and sound.
+    pub(super) fn configure(&mut self) {
         self.append(9, 0, &[&[0x17, 0, 0, 0, 0][..], &AVCC].concat());
         self.append(8, 0, &[&[0xaf, 0][..], &ASC].concat());
+    }
+
+    /// `seconds` of 25 pictures and 43 sounds each, a key picture every 2 s, a commit every 200 ms.
+    pub(super) fn stream(&mut self, seconds: u32) {
+        self.configure();
         let mut sound = 0;
         for n in 0..seconds * 25 {
             let at = n * 40;
@@ -174,6 +179,11 @@ impl World {
             }
         }
         self.commit();
+        self.close();
+    }
+
+    /// The publish ends.
+    pub(super) fn close(&mut self) {
         let last = Control::Unpublish {
             reason: "deleteStream".to_owned(),
             at_ms: 2_000_000,

@@ -15,10 +15,8 @@ use tracing::warn;
 use super::remote::Remote;
 use super::spool::write_whole;
 
-/// How often what is noted is tried again.
-const EVERY: Duration = Duration::from_secs(600);
-/// The same while there are uploads that were left because their place was away.
-const WHILE_AWAY: Duration = Duration::from_secs(5);
+/// How often what is noted is tried again; while storage does not answer, rarer.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The notes.
 #[derive(Debug, Clone)]
@@ -67,6 +65,12 @@ impl Abandoned {
         Ok(noted)
     }
 
+    /// False where that is not known.
+    fn is_empty(&self) -> bool {
+        let none = |kind| self.noted(kind).is_ok_and(|noted| noted.is_empty());
+        none("left") && none("prefix")
+    }
+
     /// Aborts what is noted; gives the number of notes that are settled.
     pub(crate) async fn sweep(&self, remote: &Remote) -> io::Result<usize> {
         let mut settled = 0;
@@ -86,18 +90,17 @@ impl Abandoned {
         Ok(settled)
     }
 
-    /// Sweeps when there is something new, and now and then, for ever.
+    /// Sweeps for ever, while there is something noted.
     pub(crate) async fn keep_sweeping(self, remote: Remote) {
         loop {
             if let Err(error) = self.sweep(&remote).await {
                 warn!(dir = %self.dir.display(), %error, "abandoned uploads cannot be looked through");
             }
             // Whichever it is, the answer is to sweep.
-            let wait = match self.noted("left") {
-                Ok(left) if !left.is_empty() => WHILE_AWAY,
-                _ => EVERY,
-            };
-            let _ = tokio::time::timeout(wait, self.noted.notified()).await;
+            match self.is_empty() {
+                true => self.noted.notified().await,
+                false => drop(tokio::time::timeout(AGAIN, self.noted.notified()).await),
+            }
         }
     }
 }

@@ -74,22 +74,20 @@ fn leaves(away: Option<Duration>, after: Duration, hurry: bool, second_is_away: 
 }
 
 impl Remote {
-    /// The same place with another behind it, for when it has not answered for `after`.
-    ///
-    /// # Errors
-    /// Where threads cannot be started.
+    /// The same place with another behind it, for when it has not answered for `after`. Both have the same threads.
+    #[must_use]
     pub fn with_backup(
         self,
         (bucket, limits): (Bucket, Limits),
         (after, needs): (Duration, Needs),
         metrics: WorkerMetrics,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let health = Health::new("the second place of objects", metrics.backup_up.clone());
-        let second = Self::open(bucket, limits, metrics, health)?.0;
+        let second = Self::open(Arc::clone(&self.0.threads), bucket, limits, metrics, health).0;
         // Both are new: nothing is there yet.
         let _ = second.other.set(Other::First(Arc::downgrade(&self.0)));
         let _ = self.0.other.set(Other::Second(Backup { second, after, needs }));
-        Ok(self)
+        self
     }
 
     fn backup(&self) -> Option<&Backup> {

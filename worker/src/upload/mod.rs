@@ -5,7 +5,8 @@
 //!
 //! * [`local`]: a staged file; the head is inserted in front of it, and a rename publishes it. All within the step that rendered it.
 //! * [`remote`]: a multipart upload. A step gives back what is to be stored, and the recorder goes on when it is; `plan` says which
-//!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `health` and `pace` hold uploads back.
+//!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `join` makes the parts an object, `health` and `pace` hold
+//!   uploads back.
 //! * `backup`: a second place, for when the first does not answer for long.
 //! * `growing`: a file composed of what is stored already.
 //! * `shelf`: small objects, and when everything that was written is safe.
@@ -15,6 +16,7 @@ pub(crate) mod abandoned;
 mod backup;
 mod growing;
 mod health;
+mod join;
 pub mod local;
 mod pace;
 mod plan;

@@ -6,7 +6,7 @@
 //!
 //! Uploads run on threads of their own: signing and encryption are work, and actors must not wait for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -16,8 +16,9 @@ use bytes::Bytes;
 use shared::objects::{Bucket, HELD, ObjectError, RESCUE};
 use shared::telemetry::{Reason, WorkerMetrics};
 use shared::trace;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
 
 use super::backup::Other;
@@ -30,8 +31,6 @@ use super::plan::Plan;
 const TRIES: u32 = 4;
 /// First wait between two tries; doubled with each.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Longest wait for an object that is being joined; all waits together take twice that.
-const LONGEST_JOIN: Duration = Duration::from_millis(6_400);
 /// Between two looks for uploads of nobody.
 const CLEAR_EVERY: Duration = Duration::from_secs(2);
 /// Threads that sign, encrypt and send.
@@ -137,25 +136,43 @@ pub(super) struct Inner {
     doubts: Mutex<Doubts>,
     /// Where there are two places.
     pub(super) other: OnceLock<Other>,
-    runtime: Threads,
+    pub(super) threads: Arc<Threads>,
 }
 
-/// Keys of which an upload may have been begun that nobody knows the id of: an answer was lost.
+/// Keys of which it is not sure what storage has: an upload may have been begun that nobody knows the id of, because an answer was lost.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     /// Those that are still being stored, one for each recorder at most: what they upload now must stay.
     pub(super) open: BTreeSet<String>,
     /// Those that are stored: no upload of theirs is of use any more.
     pub(super) stored: BTreeSet<String>,
+    /// Those of which storage has completed an upload and does not show the object yet: which upload, and since when. One for each
+    /// recorder at most.
+    pub(super) joined: BTreeMap<String, (String, Instant)>,
 }
 
-/// The threads of uploads. Dropped, they end without being waited for: what they were at is done again after the next start.
+/// Where uploads run. Threads that are dropped end without being waited for: what they were at is done again after the next start.
 #[derive(Debug)]
-struct Threads(Option<Runtime>);
+pub(super) struct Threads {
+    handle: Handle,
+    own: Option<Runtime>,
+}
+
+impl Threads {
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("upload")
+            .enable_all()
+            .build()?;
+        let (handle, own) = (runtime.handle().clone(), Some(runtime));
+        Ok(Self { handle, own })
+    }
+}
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.own.take() {
             runtime.shutdown_background();
         }
     }
@@ -178,21 +195,27 @@ impl Remote {
     /// # Errors
     /// Where threads cannot be started.
     pub fn new(bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> std::io::Result<Self> {
+        Ok(Self::first_on(Threads::start()?, bucket, limits, metrics))
+    }
+
+    /// The same with uploads where `handle` runs what it is given.
+    #[cfg(test)]
+    pub(crate) fn on(handle: Handle, bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> Self {
+        Self::first_on(Threads { handle, own: None }, bucket, limits, metrics)
+    }
+
+    fn first_on(threads: Threads, bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> Self {
         let health = Health::new("object storage", metrics.storage_up.clone());
-        Self::open(bucket, limits, metrics, health)
+        Self::open(Arc::new(threads), bucket, limits, metrics, health)
     }
 
     pub(super) fn open(
+        threads: Arc<Threads>,
         bucket: Bucket,
         limits: Limits,
         metrics: WorkerMetrics,
         health: Health,
-    ) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("upload")
-            .enable_all()
-            .build()?;
+    ) -> Self {
         let plan = Plan::new(limits.part_size);
         let budget = plan.part_len(0).saturating_mul(limits.max_uploads as u64);
         let units = u32::try_from(budget / UNIT).unwrap_or(u32::MAX).max(1);
@@ -207,13 +230,10 @@ impl Remote {
             metrics,
             doubts: Mutex::default(),
             other: OnceLock::new(),
-            runtime: Threads(Some(runtime)),
+            threads,
         });
-        let looks = keep_clearing(Arc::downgrade(&inner));
-        if let Some(runtime) = &inner.runtime.0 {
-            runtime.spawn(looks);
-        }
-        Ok(Self(inner, None))
+        inner.threads.handle.spawn(keep_clearing(Arc::downgrade(&inner)));
+        Self(inner, None)
     }
 
     /// The same bucket, for media of this storage class.
@@ -255,14 +275,12 @@ impl Remote {
     pub(crate) async fn perform(&self, store: Store, turn: Turn) -> Result<Stored, StoreError> {
         let (done, result) = oneshot::channel();
         let (inner, class) = (Arc::clone(&self.0), self.1.clone());
-        if let Some(runtime) = &self.0.runtime.0 {
-            let work = async move {
-                let result = inner.perform(store, class.as_deref(), turn).await;
-                // Whoever asked may be gone; then the next start asks again.
-                let _ = done.send(result);
-            };
-            runtime.spawn(work.in_current_span());
-        }
+        let work = async move {
+            let result = inner.perform(store, class.as_deref(), turn).await;
+            // Whoever asked may be gone; then the next start asks again.
+            let _ = done.send(result);
+        };
+        self.0.threads.handle.spawn(work.in_current_span());
         result
             .await
             .unwrap_or_else(|_| Err(StoreError::Later("the uploads' threads have ended".to_owned())))
@@ -287,8 +305,12 @@ impl Remote {
 
 impl Object {
     pub(crate) fn len(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+        length(&self.chunks)
     }
+}
+
+fn length(chunks: &[Bytes]) -> u64 {
+    chunks.iter().map(|chunk| chunk.len() as u64).sum()
 }
 
 /// Counts who waits for a turn.
@@ -346,7 +368,7 @@ impl Inner {
                 last,
                 size,
             } => {
-                self.complete((&key, &upload), ids, first, last, size).await?;
+                self.complete((&key, &upload), ids, (first, last), size).await?;
                 // What would have completed it is of no use any more.
                 for end in [RESCUE, HELD] {
                     let beside = format!("{key}{end}");
@@ -474,19 +496,22 @@ impl Inner {
         Ok(())
     }
 
-    async fn part(&self, key: &str, upload: &str, index: u32, chunks: Vec<Bytes>) -> Result<String, ObjectError> {
-        let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let sent = self
-            .again(key, || async {
-                self.pace.wait(len).await;
-                let sent = self.bucket.put_part(key, upload, index, chunks.clone()).await;
-                match sent {
-                    Err(ObjectError::Unavailable(broken)) => Err(self.broken(key, upload, broken).await),
-                    other => other,
-                }
-            })
-            .await;
-        let id = sent?;
+    pub(super) async fn part(
+        &self,
+        key: &str,
+        upload: &str,
+        index: u32,
+        chunks: Vec<Bytes>,
+    ) -> Result<String, ObjectError> {
+        let len = length(&chunks);
+        let sent = self.again(key, || async {
+            self.pace.wait(len).await;
+            self.bucket.put_part(key, upload, index, chunks.clone()).await
+        });
+        let id = match sent.await {
+            Err(ObjectError::Unavailable(broken)) => return Err(self.broken(key, upload, broken).await),
+            sent => sent?,
+        };
         self.metrics.upload_bytes.inc_by(len);
         Ok(id)
     }
@@ -497,65 +522,6 @@ impl Inner {
         match self.bucket.has_upload(key, upload).await {
             Ok(false) => ObjectError::Missing(format!("{broken}; there is no such upload any more")),
             Ok(true) | Err(_) => ObjectError::Unavailable(broken),
-        }
-    }
-
-    /// That the object is there with so many bytes. An answer that says otherwise is taken for a stale one, and asked for again.
-    async fn verify(&self, key: &str, size: u64) -> Result<(), ObjectError> {
-        match self.bucket.size(key).await? {
-            Some(there) if there == size => Ok(()),
-            there => Err(ObjectError::Unavailable(format!(
-                "{key}: {} bytes are stored, not {size}",
-                there.map_or("no".to_owned(), |n| n.to_string())
-            ))),
-        }
-    }
-
-    async fn complete(
-        &self,
-        (key, upload): (&str, &str),
-        ids: Vec<String>,
-        first: Vec<Bytes>,
-        last: Vec<Bytes>,
-        size: u64,
-    ) -> Result<(), ObjectError> {
-        // Nothing else makes an object of this key: if it is there, it was completed before a crash.
-        if self.again(key, || self.bucket.size(key)).await? == Some(size) {
-            return Ok(());
-        }
-        let completed = async {
-            let last_index = u32::try_from(ids.len()).unwrap_or(u32::MAX) + 1;
-            let mut all = vec![self.part(key, upload, 0, first).await?];
-            all.extend(ids);
-            if !last.is_empty() {
-                all.push(self.part(key, upload, last_index, last).await?);
-            }
-            self.again(key, || self.bucket.complete(key, upload, all.clone())).await
-        };
-        match completed.await {
-            Ok(()) => self.again(key, || self.verify(key, size)).await,
-            // Completed with an answer that was lost?
-            Err(ObjectError::Missing(gone)) => match self.appears(key, size).await? {
-                true => Ok(()),
-                false => Err(ObjectError::Missing(gone)),
-            },
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether an object of that size is there, or is within some seconds: while storage joins the parts, which may take longer
-    /// than the request had time, it knows the upload no more and shows no object yet.
-    async fn appears(&self, key: &str, size: u64) -> Result<bool, ObjectError> {
-        let mut wait = FIRST_WAIT;
-        loop {
-            if self.again(key, || self.bucket.size(key)).await? == Some(size) {
-                return Ok(true);
-            }
-            if wait > LONGEST_JOIN {
-                return Ok(false);
-            }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tests of [`Remote`].
 
+use shared::objects::{Fault, Faulty};
+
 use super::*;
 
 fn remote(max_uploads: usize) -> Remote {
@@ -126,4 +128,49 @@ async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
             .expect("completed, now or before");
     }
     assert_eq!(remote.bucket().get("k").await.expect("whole"), "headbodytail");
+}
+
+/// Of a part that was sent twice storage may have kept the first, under an id that nobody was told.
+#[tokio::test(start_paused = true)]
+async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
+    for (there, is_strange) in [(true, true), (false, true), (true, false)] {
+        let storage = Faulty::default();
+        let limits = Limits {
+            max_uploads: 1,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let bucket = storage.bucket(Duration::from_secs(30));
+        let remote = Remote::on(Handle::current(), bucket, limits, WorkerMetrics::default());
+        let turn = async || remote.turn(1).await.expect("a turn");
+        storage.set(is_strange.then_some(Fault::StrangeId));
+        let part = Store::Part {
+            key: "k".to_owned(),
+            upload: None,
+            // Where it is not at its place, it is none of the parts.
+            index: if there { 1 } else { 7 },
+            chunks: vec![Bytes::from(vec![2; 5 << 20])],
+        };
+        let Stored::Part { upload, id } = remote.perform(part, turn().await).await.expect("stored") else {
+            panic!("a part")
+        };
+        storage.set(None);
+        let complete = Store::Complete {
+            key: "k".to_owned(),
+            upload,
+            ids: vec![id],
+            first: vec![Bytes::from(vec![1; 5 << 20])],
+            last: vec![Bytes::from_static(b"tail")],
+            size: (10 << 20) + 4,
+        };
+        match remote.perform(complete, turn().await).await {
+            Ok(_) => {
+                assert!(there);
+                let whole = [vec![1; 5 << 20], vec![2; 5 << 20], b"tail".to_vec()].concat();
+                assert!(remote.bucket().get("k").await.expect("whole") == whole);
+            }
+            Err(StoreError::UploadLost(error)) => assert!(!there, "{error}"),
+            Err(StoreError::Later(error)) => panic!("{error}"),
+        }
+    }
 }
