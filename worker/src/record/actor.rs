@@ -18,7 +18,7 @@ use super::place::Place;
 use super::pool::{Pool, Scratch};
 use super::{FinishedFile, Reach, RecordError, Recorder, Setting, Stepped};
 use crate::upload::abandoned::Abandoned;
-use crate::upload::{HELD, Objects, Store, StoreError, Stored, Turn, Way};
+use crate::upload::{HELD, Haste, Objects, Store, StoreError, Stored, Turn, Way};
 
 /// How often a recorder asks whether a step is worth its cost. It bounds how late a segment is, not how much is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -75,6 +75,8 @@ pub(crate) struct RecorderActor {
     /// Away while a step runs; none before the first step and after a failure.
     recorder: Option<Recorder>,
     busy: bool,
+    /// It waits for its turn to store, and nothing else.
+    waits: Option<SpawnHandle>,
     ending: bool,
     until_ms: Option<i64>,
     failures: u32,
@@ -97,6 +99,7 @@ impl RecorderActor {
             parts,
             recorder: None,
             busy: false,
+            waits: None,
             ending: false,
             failures: 0,
             refusals: 0,
@@ -110,8 +113,9 @@ impl RecorderActor {
         let now = self.parts.progress.snapshot();
         // Units later than the end can only be there once something arrived later.
         let until_ms = self.until_ms.filter(|until| now.wall_ms > *until);
+        let ends = self.ending || until_ms.is_some();
         let due = match &self.recorder {
-            _ if self.ending || until_ms.is_some() => true,
+            _ if ends => true,
             Some(recorder) => recorder.worthwhile(now.end.0, now.last_random_access.map(|(_, at)| at)),
             None => now.end.0 > 0,
         };
@@ -125,20 +129,34 @@ impl RecorderActor {
                 // One that has to be opened may have a whole part to store.
                 let most = || remote.plan().part_len(0) + HELD;
                 let weight = self.recorder.as_ref().map_or_else(most, |r| r.weight(now.end.0));
+                let haste = if ends { Haste::Ending } else { Haste::GoingOn };
                 let (remote, may_leave) = (remote.clone(), self.place.may_leave());
                 let way = async move {
                     match may_leave {
-                        true => remote.turn_or_leave(weight).await,
-                        false => remote.turn(weight).await.map(Way::Go),
+                        true => remote.turn_or_leave(weight, haste).await,
+                        false => remote.turn(weight, haste).await.map(Way::Go),
                     }
                 };
-                ctx.spawn(way.into_actor(self).map(|way, actor, ctx| match way {
-                    Some(Way::Go(turn)) => actor.step(Some(turn), ctx),
-                    Some(Way::Leave) => actor.leave(ctx),
-                    None => actor.failed("uploads have ended", ctx),
-                }));
+                let way = way.into_actor(self).map(|way, actor, ctx| {
+                    actor.waits = None;
+                    match way {
+                        Some(Way::Go(turn)) => actor.step(Some(turn), ctx),
+                        Some(Way::Leave) => actor.leave(ctx),
+                        None => actor.failed("uploads have ended", ctx),
+                    }
+                });
+                self.waits = Some(ctx.spawn(way));
             }
         }
+    }
+
+    /// What it waits for may be another turn than the one that it asked for.
+    fn look_anew(&mut self, ctx: &mut Context<Self>) {
+        if let Some(waits) = self.waits.take() {
+            ctx.cancel_future(waits);
+            self.busy = false;
+        }
+        self.look(ctx);
     }
 
     /// Renders as far as the journal goes now; what it gives back to store is stored with `turn`.
@@ -351,14 +369,18 @@ impl Handler<Word> for RecorderActor {
         match word {
             Word::End => {
                 self.ending = true;
-                self.look(ctx);
+                self.look_anew(ctx);
             }
             Word::Stop => ctx.stop(),
             Word::MoveEnd(until_ms) => {
                 self.until_ms = until_ms;
-                self.look(ctx);
+                self.look_anew(ctx);
             }
             Word::GiveUp(reason) => self.give_up(reason, ctx),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

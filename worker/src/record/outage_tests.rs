@@ -384,7 +384,7 @@ fn a_single_broken_request_costs_nothing() {
     for fault in FAULTS {
         let many: &[u64] = match fault {
             Fault::ErrorBody | Fault::StrangeId => &[0, 1],
-            Fault::Stale => &[0, 3, 6],
+            Fault::Stale => &[0, 2, 4],
             _ => &[0, 5, 10, 17],
         };
         for after in many {

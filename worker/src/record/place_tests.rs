@@ -8,7 +8,7 @@ use super::*;
 use crate::record::Reach;
 use crate::record::pool::Scratch;
 use crate::record::tests::World;
-use crate::upload::{Limits, Needs, Remote, StoreError};
+use crate::upload::{Haste, Limits, Needs, Remote, StoreError};
 
 /// After which step of leaving the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ fn advance(world: &World, setting: &Setting, objects: &Objects, reach: Reach) {
             return;
         };
         let stored = world.runtime.block_on(async {
-            let turn = remote.turn(0).await.expect("a turn");
+            let turn = remote.turn(0, Haste::GoingOn).await.expect("a turn");
             remote.perform(store, turn).await
         });
         match stored {

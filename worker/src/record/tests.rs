@@ -11,7 +11,7 @@ use shared::template::Format;
 
 use super::pool::Scratch;
 use super::{FinishedFile, Reach, Recorder, Setting, Stepped};
-use crate::upload::{Limits, Local, Objects, Remote};
+use crate::upload::{Haste, Limits, Local, Objects, Remote};
 
 /// A real baseline configuration, 320x240, and one for AAC-LC at 44.1 kHz in stereo.
 const AVCC: [u8; 39] = [
@@ -25,6 +25,7 @@ pub(super) struct World {
     pub(super) sync: Arc<GroupSync>,
     pub(super) objects: Objects,
     pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) progress: Arc<journal::Progress>,
     pub(super) writer: Option<Writer>,
     batch: Batch,
     /// Ends of the journal after each commit.
@@ -70,6 +71,7 @@ impl World {
             sync: Arc::new(sync),
             objects,
             runtime,
+            progress: writer.progress(),
             writer: Some(writer),
             batch: Batch::new(),
             ends: Vec::new(),
@@ -119,7 +121,7 @@ impl World {
             let more = store.is_some();
             if let (Some(store), Objects::Remote(remote)) = (store, &self.objects) {
                 let stored = self.runtime.block_on(async {
-                    let turn = remote.turn(0).await.expect("a turn");
+                    let turn = remote.turn(0, Haste::GoingOn).await.expect("a turn");
                     remote.perform(store, turn).await
                 });
                 let after = recorder.stored(stored.expect("stored")).expect("noted");

@@ -20,6 +20,7 @@ use tracing::info;
 use super::growing::Stretch;
 use super::health::Health;
 use super::remote::{Inner, Limits, Object, Remote, Store, Stored, Turn};
+use super::turns::Haste;
 
 /// How often a recorder that waits asks whether it has waited long enough.
 const LOOK: Duration = Duration::from_secs(1);
@@ -121,9 +122,9 @@ impl Remote {
     }
 
     /// Waits for a turn, or until it is time to go to the second place.
-    pub(crate) async fn turn_or_leave(&self, bytes: u64) -> Option<Way> {
+    pub(crate) async fn turn_or_leave(&self, bytes: u64, haste: Haste) -> Option<Way> {
         let Some(backup) = self.backup() else {
-            return self.turn(bytes).await.map(Way::Go);
+            return self.turn(bytes, haste).await.map(Way::Go);
         };
         let long_enough = async {
             let hurry = || backup.needs.hurry.load(Ordering::Relaxed);
@@ -140,7 +141,7 @@ impl Remote {
         };
         tokio::select! {
             biased;
-            turn = self.turn(bytes) => turn.map(Way::Go),
+            turn = self.turn(bytes, haste) => turn.map(Way::Go),
             () = long_enough => Some(Way::Leave),
         }
     }
@@ -164,7 +165,9 @@ impl Remote {
     /// be tried again.
     pub(crate) async fn drop_left(&self, key: &str, upload: &str) -> bool {
         // Nobody else may be left who asks whether the place answers again.
-        let Some(turn) = self.turn(0).await else { return false };
+        let Some(turn) = self.turn(0, Haste::GoingOn).await else {
+            return false;
+        };
         let tidy = Store::Tidy {
             prefix: key.to_owned(),
             keep: None,
@@ -256,7 +259,9 @@ impl Remote {
     /// Aborts every upload below a prefix, in each place, as long as it takes to be sure.
     pub(crate) async fn clear(&self, prefix: &str) -> bool {
         for place in [Some(self.clone()), self.second()].into_iter().flatten() {
-            let Some(turn) = place.turn(0).await else { return false };
+            let Some(turn) = place.turn(0, Haste::GoingOn).await else {
+                return false;
+            };
             let tidy = Store::Tidy {
                 prefix: prefix.to_owned(),
                 keep: None,

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::plan::{HELD, Plan};
 use super::remote::{Object, Remote, Store, StoreError, Stored};
-use super::{Local, Objects, Staged};
+use super::{Haste, Local, Objects, Staged};
 use crate::record::crc;
 
 /// First wait after storage did not take something; doubled with each, up to [`LONGEST_WAIT`].
@@ -246,6 +246,7 @@ impl Upload {
                 first: first.clone(),
                 last: self.open.clone(),
                 size,
+                may_be_whole: true,
             },
         };
         insist(&self.remote, &key, len, store).await?;
@@ -270,7 +271,7 @@ async fn tidy(remote: &Remote, key: &str) -> io::Result<()> {
 async fn insist(remote: &Remote, key: &str, len: u64, store: impl Fn() -> Store) -> io::Result<Stored> {
     let mut wait = FIRST_WAIT;
     loop {
-        let turn = remote.turn(len).await;
+        let turn = remote.turn(len, Haste::GoingOn).await;
         let turn = turn.ok_or_else(|| io::Error::other("the uploads' threads have ended"))?;
         match remote.perform(store(), turn).await {
             Ok(stored) => return Ok(stored),

@@ -1,6 +1,7 @@
 //! How parts become an object, whatever storage says of it meanwhile: an answer may be lost, an object be shown late, and a part be known by
 //! another id than was given for it.
 
+use std::iter;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +28,16 @@ impl Inner {
         }
     }
 
-    /// Makes an object of `size` bytes of the parts, if it is not one already, and sees that it is there.
+    /// Whether the object is there, whole.
+    pub(super) async fn is_whole(&self, key: &str, size: u64) -> Result<bool, ObjectError> {
+        let is_whole = self.again(key, || self.bucket.size(key)).await? == Some(size);
+        if is_whole {
+            self.doubts().joined.remove(key);
+        }
+        Ok(is_whole)
+    }
+
+    /// Makes an object of `size` bytes of the parts, and sees that it is there.
     pub(super) async fn complete(
         &self,
         (key, upload): (&str, &str),
@@ -35,11 +45,6 @@ impl Inner {
         (first, last): (Vec<Bytes>, Vec<Bytes>),
         size: u64,
     ) -> Result<(), ObjectError> {
-        // Nothing else makes an object of this key: if it is there, it was completed before a crash.
-        if self.again(key, || self.bucket.size(key)).await? == Some(size) {
-            self.doubts().joined.remove(key);
-            return Ok(());
-        }
         let joined = self.doubts().joined.get(key).cloned();
         let joined = match joined {
             // Storage shows late what it has.
@@ -77,11 +82,15 @@ impl Inner {
         size: u64,
     ) -> Result<(), ObjectError> {
         let last_index = u32::try_from(ids.len()).unwrap_or(u32::MAX) + 1;
-        let mut all = vec![self.part(key, upload, 0, first).await?];
-        all.extend(ids);
-        if !last.is_empty() {
-            all.push(self.part(key, upload, last_index, last).await?);
-        }
+        let first = self.part(key, upload, 0, first);
+        let last = async {
+            match last.is_empty() {
+                true => Ok(None),
+                false => self.part(key, upload, last_index, last).await.map(Some),
+            }
+        };
+        let (first, last) = tokio::try_join!(first, last)?;
+        let all: Vec<String> = iter::once(first).chain(ids).chain(last).collect();
         match self.again(key, || self.bucket.complete(key, upload, all.clone())).await {
             Err(ObjectError::Refused(refused)) => {
                 let known = self.known_ids((key, upload), &all, size, refused).await?;

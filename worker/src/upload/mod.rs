@@ -9,6 +9,7 @@
 //!   uploads back.
 //! * `backup`: a second place, for when the first does not answer for long.
 //! * `growing`: a file composed of what is stored already.
+//! * `turns`: who may store now, and who waits.
 //! * `shelf`: small objects, and when everything that was written is safe.
 //! * [`abandoned`]: multipart uploads that nobody will complete are aborted, if not today then later.
 
@@ -23,6 +24,7 @@ mod plan;
 pub mod remote;
 mod shelf;
 mod spool;
+mod turns;
 
 use std::io;
 
@@ -36,6 +38,7 @@ pub use remote::{Limits, Remote};
 pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};
 pub(crate) use shelf::{Shelf, Synced};
 pub(crate) use spool::{Rest, Spool, Upload, spill};
+pub(crate) use turns::Haste;
 
 /// Where objects go. Clones share everything.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use shared::objects::{Bucket, HELD, ObjectError, RESCUE};
 use shared::telemetry::{Reason, WorkerMetrics};
 use shared::trace;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
 
@@ -26,6 +26,7 @@ use super::growing::Stretch;
 use super::health::{Health, Probe};
 use super::pace::Pace;
 use super::plan::Plan;
+use super::turns::{Haste, Held, Turns};
 
 /// Tries of one request within a turn; then the turn is given back, and the recorder renders anew when it has another.
 const TRIES: u32 = 4;
@@ -68,6 +69,8 @@ pub(crate) enum Store {
         first: Vec<Bytes>,
         last: Vec<Bytes>,
         size: u64,
+        /// It may be an object already: this was asked for before, and the answer was lost.
+        may_be_whole: bool,
     },
     /// A file of `len` bytes on the local disk, then more objects.
     File {
@@ -113,8 +116,7 @@ pub(crate) enum StoreError {
 /// The right to render and to store so many bytes.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _slot: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    _held: Held,
     probe: Option<Probe>,
 }
 
@@ -127,9 +129,7 @@ pub struct Remote(pub(super) Arc<Inner>, Option<Arc<str>>);
 pub(super) struct Inner {
     pub(super) bucket: Bucket,
     plan: Plan,
-    slots: Arc<Semaphore>,
-    memory: Arc<Semaphore>,
-    units: u32,
+    turns: Turns,
     pub(super) health: Health,
     pace: Pace,
     metrics: WorkerMetrics,
@@ -222,9 +222,7 @@ impl Remote {
         let inner = Arc::new(Inner {
             bucket,
             plan,
-            slots: Arc::new(Semaphore::new(limits.max_uploads)),
-            memory: Arc::new(Semaphore::new(units as usize)),
-            units,
+            turns: Turns::new(limits.max_uploads, units),
             health,
             pace: Pace::new(limits.max_bandwidth),
             metrics,
@@ -256,19 +254,13 @@ impl Remote {
     }
 
     /// Waits for the right to have `bytes` in memory and to store them. While storage does not answer, one waits for all.
-    pub(crate) async fn turn(&self, bytes: u64) -> Option<Turn> {
+    pub(crate) async fn turn(&self, bytes: u64, haste: Haste) -> Option<Turn> {
         let waiting = Waiting::new(&self.0.metrics);
         let probe = self.0.health.wait().await;
-        let slot = Arc::clone(&self.0.slots).acquire_owned().await.ok()?;
-        // More than all there is waits for all there is.
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, self.0.units);
-        let memory = Arc::clone(&self.0.memory).acquire_many_owned(units).await.ok()?;
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
+        let held = self.0.turns.take(units, haste).await?;
         drop(waiting);
-        Some(Turn {
-            _slot: slot,
-            _memory: memory,
-            probe,
-        })
+        Some(Turn { _held: held, probe })
     }
 
     /// Stores, on the uploads' threads.
@@ -289,7 +281,7 @@ impl Remote {
     /// Asks for a turn and performs, again and again until it is done.
     pub(super) async fn until_done(&self, key: &str, len: u64, store: impl Fn() -> Store) -> Option<Stored> {
         let mut wait = FIRST_WAIT;
-        while let Some(turn) = self.turn(len).await {
+        while let Some(turn) = self.turn(len, Haste::GoingOn).await {
             match self.perform(store(), turn).await {
                 Ok(stored) => return Some(stored),
                 Err(error) => {
@@ -367,13 +359,19 @@ impl Inner {
                 first,
                 last,
                 size,
+                may_be_whole,
             } => {
-                self.complete((&key, &upload), ids, (first, last), size).await?;
-                // What would have completed it is of no use any more.
-                for end in [RESCUE, HELD] {
-                    let beside = format!("{key}{end}");
-                    self.again(&beside, || self.bucket.delete(&beside)).await?;
+                // Nothing else makes an object of this key.
+                if !(may_be_whole && self.is_whole(&key, size).await?) {
+                    self.complete((&key, &upload), ids, (first, last), size).await?;
                 }
+                // What would have completed it is of no use any more.
+                let beside = [RESCUE, HELD].map(|end| format!("{key}{end}"));
+                let [rescue, held] = &beside;
+                tokio::try_join!(
+                    self.again(rescue, || self.bucket.delete(rescue)),
+                    self.again(held, || self.bucket.delete(held)),
+                )?;
                 self.clear_doubt(&key, None).await;
             }
             Store::File { key, path, len, then } => {

@@ -22,8 +22,8 @@ async fn five_hundred_streams_that_end_together_all_arrive_a_few_at_a_time() {
         .map(|n| {
             let (remote, bytes) = (remote.clone(), bytes.clone());
             tokio::spawn(async move {
-                let turn = remote.turn(1 << 20).await.expect("a turn");
-                let free = remote.0.slots.available_permits();
+                let turn = remote.turn(1 << 20, Haste::GoingOn).await.expect("a turn");
+                let free = remote.0.turns.free();
                 let object = Object {
                     key: key(n),
                     chunks: vec![bytes],
@@ -47,9 +47,9 @@ async fn five_hundred_streams_that_end_together_all_arrive_a_few_at_a_time() {
 async fn turns_are_bounded_by_their_bytes_too() {
     let remote = remote(4);
     // All the memory there is: the next one waits although slots are free.
-    let all = remote.turn(u64::MAX).await.expect("a turn");
+    let all = remote.turn(u64::MAX, Haste::GoingOn).await.expect("a turn");
     let next = remote.clone();
-    let next = tokio::spawn(async move { next.turn(1).await.is_some() });
+    let next = tokio::spawn(async move { next.turn(1, Haste::GoingOn).await.is_some() });
     tokio::task::yield_now().await;
     assert!(!next.is_finished());
     drop(all);
@@ -82,7 +82,7 @@ async fn clearing_up_leaves_what_is_uploaded_once_more() {
         index: 1,
         chunks: vec![Bytes::from_static(b"body")],
     };
-    let turn = remote.turn(1).await.expect("a turn");
+    let turn = remote.turn(1, Haste::GoingOn).await.expect("a turn");
     let Stored::Part { upload, id } = remote.perform(part, turn).await.expect("stored") else {
         panic!("a part")
     };
@@ -94,8 +94,9 @@ async fn clearing_up_leaves_what_is_uploaded_once_more() {
         first: vec![Bytes::from_static(b"head")],
         last: Vec::new(),
         size: 8,
+        may_be_whole: false,
     };
-    let turn = remote.turn(1).await.expect("a turn");
+    let turn = remote.turn(1, Haste::GoingOn).await.expect("a turn");
     remote.perform(complete, turn).await.expect("completed");
 }
 
@@ -109,6 +110,7 @@ async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
         first: vec![Bytes::from_static(b"head")],
         last: vec![Bytes::from_static(b"tail")],
         size: 12,
+        may_be_whole: true,
     };
     let part = Store::Part {
         key: "k".to_owned(),
@@ -116,7 +118,7 @@ async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
         index: 1,
         chunks: vec![Bytes::from_static(b"body")],
     };
-    let turn = || async { remote.turn(1).await.expect("a turn") };
+    let turn = || async { remote.turn(1, Haste::GoingOn).await.expect("a turn") };
     let Stored::Part { upload, id } = remote.perform(part, turn().await).await.expect("stored") else {
         panic!("a part")
     };
@@ -142,7 +144,7 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
         };
         let bucket = storage.bucket(Duration::from_secs(30));
         let remote = Remote::on(Handle::current(), bucket, limits, WorkerMetrics::default());
-        let turn = async || remote.turn(1).await.expect("a turn");
+        let turn = async || remote.turn(1, Haste::GoingOn).await.expect("a turn");
         storage.set(is_strange.then_some(Fault::StrangeId));
         let part = Store::Part {
             key: "k".to_owned(),
@@ -162,6 +164,7 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
             first: vec![Bytes::from(vec![1; 5 << 20])],
             last: vec![Bytes::from_static(b"tail")],
             size: (10 << 20) + 4,
+            may_be_whole: false,
         };
         match remote.perform(complete, turn().await).await {
             Ok(_) => {

@@ -113,6 +113,7 @@ impl FileRecorder {
                 first: chunks(vec![head, held]),
                 last: chunks(vec![tail]),
                 size,
+                may_be_whole: self.may_be_whole,
                 key,
             },
             None => Store::Objects(vec![Object {

@@ -44,6 +44,8 @@ pub(crate) struct FileRecorder {
     cut_at: Option<u64>,
     /// The state came from the disk: what a crash left in object storage is looked for first.
     tidy: bool,
+    /// The open file came from the disk: before a crash, or a failure of storage, it may have become whole.
+    may_be_whole: bool,
     /// Parts of the open file that the last rescue covers; 0: there is none by this process.
     rescued: u32,
     /// Local files that a state on disk may still need, in the order in which they will not be.
@@ -74,6 +76,7 @@ impl FileRecorder {
             objects,
             keeper,
             tidy: state != State::default(),
+            may_be_whole: state.open.is_some(),
             state,
             pen: None,
             store: None,
@@ -394,6 +397,7 @@ impl FileRecorder {
         pen.segmenter.push(info);
         self.pen = Some(pen);
         self.state.open = Some(open);
+        self.may_be_whole = false;
         self.state.next_sequence += 1;
         Ok(true)
     }
