@@ -11,7 +11,7 @@ use shared::template::Format;
 
 use super::pool::Scratch;
 use super::{FinishedFile, Reach, Recorder, Setting, Stepped};
-use crate::upload::{Haste, Limits, Local, Objects, Remote};
+use crate::upload::{Haste, Limits, Local, Object, Objects, Remote, Store};
 
 /// A real baseline configuration, 320x240, and one for AAC-LC at 44.1 kHz in stereo.
 const AVCC: [u8; 39] = [
@@ -574,4 +574,79 @@ fn an_upload_that_storage_gave_up_is_a_gap_where_the_journal_has_gone_on() {
         .take_while(|sound| sound * 1024 * 10 / 441 < (16 * 25 - 1) * 40)
         .count() as u64;
     assert_eq!(file.video_units + file.audio_units + lost, 16 * 25 + sounds);
+}
+
+/// Keys of what is stored by this, in its order; of a playlist the names in it.
+fn order_of(store: &Store) -> Vec<(String, Vec<String>)> {
+    let named = |object: &Object| {
+        let folder = object.key.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let text = String::from_utf8(object.chunks.concat()).unwrap_or_default();
+        let map = |line: &str| Some(line.strip_prefix("#EXT-X-MAP:URI=\"")?.split('"').next()?.to_owned());
+        let names = text.lines().filter_map(|line| match line.starts_with('#') {
+            true => map(line),
+            false => Some(line.to_owned()),
+        });
+        let names = names.map(|name| format!("{folder}/{name}")).collect();
+        let is_playlist = object.key.ends_with(".m3u8");
+        (object.key.clone(), if is_playlist { names } else { Vec::new() })
+    };
+    match store {
+        Store::Objects(objects) => objects.iter().map(named).collect(),
+        Store::File { key, then, .. } => {
+            let first = (key.clone(), Vec::new());
+            std::iter::once(first).chain(then.iter().map(named)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_list_names_and_the_library_hears_of_only_what_is_stored() {
+    let mut world = World::new();
+    world.stream(30);
+    world.use_a_bucket();
+    let Objects::Remote(remote) = world.objects.clone() else {
+        panic!("a bucket")
+    };
+    for format in [Format::Hls, Format::Mp4, Format::Flv, Format::Aac] {
+        let setting = world.setting("ordered", format, 6_000);
+        let mut recorder = world.open(&setting);
+        let (mut there, mut lists, mut files) = (std::collections::BTreeSet::new(), 0, 0);
+        for (n, end) in world.ends.iter().enumerate() {
+            let reach = Reach {
+                end: *end,
+                last: n + 1 == world.ends.len(),
+                until_ms: None,
+            };
+            loop {
+                let mut stepped = recorder.step(&mut Scratch::default(), reach).expect("step");
+                let Some(store) = stepped.store.take() else { break };
+                assert!(stepped.files.is_empty(), "{format:?}: a file that is not stored yet");
+                assert_eq!(stepped.retired, 0, "nothing is given up for what is not stored yet");
+                for (key, names) in order_of(&store) {
+                    let missing: Vec<_> = names.iter().filter(|name| !there.contains(*name)).collect();
+                    assert!(missing.is_empty(), "{key} names {missing:?}, which is not stored");
+                    lists += usize::from(!names.is_empty());
+                    there.insert(key);
+                }
+                let stored = world.runtime.block_on(async {
+                    let turn = remote.turn(0, Haste::GoingOn).await.expect("a turn");
+                    remote.perform(store, turn).await
+                });
+                let stepped = recorder.stored(stored.expect("stored")).expect("noted");
+                for file in &stepped.files {
+                    let size = world.runtime.block_on(remote.bucket().size(&file.key)).expect("asked");
+                    assert!(size.is_some(), "{} is not there", file.key);
+                }
+                files += stepped.files.len();
+                if stepped.done {
+                    break;
+                }
+            }
+        }
+        assert!(
+            files > 0 && (format != Format::Hls || lists > 2),
+            "{format:?}: {files} {lists}"
+        );
+    }
 }
