@@ -121,6 +121,23 @@ mod tests {
     use shared::template::Format;
 
     #[test]
+    fn nothing_is_given_up_before_a_sync_covers_a_state_and_another_the_note_of_it() {
+        let world = World::new();
+        let setting = world.setting("kept", Format::Flv, 1_000);
+        std::fs::create_dir_all(&setting.notes).expect("a folder");
+        let (mut keeper, mut state) = Keeper::open(&setting, Arc::clone(&world.sync)).expect("a keeper");
+        let mut save = |cursor| {
+            state.cursor = cursor;
+            keeper.save(&state).expect("saved")
+        };
+        assert_eq!((save(100), save(200)), (0, 0), "nothing is on the disk");
+        world.sync.sync_now().expect("synced");
+        assert_eq!(save(300), 0, "that it is there is not noted on the disk");
+        world.sync.sync_now().expect("synced");
+        assert_eq!(save(400), 100);
+    }
+
+    #[test]
     fn what_a_recorder_goes_back_to_is_needed_again() {
         let world = World::new();
         let setting = world.setting("rewound", Format::Flv, 1_000);
