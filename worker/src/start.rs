@@ -148,8 +148,9 @@ pub(crate) fn directory<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(s
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartError> {
     // What is in a task's time is told by when it arrived: a clock that is wrong for a moment ends no task's recording.
+    let clock = Steady::over(deps.clock);
     let deps = Deps {
-        clock: Steady::over(deps.clock),
+        clock: Arc::<Steady>::clone(&clock),
         ..deps
     };
     let journals = config.data_dir.join("journal");
@@ -202,7 +203,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         address,
         settings,
         poller::Deps {
-            clock: Arc::clone(&deps.clock),
+            clock,
             ids: Arc::clone(&deps.ids),
             events: Box::new(move |event| {
                 events.try_send(event).map_err(|e| match e {

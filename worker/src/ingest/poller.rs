@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use journal::{Batch, JournalError, Publish, Writer};
 use media::rtmp::{PublishRequest, ServerSession};
 use shared::ids::{IdGen, PublishId, StreamKey};
-use shared::time::Clock;
+use shared::time::{Clock, Steady};
 use tracing::{debug, info, warn};
 
 use super::connection::{Admission, Connection, Ending, Now, Publishing, failure_kind};
@@ -46,8 +46,9 @@ pub type Events = Box<dyn FnMut(Event) -> Result<(), Box<Event>> + Send>;
 /// What the thread is given from outside.
 #[expect(missing_debug_implementations, reason = "trait objects inside")]
 pub struct Deps {
-    /// Wall and monotonic time.
-    pub clock: Arc<dyn Clock>,
+    /// Wall and monotonic time. Of this kind, for what has arrived is stamped with it for good: a clock that is wrong for a moment must not say
+    /// when a task is over.
+    pub clock: Arc<Steady>,
     /// Ids of publishes, and the bytes of handshakes.
     pub ids: Arc<dyn IdGen>,
     /// Where events go.
