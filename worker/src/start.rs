@@ -162,6 +162,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let caller = Caller::new(tokens.join.as_ref(), Some(tls)).map_err(|error| setting(&error))?;
     let needs = Needs::default();
     let (objects, directory_of_objects) = places::open(&config, &needs, &deps.metrics)?;
+    places::ensure_second(&journals, &objects)?;
     let notes = config.data_dir.join("abandoned-uploads");
     let abandoned = Abandoned::open(&notes).map_err(directory("notes of abandoned uploads", &notes))?;
     let synced: Vec<PathBuf> = [Some(config.data_dir.clone()), directory_of_objects]

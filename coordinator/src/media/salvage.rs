@@ -169,7 +169,8 @@ impl Remover {
         for file in &files {
             self.repo.enter_salvaged(recording, file, now).await?;
         }
-        for Found { archive, objects } in &places {
+        // The backup last: what completes its files shows, should this be done again, that those in the first are the older ones.
+        for Found { archive, objects } in places.iter().rev() {
             write_document(archive, recording, &root, &files).await?;
             if let Archive::Bucket(bucket) = archive {
                 self.clear(bucket, &root, objects).await?;
@@ -347,3 +348,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "salvage_tests.rs"]
+mod in_two_places;

@@ -131,6 +131,68 @@ fn rules_across_fields_name_both() {
 }
 
 #[test]
+fn a_second_place_says_what_it_is_for() {
+    let places = "[objects]\nurl = \"s3://recordings/tv\"\n[objects.copy]\nurl = \"s3://backup/tv\"\n";
+    let with = |line: &str| format!("{places}{line}\n");
+    let objects = |text: &str| {
+        let config = load(text, &[], &[]).unwrap();
+        config.validate(Role::Standalone).unwrap();
+        config.worker.objects
+    };
+    let refused = |text: &str| {
+        let checked = load(text, &[], &[]).and_then(|config| config.validate(Role::Standalone));
+        checked.unwrap_err().to_string()
+    };
+    let all = objects(places);
+    assert!(
+        all.copies().is_some() && all.backup().is_none(),
+        "without a word, a copy of everything"
+    );
+    let backup = objects(&with("mode = \"backup\""));
+    assert!(backup.copies().is_none() && backup.backup().is_some());
+    assert_eq!(backup.copy.after, std::time::Duration::from_secs(600));
+
+    for (after, taken) in [
+        ("1s", true),
+        ("24h", true),
+        ("999ms", false),
+        ("25h", false),
+        ("0s", false),
+    ] {
+        let text = with(&format!("mode = \"backup\"\nafter = \"{after}\""));
+        match taken {
+            true => drop(objects(&text)),
+            false => assert!(refused(&text).contains("objects.copy.after"), "{after}"),
+        }
+    }
+    let said = refused(&with("mode = \"spare\""));
+    assert!(said.contains("backup") && said.contains("all"), "{said}");
+    for (text, names) in [
+        // Words for a place that is not named.
+        (
+            "[objects]\nurl = \"s3://recordings/tv\"\n[objects.copy]\nmode = \"backup\"\n".to_owned(),
+            "objects.copy.url",
+        ),
+        // Folders do not go away as services do.
+        (
+            with("mode = \"backup\"").replace("s3://backup/tv", "file:///backup"),
+            "s3://BUCKET/PREFIX",
+        ),
+        (
+            with("mode = \"backup\"").replace("s3://recordings/tv", "file:///recordings"),
+            "s3://BUCKET/PREFIX",
+        ),
+        (
+            with("mode = \"backup\"").replace("s3://backup/tv", "s3://recordings/tv"),
+            "another place",
+        ),
+    ] {
+        let said = refused(&text);
+        assert!(said.contains(names), "{text}: {said}");
+    }
+}
+
+#[test]
 fn a_door_beyond_loopback_needs_insecure() {
     for key in ["coordinator.grpc", "coordinator.http", "worker.rtmp"] {
         let open = [(key, "0.0.0.0:7000")];

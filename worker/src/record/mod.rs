@@ -126,7 +126,7 @@ impl Setting {
 
     /// The note that its recorder has gone to the second place of objects.
     pub(crate) fn mark(&self) -> Mark {
-        Mark::at(self.notes.join(format!("{}.second", self.name())))
+        Mark::of(&self.notes, &self.name())
     }
 
     pub(crate) fn file_id(&self, sequence: u32) -> String {

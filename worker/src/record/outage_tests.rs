@@ -385,7 +385,7 @@ fn a_single_broken_request_costs_nothing() {
         let many: &[u64] = match fault {
             Fault::ErrorBody | Fault::StrangeId => &[0, 1],
             Fault::Stale => &[0, 2, 4],
-            _ => &[0, 5, 10, 17],
+            _ => &[0, 8, 17],
         };
         for after in many {
             let bad = live(Days::Request(fault, *after), Duration::ZERO, Ends::After);

@@ -1,13 +1,15 @@
 //! A recorder that leaves the first of two places, and dies at any step of that.
 
+use shared::lease::Epoch;
 use shared::objects::{Bucket, HELD, RESCUE};
 use shared::telemetry::WorkerMetrics;
 use shared::template::Format;
 
 use super::*;
-use crate::record::Reach;
 use crate::record::pool::Scratch;
+use crate::record::stitch_tests::stitched;
 use crate::record::tests::World;
+use crate::record::{Reach, index};
 use crate::upload::{Haste, Limits, Needs, Remote, StoreError};
 
 /// After which step of leaving the process dies.
@@ -170,4 +172,44 @@ fn a_file_whose_journal_is_gone_stays_with_its_upload() {
     let stays = leaving.leave(None).expect("asked");
     assert!(stays.is_some_and(|recorder| recorder.upload().1.is_some()));
     assert!(!setting.mark().is_set());
+}
+
+/// Whichever place each publish of it was stored in, its list is one, and all that it names is found.
+#[test]
+fn a_recording_of_several_publishes_goes_on_from_one_place_to_the_other() {
+    let mut world = World::new();
+    world.stream(30);
+    let epochs = 1..=3;
+    let render = |world: &World, epoch: u64| {
+        let before: Vec<u64> = (1..epoch).rev().collect();
+        world.render(&stitched(world, "r", epoch, &before, false), |n| n % 3 == 2);
+    };
+    epochs.clone().for_each(|epoch| render(&world, epoch));
+    let expected = world.objects_below("r");
+    for in_second in [[true, false, false], [false, true, false], [true, false, true]] {
+        // What recorders and their notes left of the turn before.
+        std::fs::remove_dir_all(world.dir.path().join("notes")).expect("removed");
+        let first = two_places();
+        let second = first.second().expect("two places");
+        for (epoch, in_second) in epochs.clone().zip(in_second) {
+            let place = if in_second { &second } else { &first };
+            world.objects = Objects::Remote(place.clone());
+            render(&world, epoch);
+        }
+        let found = |key: String| world.runtime.block_on(first.first(&[key])).map(|(_, bytes)| bytes);
+        let list = found(index::key("r", Epoch::new(3))).expect("a list");
+        let list = media::hls::MediaPlaylist::parse(std::str::from_utf8(&list).expect("text")).expect("a playlist");
+        assert_eq!(list.segments.iter().filter(|segment| segment.discontinuity).count(), 2);
+        for segment in &list.segments {
+            let own = format!("e000003/hls/{}", segment.uri);
+            let key = segment.uri.strip_prefix("../../").unwrap_or(&own);
+            assert!(found(format!("r/{key}")).is_some(), "{in_second:?}: {key}");
+        }
+        for (key, bytes) in &expected {
+            assert!(
+                found(format!("r/{key}")).is_some_and(|got| got == *bytes),
+                "{in_second:?}: {key}"
+            );
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::stream::finish::{Composer, Order};
 use crate::upload::Objects;
 
 /// The setting of a publish of a recording that goes on, under `epoch`, behind `before`.
-fn stitched(world: &World, name: &str, epoch: u64, before: &[u64], lost: bool) -> Setting {
+pub(super) fn stitched(world: &World, name: &str, epoch: u64, before: &[u64], lost: bool) -> Setting {
     let epoch = Epoch::new(epoch);
     Setting {
         prefix: format!("{name}/{}/hls", epoch.path_component()),

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,6 +26,8 @@ use super::turns::Haste;
 const LOOK: Duration = Duration::from_secs(1);
 /// So long the slower of two places is waited for that are both believed to answer.
 const GRACE: Duration = Duration::from_secs(5);
+/// What the name of a [`Mark`] ends with.
+const MARK: &str = "second";
 
 /// The other of two places.
 #[derive(Debug)]
@@ -347,8 +349,24 @@ fn elsewhere(error: ObjectError) -> ObjectError {
 pub(crate) struct Mark(PathBuf);
 
 impl Mark {
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self(path)
+    /// Of the recorder of that name, among its notes.
+    pub(crate) fn of(notes: &Path, recorder: &str) -> Self {
+        Self(notes.join(format!("{recorder}.{MARK}")))
+    }
+
+    /// One that is set among these notes; there may be no notes.
+    pub(crate) fn find(notes: &Path) -> io::Result<Option<PathBuf>> {
+        let entries = match fs::read_dir(notes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == MARK) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn is_set(&self) -> bool {
@@ -381,6 +399,10 @@ impl Mark {
 
 #[cfg(test)]
 mod tests {
+    use shared::objects::{Fault, Faulty};
+    use tokio::runtime::Handle;
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -396,5 +418,71 @@ mod tests {
         ] {
             assert_eq!(leaves(away, after, hurry, second_is_away), expected, "{away:?} {hurry}");
         }
+    }
+    #[test]
+    fn journals_at_half_of_their_budget_are_in_a_hurry_and_at_four_fifths_need_room() {
+        let needs = Needs::default();
+        let seen = |used, limit| {
+            needs.follow(used, limit);
+            (needs.hurry.load(Ordering::Relaxed), needs.room.load(Ordering::Relaxed))
+        };
+        assert_eq!(seen(499, 1_000), (false, false));
+        assert_eq!(seen(500, 1_000), (true, false));
+        assert_eq!(seen(800, 1_000), (true, true));
+        assert_eq!(seen(100, 1_000), (false, false), "it has drained");
+        assert_eq!(seen(u64::MAX, 0), (false, false), "there is no budget");
+    }
+
+    /// A first place that has a fault from the first second on, and a second; the time in which it is left, in the first hours.
+    async fn left_after(second_is_away: bool, fills: Option<Duration>) -> Option<Duration> {
+        let (first, second) = (Faulty::default(), Faulty::default());
+        first.set(Some(Fault::Unavailable));
+        second.set(second_is_away.then_some(Fault::Unavailable));
+        let limits = Limits {
+            max_uploads: 1,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let (timeout, needs) = (Duration::from_secs(30), Needs::default());
+        let metrics = WorkerMetrics::default();
+        let remote = Remote::on(Handle::current(), first.bucket(timeout), limits, metrics.clone());
+        let when = (Duration::from_secs(600), needs.clone());
+        let remote = remote.with_backup((second.bucket(timeout), limits), when, metrics);
+        if let Some(fills) = fills {
+            tokio::spawn(async move {
+                tokio::time::sleep(fills).await;
+                needs.follow(50, 100);
+            });
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(7_200) {
+            let tries = tokio::time::timeout(Duration::from_secs(7_200), remote.turn_or_leave(1, Haste::GoingOn)).await;
+            match tries.ok().flatten() {
+                Some(Way::Leave) => return Some(begin.elapsed()),
+                Some(Way::Go(turn)) => {
+                    let read = Store::Read {
+                        key: "k".to_owned(),
+                        from: 0,
+                        len: 1,
+                    };
+                    assert!(remote.perform(read, turn).await.is_err());
+                }
+                None => return None,
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_away_is_left_in_time_and_earlier_where_journals_fill() {
+        let about = |left: Option<Duration>, seconds: u64| {
+            let left = left.expect("it is left");
+            let (least, most) = (Duration::from_secs(seconds), Duration::from_secs(seconds + 20));
+            assert!((least..most).contains(&left), "left after {left:?}, not {seconds} s");
+        };
+        about(left_after(false, None).await, 600);
+        about(left_after(false, Some(Duration::from_secs(60))).await, 60);
+        let stays = left_after(true, Some(Duration::from_secs(60))).await;
+        assert_eq!(stays, None, "for one that is away too");
     }
 }
