@@ -45,6 +45,8 @@ pub(crate) enum CatalogError {
     Template(#[from] TemplateError),
     #[error("a template named {0:?} exists: choose another name, or update that one")]
     NameTaken(String),
+    #[error("place {found:?}: the coordinator's settings {}", known(places))]
+    NoPlace { found: String, places: Vec<String> },
     #[error("the name {BUILT_IN:?} belongs to the built-in rule of --record: choose another")]
     NameReserved,
     #[error("no template {0}: `aircheck template list` shows what there is")]
@@ -61,6 +63,14 @@ pub(crate) enum CatalogError {
     TooManyRules(usize),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Which places there are.
+fn known(places: &[String]) -> String {
+    match places {
+        [] => "have no places of objects: set objects.places.NAME.url, or leave the place out".to_owned(),
+        places => format!("have these places of objects: {}", places.join(", ")),
+    }
 }
 
 fn shortened(rules: &[RuleKey]) -> String {
@@ -110,6 +120,8 @@ pub(crate) struct Catalog {
     templates: BTreeMap<TemplateId, Template>,
     rules: Rules,
     built_in: Option<TemplateSpec>,
+    /// Names of the places of objects that templates may name.
+    places: Vec<String>,
     max_templates: usize,
     max_rules: usize,
 }
@@ -120,6 +132,7 @@ impl Catalog {
             templates: templates.into_iter().map(|template| (template.id, template)).collect(),
             rules: rules.into_iter().map(|rule| (rule.key.clone(), rule)).collect(),
             built_in: (!config.record.is_empty()).then(|| TemplateSpec::plain(BUILT_IN, &config.record)),
+            places: config.objects.places.keys().cloned().collect(),
             max_templates: config.max_templates,
             max_rules: config.max_rules,
         }
@@ -174,6 +187,24 @@ impl Catalog {
         Ok(())
     }
 
+    /// Refuses settings whose place this coordinator does not know.
+    pub(crate) fn check_place(&self, spec: &TemplateSpec) -> Result<(), CatalogError> {
+        match spec.place.is_empty() || self.places.contains(&spec.place) {
+            true => Ok(()),
+            false => Err(CatalogError::NoPlace {
+                found: spec.place.clone(),
+                places: self.places.clone(),
+            }),
+        }
+    }
+
+    /// Templates whose place this coordinator does not know (any more).
+    pub(crate) fn misplaced(&self) -> impl Iterator<Item = &Template> {
+        self.templates
+            .values()
+            .filter(|template| self.check_place(&template.spec).is_err())
+    }
+
     pub(crate) fn create_template(
         &mut self,
         spec: TemplateSpec,
@@ -181,6 +212,7 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(Template, Txn), CatalogError> {
         spec.validate()?;
+        self.check_place(&spec)?;
         self.check_name(&spec.name, None)?;
         if self.templates.len() >= self.max_templates {
             return Err(CatalogError::TooManyTemplates(self.templates.len()));
@@ -200,6 +232,7 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(Template, Txn), CatalogError> {
         spec.validate()?;
+        self.check_place(&spec)?;
         let old = self.template(by)?;
         let (id, created) = (old.id, old.created);
         self.check_name(&spec.name, Some(id))?;
@@ -343,7 +376,7 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use shared::ids::Seeded;
+    use shared::{config::PlaceConfig, ids::Seeded};
 
     use super::*;
 
@@ -404,6 +437,46 @@ mod tests {
             catalog.template(&named("b")),
             Err(CatalogError::NoTemplate(_))
         ));
+    }
+
+    #[test]
+    fn a_template_names_a_place_that_the_settings_have() {
+        let mut config = CoordinatorConfig::default();
+        let plain = |catalog: &mut Catalog, seed, place: &str| {
+            let id = TemplateId::generate(&Seeded::new(seed), Timestamp::from_millis(5));
+            let mut spec = TemplateSpec::plain(&format!("t{seed}"), &[Format::Mp4]);
+            spec.place = place.to_owned();
+            let made = catalog.create_template(spec, id, Timestamp::from_millis(5));
+            made.map(|(made, _)| made).map_err(|error| error.to_string())
+        };
+        let mut none = Catalog::new(&config, vec![], vec![]);
+        let refused = plain(&mut none, 1, "cold").unwrap_err();
+        assert!(refused.contains("have no places of objects"), "{refused}");
+        for name in ["warm", "cold"] {
+            config.objects.places.insert(name.to_owned(), PlaceConfig::default());
+        }
+        let mut catalog = Catalog::new(&config, vec![], vec![]);
+        let made = plain(&mut catalog, 1, "cold").unwrap();
+        plain(&mut catalog, 2, "").unwrap();
+        let refused = plain(&mut catalog, 3, "hot").unwrap_err();
+        assert!(
+            refused.contains("place \"hot\"") && refused.contains("cold, warm"),
+            "{refused}"
+        );
+        let mut moved = made.spec.clone();
+        moved.place = "hot".to_owned();
+        let by = TemplateRef::Id(made.id);
+        assert!(catalog.update_template(&by, moved, Timestamp::from_millis(6)).is_err());
+        assert_eq!(catalog.misplaced().count(), 0);
+        // It is out of the settings: the template stays as it is, and is named.
+        config.objects.places.clear();
+        let templates = catalog.templates().cloned().collect();
+        let catalog = Catalog::new(&config, templates, vec![]);
+        let misplaced: Vec<_> = catalog
+            .misplaced()
+            .map(|template| template.spec.name.as_str())
+            .collect();
+        assert_eq!(misplaced, ["t1"]);
     }
 
     #[test]

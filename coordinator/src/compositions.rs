@@ -15,6 +15,7 @@ use shared::{
     composition::{ComposeJob, ComposeStatus, Composition, CompositionState, NewComposition},
     ids::{FileId, IdGen, RecordingId, WorkerId},
     lease::Epoch,
+    objects::{folder, place_of},
     recording::{Cause, MediaFile, Recording, RecordingState},
     store::{Removal, StoreError, Txn, keys},
     template::Format,
@@ -245,7 +246,7 @@ impl Compositions {
             let mut ready: Vec<_> = fleet
                 .ready()
                 .map(|(worker, bits)| (busy.get(&worker).copied().unwrap_or(0), bits, worker))
-                .filter(|(jobs, _, worker)| *jobs < AT_ONCE && reads(one, *worker, fleet.storage(*worker)))
+                .filter(|(jobs, _, worker)| *jobs < AT_ONCE && reads(one, *worker, fleet))
                 .collect();
             // One that stalled goes to another worker, if there is one.
             ready.sort_by_key(|(jobs, bits, worker)| (one.worker == Some(*worker), *jobs, *bits));
@@ -410,8 +411,15 @@ impl Attempt {
 }
 
 /// True if a worker can read what is stored of its pieces.
-fn reads(one: &Composition, worker: WorkerId, storage: &str) -> bool {
-    !storage.is_empty() || one.new.writers.iter().all(|writer| *writer == worker)
+fn reads(one: &Composition, worker: WorkerId, fleet: &Fleet) -> bool {
+    let own = one.new.writers.iter().all(|writer| *writer == worker);
+    // It goes to the first place itself.
+    let mut places = one.new.pieces.iter().map(|piece| place_of(&piece.key)).chain([""]);
+    places.all(|place| {
+        fleet
+            .storage(worker, place)
+            .is_some_and(|storage| own || !storage.is_empty())
+    })
 }
 
 fn begin(one: &Composition, worker: WorkerId, txn: Txn) -> Finish {
@@ -450,12 +458,8 @@ fn left(one: &Composition, kept: Option<Epoch>, now: Timestamp) -> Result<Txn, S
     let mut txn = Txn::new();
     for epoch in epochs.filter(|epoch| Some(*epoch) != kept) {
         let id = FileId::from_uuid(Uuid::new_v5(&one.id.as_uuid(), epoch.path_component().as_bytes()));
-        let key = format!(
-            "{}/{}/{}/mp4/000000.mp4",
-            one.new.stream.path(),
-            one.id,
-            epoch.path_component()
-        );
+        let folder = folder("", &one.new.stream, one.id);
+        let key = format!("{folder}/{}/mp4/000000.mp4", epoch.path_component());
         let file = MediaFile {
             id,
             recording: one.id,

@@ -112,6 +112,29 @@ fn the_least_loaded_worker_that_can_read_the_pieces_has_it() {
 }
 
 #[test]
+fn pieces_of_a_place_are_read_by_a_worker_that_has_it() {
+    let mut world = World::new("s3://b", 2);
+    let with = world.workers[1];
+    let mut asked = new("");
+    asked.pieces.push(shared::composition::Piece {
+        file: FileId::generate(&world.ids, at(0).0),
+        key: "@cold/d/a/s/r/e000001/mp4/000000.mp4".to_owned(),
+        format: Format::Mp4,
+        from_ms: 0,
+        for_ms: None,
+    });
+    let (one, _) = world.all.create(asked, at(0).0, &world.ids).unwrap();
+    assert!(world.begun(0).is_empty(), "nobody has that place");
+    let about = About {
+        storage: "s3://b".to_owned(),
+        places: BTreeMap::from([("cold".to_owned(), "s3://cold".to_owned())]),
+        ..About::default()
+    };
+    world.fleet.opened(with, SessionId(9), about, at(1).1);
+    assert_eq!(world.begun(1), [(one.id, with, 1)]);
+}
+
+#[test]
 fn another_worker_takes_over_what_one_leaves_and_the_first_is_fenced() {
     let mut world = World::new("s3://b", 2);
     let id = world.make("");

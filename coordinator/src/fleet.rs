@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use shared::{
     ids::{PublishId, WorkerId},
+    store::storage_of,
     time::Monotonic,
 };
 use thiserror::Error;
@@ -25,6 +26,8 @@ pub(crate) struct About {
     pub(crate) version: String,
     /// Names where its objects lie; see [`StitchRecord`](shared::store::StitchRecord).
     pub(crate) storage: String,
+    /// The same of the places that templates name, by their names.
+    pub(crate) places: BTreeMap<String, String>,
 }
 
 /// What was counted for a publish.
@@ -236,11 +239,10 @@ impl Fleet {
             .is_none_or(|presence| presence.lost && now.since(presence.heard) > limit)
     }
 
-    /// Names where its objects lie; empty where it has not said so.
-    pub(crate) fn storage(&self, worker: WorkerId) -> &str {
-        self.workers
-            .get(&worker)
-            .map_or("", |presence| presence.about.storage.as_str())
+    /// Names where its objects of a place lie; empty where no other worker reads; none where it has not said that it has that place.
+    pub(crate) fn storage(&self, worker: WorkerId, place: &str) -> Option<&str> {
+        let about = &self.workers.get(&worker)?.about;
+        storage_of((&about.storage, &about.places), place)
     }
 
     /// True if what the worker pulls may stay there.

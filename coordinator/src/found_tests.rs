@@ -8,7 +8,7 @@ impl World {
         let request = Request {
             adopted: true,
             started,
-            storage: self.fleet.storage(worker).to_owned(),
+            storage: self.fleet.storage(worker, "").unwrap().to_owned(),
             ..self.request(worker)
         };
         let grant = self.grant(&request);

@@ -49,6 +49,8 @@ pub(crate) struct Request {
     pub(crate) adopted: bool,
     /// Names where its objects lie; see [`StitchRecord`](shared::store::StitchRecord).
     pub(crate) storage: String,
+    /// The same of the places that templates name, by their names.
+    pub(crate) places: BTreeMap<String, String>,
     /// What the worker was granted for it before.
     pub(crate) held: Option<Grant>,
     /// What the library has of that, where the store does not know the publish.
@@ -378,6 +380,7 @@ impl Leases {
             revision: FIRST_REVISION,
             windows: BTreeMap::new(),
             storage: request.storage,
+            places: request.places,
         };
         let mut recordings = Vec::new();
         let decision = cx.catalog.decide(&record.stream);

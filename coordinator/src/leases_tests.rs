@@ -72,6 +72,7 @@ impl World {
             started: self.now(),
             adopted: false,
             storage: String::new(),
+            places: BTreeMap::new(),
             held: None,
             remembered: Vec::new(),
             known_epoch: Epoch::default(),

@@ -293,12 +293,14 @@ impl Pulls {
 
     /// Takes sources from workers that shall not have them, and gives those that nobody has to the least loaded worker.
     /// `keeps` says of a worker whether what it has may stay there; `loads` says what each worker that can be given
-    /// something carries, the streams of sources left out. It is only asked when something is to be given.
+    /// something carries, the streams of sources left out. It is only asked when something is to be given. `able` says whether a worker has the
+    /// place where a stream's recordings go: one that has not is only taken where none has.
     pub(crate) fn plan(
         &mut self,
         now: Timestamp,
         keeps: impl Fn(WorkerId) -> bool,
         loads: impl FnOnce(&Self) -> BTreeMap<WorkerId, Load>,
+        able: impl Fn(&StreamKey, WorkerId) -> bool,
     ) -> Result<Vec<Moved>, StoreError> {
         let active = |source: &PullSource| source.phase(now) == PullPhase::Active;
         let settled = |source: &PullSource| match source.worker {
@@ -333,7 +335,7 @@ impl Pulls {
             let to = if active(source) {
                 loads
                     .iter()
-                    .min_by_key(|(worker, load)| (**load, **worker))
+                    .min_by_key(|(worker, load)| (!able(&source.stream, **worker), **load, **worker))
                     .map(|(worker, _)| *worker)
             } else {
                 None

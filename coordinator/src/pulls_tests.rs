@@ -54,7 +54,7 @@ impl World {
                 .collect()
         };
         self.pulls
-            .plan(at(now), |worker| !dead.contains(&worker), loads)
+            .plan(at(now), |worker| !dead.contains(&worker), loads, |_, _| true)
             .unwrap()
     }
 
@@ -94,6 +94,26 @@ fn sources_spread_over_the_workers_and_stay_where_they_are() {
 }
 
 #[test]
+fn a_worker_without_the_place_of_its_recordings_is_the_last_to_get_a_stream() {
+    let mut world = World::new(2);
+    let (with, without) = (world.workers[0], world.workers[1]);
+    let load = |streams| Load {
+        streams,
+        bits_per_second: 0,
+    };
+    let loads = |_: &Pulls| BTreeMap::from([(with, load(5)), (without, load(0))]);
+    let able = |stream: &StreamKey, worker| stream.stream() != "cold" || worker == with;
+    for (name, expected) in [("cold", with), ("plain", without)] {
+        world.create(new(name)).unwrap();
+        let moved = world.pulls.plan(at(9), |_| true, loads, able).unwrap();
+        assert_eq!(moved[0].to, Some(expected), "{name}");
+    }
+    world.create(new("a")).unwrap();
+    let moved = world.pulls.plan(at(9), |_| true, loads, |_, _| false).unwrap();
+    assert_eq!(moved[0].to, Some(without), "its journal keeps what nobody can store");
+}
+
+#[test]
 fn the_least_loaded_worker_is_taken() {
     let mut world = World::new(2);
     let (busy, idle) = (world.workers[0], world.workers[1]);
@@ -103,7 +123,7 @@ fn the_least_loaded_worker_is_taken() {
         bits_per_second,
     };
     let loads = |_: &Pulls| BTreeMap::from([(busy, load(5, 0)), (idle, load(2, 9_000_000))]);
-    let moved = world.pulls.plan(at(9), |_| true, loads).unwrap();
+    let moved = world.pulls.plan(at(9), |_| true, loads, |_, _| true).unwrap();
     assert_eq!(moved[0].to, Some(idle));
 }
 

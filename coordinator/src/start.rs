@@ -15,7 +15,7 @@ use shared::{
     },
     config::{CoordinatorConfig, StoreConfig},
     ids::IdGen,
-    objects::{Archive, ObjectError},
+    objects::{Archive, ObjectError, Places},
     shutdown::{Phase, Shutdown},
     store::{self, ErrorClass, MetaStore, MetadataUrl, OpenError, Repo, StoreError},
     telemetry::Metrics,
@@ -257,12 +257,7 @@ async fn run(
             .unwrap_or_else(|| format!("{}://{grpc_addr}", scheme(&config))),
         ttl: config.leader_ttl,
     };
-    let archive = config
-        .objects
-        .url
-        .as_ref()
-        .map(|url| Archive::open(url, &config.objects));
-    let archive = archive.transpose().map_err(StartError::Objects)?;
+    let archive = Places::open(&config.objects).map_err(StartError::Objects)?;
     let second = config.objects.second();
     let second = second.and_then(|config| Some(Archive::open(config.url.as_ref()?, &config)));
     let second = second.transpose().map_err(StartError::Objects)?;

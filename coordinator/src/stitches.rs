@@ -69,7 +69,7 @@ impl Stitches {
                 && record.finishing.is_none()
                 && now <= record.until
                 && (publish.ended.is_none() || follows(record, publish))
-                && readable(record, publish.worker, &publish.storage)
+                && readable(record, publish.worker, publish.storage_of(&record.template.place))
         };
         let newest = self
             .all
@@ -307,7 +307,8 @@ impl Stitches {
             }
             let mut ready: Vec<(WorkerId, u64)> = fleet.ready().collect();
             ready.sort_by_key(|(worker, bits)| (*worker != record.worker, *bits));
-            let able = |worker: &WorkerId| readable(record, *worker, fleet.storage(*worker));
+            let storage = |worker| fleet.storage(worker, &record.template.place).unwrap_or_default();
+            let able = |worker: &WorkerId| readable(record, *worker, storage(*worker));
             let worker = ready.into_iter().map(|(worker, _)| worker).find(able);
             let Some(worker) =
                 worker.filter(|worker| *worker == record.worker || gone(record.worker) || record.open.is_empty())
@@ -376,7 +377,7 @@ fn new(
         open: Vec::new(),
         unnamed: Vec::new(),
         worker: publish.worker,
-        storage: publish.storage.clone(),
+        storage: publish.storage_of(&template.place).to_owned(),
         began: publish.started,
         live: None,
         until: publish.started,

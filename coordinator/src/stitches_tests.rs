@@ -1,6 +1,7 @@
 //! Recordings that go on across publishes, decided with everything else about leases.
 
 use shared::{
+    config::PlaceConfig,
     ids::{TaskId, TemplateId},
     lease::{FinishJob, Stitch},
     rule::{Rule, RuleKey},
@@ -39,9 +40,14 @@ fn world() -> World {
 
 impl World {
     fn worker_on(&mut self, storage: &str) -> WorkerId {
+        self.worker_with(storage, BTreeMap::new())
+    }
+
+    fn worker_with(&mut self, storage: &str, places: BTreeMap<String, String>) -> WorkerId {
         let worker = WorkerId::generate(&self.ids, self.now());
         let about = About {
             storage: storage.to_owned(),
+            places,
             ..About::default()
         };
         self.fleet.opened(worker, SessionId(1), about, self.mono());
@@ -50,9 +56,13 @@ impl World {
 
     /// Publishes once more; gives the recording and what it has behind it.
     fn publish(&mut self, worker: WorkerId) -> (Request, Grant, RecordingId, Stitch) {
-        let storage = self.fleet.storage(worker).to_owned();
+        let storage = |place| Some(self.fleet.storage(worker, place)?.to_owned());
         let request = Request {
-            storage,
+            storage: storage("").unwrap(),
+            places: storage("cold")
+                .map(|cold| ("cold".to_owned(), cold))
+                .into_iter()
+                .collect(),
             ..self.request(worker)
         };
         let grant = self.grant(&request);
@@ -213,6 +223,49 @@ fn another_worker_goes_on_where_it_can_read_what_is_stored() {
     world.release(&second, grant.epoch);
     let (.., again, stitch) = world.publish(same);
     assert_eq!((again, stitch.lost), (id, false));
+}
+
+#[test]
+fn a_recording_goes_on_where_its_own_place_is_read() {
+    let mut world = world();
+    let mut spec = world.catalog.templates().next().unwrap().spec.clone();
+    spec.place = "cold".to_owned();
+    let mut config = CoordinatorConfig::default();
+    config.objects.places.insert("cold".to_owned(), PlaceConfig::default());
+    let template = world.catalog.templates().next().unwrap().clone();
+    let rule = world.catalog.rules().next().unwrap().clone();
+    world.catalog = Catalog::new(&config, vec![Template { spec, ..template }], vec![rule]);
+    let cold = |storage: &str| BTreeMap::from([("cold".to_owned(), storage.to_owned())]);
+    // Each has a folder of its own as the first place.
+    let first = world.worker_with("", cold("s3://cold"));
+    let (without, other) = (
+        world.worker_with("", BTreeMap::new()),
+        world.worker_with("", cold("s3://cold")),
+    );
+    let elsewhere = world.worker_with("", cold("s3://other"));
+    let (request, grant, id, _) = world.publish(first);
+    assert_eq!(grant.recordings[0].template.place, "cold");
+    world.release(&request, grant.epoch);
+    world.settle(id, grant.epoch);
+    for worker in [without, elsewhere] {
+        world.second += 1;
+        let (request, grant, new, _) = world.publish(worker);
+        assert_ne!(new, id, "what it has stored is not read there");
+        world.release(&request, grant.epoch);
+    }
+    world.second += 1;
+    let (request, grant, again, stitch) = world.publish(other);
+    assert_eq!((again, stitch.before), (id, vec![Epoch::new(1)]));
+    world.release(&request, grant.epoch);
+
+    // Whatever the template says later.
+    let mut template = world.catalog.templates().next().unwrap().clone();
+    template.spec.place.clear();
+    let rule = world.catalog.rules().next().unwrap().clone();
+    world.catalog = Catalog::new(&config, vec![template], vec![rule]);
+    world.second += 1;
+    let (_, grant, again, _) = world.publish(other);
+    assert_eq!((again, grant.recordings[0].template.place.as_str()), (id, "cold"));
 }
 
 #[test]

@@ -389,6 +389,9 @@ pub(crate) struct TemplateSpec {
     /// Storage class of media in object storage, such as STANDARD_IA [default: objects.storage_class]
     #[arg(long, value_name = "CLASS")]
     pub(crate) storage_class: Option<String>,
+    /// Place of the coordinator's settings where recordings go, as in objects.places.NAME [default: objects.url]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) place: Option<String>,
     /// Pattern of file names, such as {StreamID}_{StartYear}-{StartMonth}-{StartDay}
     #[arg(long, value_name = "PATTERN")]
     pub(crate) file_name: Option<String>,

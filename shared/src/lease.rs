@@ -166,6 +166,14 @@ pub struct FinishJob {
     pub lost: bool,
 }
 
+impl FinishJob {
+    /// The recording's folder.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        self.template.folder(&self.stream, self.recording)
+    }
+}
+
 /// The set of recordings of a live publish, as it is from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordingSet {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{FileId, PublishId, RecordingId, StreamKey, TaskId, TemplateId, WorkerId},
     lease::Epoch,
+    objects::{folder, place_of},
     template::{FileNameFields, Format, TemplateSpec},
     time::Timestamp,
 };
@@ -142,6 +143,12 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// Its folder: where its objects lie.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        self.template.folder(&self.stream, self.id)
+    }
+
     /// True if it goes on with the stream's next publish: HLS with a time to wait for it. A task's does so within the task's time.
     #[must_use]
     pub fn is_stitched(&self) -> bool {
@@ -199,6 +206,12 @@ pub struct MediaFile {
 }
 
 impl MediaFile {
+    /// The folder of its recording.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        folder(place_of(&self.object_key), &self.stream, self.recording)
+    }
+
     /// The identity of a file that its recorder calls so.
     #[must_use]
     pub fn id_of(recording: RecordingId, file_id: &str) -> FileId {

@@ -3,6 +3,7 @@
 //! The ranges are those of the API that this product is compatible with; see `docs/cli.md`.
 
 mod class;
+mod place;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -152,6 +153,12 @@ pub enum TemplateError {
         found: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// Not a place's name.
+    #[error("place {found:?}: a place's name has 1 to 32 lower-case letters, digits and hyphens")]
+    Place {
+        /// What was given, shortened.
+        found: String,
     },
     /// One file of all pushes, for a format that has none.
     #[error("{format}: mp4_stitch is a setting of MP4 alone")]
@@ -442,6 +449,9 @@ pub struct TemplateSpec {
     /// The formats that are on.
     #[serde(default)]
     pub formats: BTreeMap<Format, FormatSettings>,
+    /// Where its recordings go: the name of a place of the settings (`objects.places`); empty: `objects.url`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
 }
 
 impl TemplateSpec {
@@ -455,6 +465,7 @@ impl TemplateSpec {
                 .iter()
                 .map(|format| (*format, FormatSettings::default()))
                 .collect(),
+            place: String::new(),
         }
     }
 
@@ -476,16 +487,6 @@ impl TemplateSpec {
         self.formats
             .get(&Format::Hls)
             .map_or(HlsSegments::Ts, |hls| hls.hls_segments)
-    }
-
-    /// What object storage is told of the media of a format; none: what the settings of storage say.
-    #[must_use]
-    pub fn storage_class(&self, format: Format) -> Option<&str> {
-        let class = self
-            .formats
-            .get(&format)
-            .map(|settings| settings.storage_class.as_str());
-        class.filter(|class| !class.is_empty())
     }
 
     /// How an MP4 of all pushes of a recording treats the time between them; none: MP4 files are of one push each.
@@ -518,6 +519,7 @@ impl TemplateSpec {
                 len: self.description.len(),
             });
         }
+        self.check_place()?;
         for (&format, settings) in &self.formats {
             let range = |field, found, min, max| {
                 if (min..=max).contains(&found) {

@@ -97,7 +97,7 @@ fn link(server: &Server, file: &Value) -> Result<String> {
 }
 
 /// What the links to a stream's files give, segments of its playlist one by one: so many files and segments.
-fn ensure_links(server: &Server, stream: &str) -> Result<usize> {
+pub(crate) fn ensure_links(server: &Server, stream: &str) -> Result<usize> {
     let mut count = 0;
     for file in listed(server, &["file", "list", "--stream", stream])? {
         let url = link(server, &file)?;

@@ -13,6 +13,7 @@ mod hostile;
 mod limits;
 mod live;
 mod names;
+mod places;
 mod publishers;
 mod pulls;
 mod recover;

@@ -17,7 +17,7 @@ use crate::{data, setup};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Looks for what is due five times a second.
-fn often(setup: Setup) -> Setup {
+pub(crate) fn often(setup: Setup) -> Setup {
     setup.args(&["--set", "coordinator.retention_interval=200ms"])
 }
 
@@ -39,7 +39,7 @@ fn briefly(server: &Server) -> Result<()> {
 }
 
 /// Records `live/<stream>` for two seconds, locked from its begin on; gives the recording's id.
-fn locked(server: &Server, stream: &str) -> Result<String> {
+pub(crate) fn locked(server: &Server, stream: &str) -> Result<String> {
     let pacer = Pacer::start(server.rtmp(), stream, Shape::default())?;
     let id = until(LIMIT, "a recording", || {
         let first = server.recordings(stream)?.into_iter().next();

@@ -1,20 +1,9 @@
-//! Who a worker is, and where its objects lie.
+//! Who a worker is.
 
 use shared::config::WorkerConfig;
 use shared::ids::WorkerId;
-use shared::objects::ObjectsUrl;
 
 use crate::start::{Deps, StartError, directory};
-
-/// Names where objects lie, for other workers to know whether they read the same. A directory is this machine's alone.
-pub(crate) fn storage(config: &WorkerConfig) -> String {
-    match &config.objects.url {
-        Some(url @ ObjectsUrl::S3 { .. }) => {
-            format!("{url} {}", config.objects.endpoint.as_deref().unwrap_or_default())
-        }
-        _ => String::new(),
-    }
-}
 
 /// The worker's identity, kept in its data directory.
 pub(crate) fn worker_id(config: &WorkerConfig, deps: &Deps) -> Result<WorkerId, StartError> {

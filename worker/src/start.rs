@@ -24,7 +24,7 @@ use crate::compose::{Composing, Workbench};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::control::load::{Journals, Sampler};
 use crate::copy::Copies;
-use crate::identity::{storage, worker_id};
+use crate::identity::worker_id;
 use crate::ingest::poller::{self, Ingest};
 use crate::ingest::{Command, Event, Live, Settings};
 use crate::places;
@@ -36,7 +36,7 @@ use crate::stream::document::About;
 use crate::stream::finish::{Composer, Finisher};
 use crate::stream::ground::{self, Machine};
 use crate::upload::abandoned::Abandoned;
-use crate::upload::{Needs, Objects, Synced};
+use crate::upload::{Needs, Synced};
 use shared::telemetry::WorkerMetrics;
 
 /// Events of ingest and notices of streams that may wait for the worker's actor.
@@ -161,13 +161,13 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
     let tls = Certificates::follow(&config.tls).map_err(|error| setting(&error))?;
     let caller = Caller::new(tokens.join.as_ref(), Some(tls)).map_err(|error| setting(&error))?;
     let needs = Needs::default();
-    let (objects, directory_of_objects) = places::open(&config, &needs, &deps.metrics)?;
+    let (objects, directories_of_objects) = places::open(&config, &needs, &deps.metrics)?;
     places::ensure_second(&journals, &objects)?;
     let notes = config.data_dir.join("abandoned-uploads");
     let abandoned = Abandoned::open(&notes).map_err(directory("notes of abandoned uploads", &notes))?;
-    let synced: Vec<PathBuf> = [Some(config.data_dir.clone()), directory_of_objects]
+    let synced: Vec<PathBuf> = [config.data_dir.clone()]
         .into_iter()
-        .flatten()
+        .chain(directories_of_objects)
         .collect();
     let sync = GroupSync::start(&synced, sync_wait(config.journal.sync_interval)).map_err(StartError::Thread)?;
     let sync = Arc::new(sync);
@@ -224,7 +224,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         id: worker_id(&config, &deps)?,
         name: name(&config),
         rtmp: address.to_string(),
-        storage: storage(&config),
+        storages: places::storages(&config.objects),
     };
     let worker_id = identity.id;
     let copies = Copies::start(&config, worker_id, &caller, deps.metrics.clone())
@@ -549,8 +549,8 @@ impl Actor for WorkerActor {
             );
             self.streams.insert(adopted.publish.id, stream.start());
         }
-        if let Objects::Remote(remote) = &self.machine.objects {
-            let sweep = self.machine.abandoned.clone().keep_sweeping(remote.clone());
+        for (place, remote) in self.machine.objects.buckets() {
+            let sweep = self.machine.abandoned.clone().keep_sweeping(place, remote);
             ctx.spawn(sweep.into_actor(self));
         }
         if let Some(inbox) = self.inbox.take() {

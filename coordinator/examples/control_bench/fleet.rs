@@ -120,6 +120,7 @@ impl Worker {
             rtmp_addr: "127.0.0.1:1".into(),
             version: "0".into(),
             storage: String::new(),
+            places: Vec::new(),
         };
         up.send(v1::WorkerUp {
             message: Some(Up::Hello(hello)),

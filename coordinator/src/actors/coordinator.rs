@@ -14,7 +14,7 @@ use shared::{
     config::CoordinatorConfig,
     ids::{IdGen, PublishId, WorkerId},
     lease::{Epoch, LeaseOutcome, RefusalKind},
-    objects::Archive,
+    objects::{Archive, Places},
     secret::Vault,
     store::{Repo, StoreError, Txn},
     supervise::ExitGuard,
@@ -55,7 +55,7 @@ pub(crate) struct Tools {
     pub(crate) public_url: Arc<str>,
     pub(crate) tasks: tokio_util::task::TaskTracker,
     /// Where finished objects lie; none: this coordinator was not told.
-    pub(crate) archive: Option<Archive>,
+    pub(crate) archive: Option<Places<Archive>>,
     /// Where copies of them lie; none: there is no second place.
     pub(crate) second: Option<Archive>,
     /// Behind which job it is looked next for something to copy.

@@ -9,6 +9,7 @@ use shared::{
     store::{PublishRecord, Repo, StoreError, StreamRecord, keys},
     time::{Clock, Timestamp},
 };
+use tracing::error;
 
 use crate::{
     catalog::Catalog,
@@ -29,6 +30,14 @@ impl State {
     /// Reads everything from the store.
     pub(crate) async fn load(repo: &Repo, config: &CoordinatorConfig, clock: &dyn Clock) -> Result<State, StoreError> {
         let catalog = Catalog::new(config, repo.all(keys::TEMPLATES).await?, repo.all(keys::RULES).await?);
+        for template in catalog.misplaced() {
+            let (template, place) = (&template.spec.name, &template.spec.place);
+            error!(
+                template,
+                place,
+                "a template names a place of objects that the settings here do not have: its recordings wait in their journals where workers do not have it either"
+            );
+        }
         let doors = Doors::new(
             config.known_domains_only,
             repo.all(keys::DOMAINS).await?,

@@ -32,6 +32,7 @@ fn a_publish() -> PublishRecord {
         revision: 1,
         windows: BTreeMap::new(),
         storage: String::new(),
+        places: BTreeMap::new(),
     }
 }
 

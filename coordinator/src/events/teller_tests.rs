@@ -113,6 +113,7 @@ fn parts(domain: &str) -> (PublishRecord, Recording, MediaFile) {
         revision: 1,
         windows: std::collections::BTreeMap::new(),
         storage: String::new(),
+        places: std::collections::BTreeMap::new(),
     };
     let recording = Recording {
         id: RecordingId::generate(&ids, at(0)),

@@ -122,6 +122,7 @@ fn record_of(request: &Request, held: &Grant, ended: Option<(Timestamp, &str)>) 
         reason: ended.map_or_else(String::new, |(_, reason)| reason.to_owned()),
         recordings: held.recordings.iter().map(|recording| recording.id).collect(),
         storage: request.storage.clone(),
+        places: request.places.clone(),
         revision: held.revision,
         windows: held
             .recordings

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
+    objects::place_of,
     recording::{MediaFile, Recording},
     store::{
         CopyJob, CopyOf, Entry, Guard, LeaseId, MetaStore, Op, Repo, Revision, Scan, Scanned, StoreError, Txn, Watch,
@@ -39,7 +40,7 @@ impl Copyist {
                 let file = serde_json::from_slice::<MediaFile>(value).map_err(|e| corrupt(key, &e))?;
                 Ok(Some(CopyJob::new(
                     CopyOf::File(file.id),
-                    (file.recording, file.stream),
+                    (file.recording, file.stream.clone(), place_of(&file.object_key)),
                     now,
                 )))
             }
@@ -76,7 +77,8 @@ impl Copyist {
 }
 
 fn document(recording: Recording, now: shared::time::Timestamp) -> CopyJob {
-    CopyJob::new(CopyOf::Document(recording.id), (recording.id, recording.stream), now)
+    let about = (recording.id, recording.stream, recording.template.place.as_str());
+    CopyJob::new(CopyOf::Document(recording.id), about, now)
 }
 
 fn corrupt(key: &str, problem: &serde_json::Error) -> StoreError {

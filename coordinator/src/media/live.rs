@@ -23,11 +23,6 @@ pub(crate) fn subject(id: RecordingId) -> String {
     format!("r-{id}")
 }
 
-/// The folder of a recording.
-pub(crate) fn root(recording: &Recording) -> String {
-    format!("{}/{}", recording.stream.path(), recording.id)
-}
-
 /// True for a recording whose HLS may be asked for.
 pub(crate) fn has_hls(recording: &Recording) -> bool {
     recording.template.formats.contains_key(&Format::Hls) && recording.state != RecordingState::Scheduled

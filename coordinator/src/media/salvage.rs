@@ -3,7 +3,7 @@
 //! A recording is noted for it in the transaction that gives it up, so nobody writes to it any more; whoever leads goes on with it until it
 //! is done. Every step may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -99,11 +99,22 @@ impl Remover {
     /// # Errors
     /// Those of the store.
     pub(super) async fn salvage_all(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut away = BTreeSet::new();
         for id in self.repo.salvages(PAGE).await? {
+            let recording = self.repo.recording(id).await?;
+            let place = recording.as_ref().map_or("", |recording| &recording.template.place);
+            if let Some(Err(unknown)) = recording.as_ref().map(|recording| self.archive.of(&recording.folder())) {
+                // It is done by whoever leads with other settings.
+                warn!(recording = %id, %unknown, "what a lost worker had in storage is completed later");
+                continue;
+            }
+            if away.contains(place) {
+                continue;
+            }
             let span = Place::recording(id).span("salvage");
             let salvaged = async {
-                match self.repo.recording(id).await? {
-                    Some(recording) => self.salvage(&recording, now).await,
+                match &recording {
+                    Some(recording) => self.salvage(recording, now).await,
                     None => Ok(0),
                 }
             };
@@ -119,9 +130,9 @@ impl Remover {
                 }
                 Err(SalvageError::Store(error)) => return Err(error),
                 Err(SalvageError::Object(ObjectError::Unavailable(error))) => {
-                    // It is the same for all others.
-                    warn!(recording = %id, error, "what a lost worker had in storage is completed later");
-                    return Ok(());
+                    // It is the same for all others in that place.
+                    warn!(recording = %id, place, error, "what a lost worker had in storage is completed later");
+                    away.insert(place.to_owned());
                 }
                 Err(SalvageError::Object(error)) => {
                     warn!(recording = %id, %error, "what a lost worker had in storage cannot be completed");
@@ -134,14 +145,12 @@ impl Remover {
 
     /// Completes what there is of one recording; gives how many files it has now that it did not have.
     async fn salvage(&self, recording: &Recording, now: Timestamp) -> Result<usize, SalvageError> {
-        let root = format!("{}/{}", recording.stream.path(), recording.id);
+        let root = recording.folder();
+        let archive = self.archive.of(&root).map_err(ObjectError::from)?;
         let places: Vec<Found<'_>> = match self.backup() {
             // What lies in a backup is newer.
-            Some(second) => vec![
-                Found::below(&root, second).await?,
-                Found::below(&root, &self.archive).await?,
-            ],
-            None => vec![Found::below(&root, &self.archive).await?],
+            Some(second) => vec![Found::below(&root, second).await?, Found::below(&root, archive).await?],
+            None => vec![Found::below(&root, archive).await?],
         };
         let mut files: Vec<MediaFile> = Vec::new();
         // A playlist says nothing of it: its name is as those of the files beside it.

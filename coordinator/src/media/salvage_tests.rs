@@ -30,7 +30,7 @@ impl Lost {
         let mut world = world().await;
         let (first, second) = (Faulty::default(), Faulty::default());
         let place = |storage: &Faulty| Archive::Bucket(storage.bucket(Duration::from_secs(30)));
-        world.remover.archive = place(&first);
+        world.remover.archive = place(&first).into();
         world.remover.second = Some(place(&second));
         world.remover.is_backup = true;
         let recording = Recording {

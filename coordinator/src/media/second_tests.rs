@@ -240,7 +240,7 @@ async fn a_worker_that_still_copies_is_waited_for_by_the_second_place_alone() {
     world.after(2 * DAY);
     let now = world.clock.now();
     let flv = &world.files[0];
-    let job = CopyJob::new(CopyOf::File(flv.id), (flv.recording, flv.stream.clone()), now);
+    let job = CopyJob::new(CopyOf::File(flv.id), (flv.recording, flv.stream.clone(), ""), now);
     let noted = Txn::new().put_json(keys::copy(job.of.id()), &job).unwrap();
     repo.store().commit(noted).await.unwrap();
     let worker = WorkerId::generate(&Seeded::new(5), now);

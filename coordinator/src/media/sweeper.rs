@@ -5,7 +5,7 @@
 //! about the first place of objects; `second` removes from the second what is gone from the first, beside it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error as StdError,
     sync::{
         Arc,
@@ -17,7 +17,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use shared::{
     ids::{FileId, RecordingId},
-    objects::{Archive, ObjectError},
+    objects::{Archive, ObjectError, Places, place_of},
     recording::{MediaFile, RecordingDocument},
     store::{Looked, Removal, RemovalError, RemovalFrom, Repo, StoreError, Txn, keys},
     telemetry::{CoordinatorMetrics, Reason},
@@ -45,7 +45,7 @@ pub(super) const AT_A_TIME: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Remover {
     pub(crate) repo: Repo,
-    pub(crate) archive: Archive,
+    pub(crate) archive: Places<Archive>,
     /// Where copies lie; none: there is no second place.
     pub(crate) second: Option<Archive>,
     /// The second place is a backup: what lies there may lie there alone.
@@ -181,13 +181,20 @@ impl Remover {
         for removal in begun.into_iter().filter(|removal| retention::is_due(removal, now)) {
             groups.entry(removal.file.recording).or_default().push(removal);
         }
+        let mut away = BTreeSet::new();
         for group in groups.into_values() {
             let count = group.len();
+            let place = group
+                .first()
+                .map(|removal| place_of(&removal.file.object_key).to_owned());
+            if place.as_ref().is_some_and(|place| away.contains(place)) {
+                continue;
+            }
             match self.carry_out(group).await? {
                 Outcome::Gone => waiting = waiting.saturating_sub(count),
                 Outcome::Refused => {}
-                // It is the same for all others.
-                Outcome::Away => break,
+                // It is the same for all others in that place.
+                Outcome::Away => away.extend(place),
             }
         }
         self.metrics.removals.set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -195,7 +202,7 @@ impl Remover {
     }
 
     async fn remove_due(&self, now: Timestamp) -> Result<(), StoreError> {
-        let (mut after, mut count, mut unseen) = (None, 0, 0_i64);
+        let (mut after, mut count, mut unseen, mut away) = (None, 0, 0_i64, BTreeSet::new());
         let second_away = AtomicBool::new(false);
         loop {
             let (due, more) = self.repo.due_files(now, after, PAGE).await?;
@@ -205,19 +212,19 @@ impl Remover {
                 .filter(|due| self.sources.reader(due.file).is_none())
                 .collect();
             let results = stream::iter(retention::by_recording(&due))
-                .map(async |(recording, files)| self.remove_of(recording, &files, now, &second_away).await)
+                .map(async |(recording, files)| self.remove_of(recording, &files, now, (&away, &second_away)).await)
                 .buffer_unordered(AT_A_TIME)
                 .collect::<Vec<_>>()
                 .await;
-            let mut away = false;
             for result in results {
                 match result? {
                     Removed::Files(files) => count += files,
                     Removed::Unseen => unseen += 1,
-                    Removed::Away => away = true,
+                    Removed::Away(place) => drop(away.insert(place)),
                 }
             }
-            if away || !more {
+            // What lies in other places goes.
+            if !more || away.len() >= self.archive.iter().count() {
                 break;
             }
         }
@@ -234,12 +241,16 @@ impl Remover {
         id: RecordingId,
         files: &[FileId],
         now: Timestamp,
-        second_away: &AtomicBool,
+        (away, second_away): (&BTreeSet<String>, &AtomicBool),
     ) -> Result<Removed, StoreError> {
         let Some(recording) = self.repo.recording(id).await? else {
             return self.remove_seen(id, files, now).await;
         };
-        let document = format!("{}/{id}/recording.json", recording.stream.path());
+        let place = &recording.template.place;
+        if away.contains(place) {
+            return Ok(Removed::Away(place.clone()));
+        }
+        let document = format!("{}/recording.json", recording.folder());
         match self.has(&document, second_away).await {
             Ok(true) => self.remove_seen(id, files, now).await,
             Ok(false) => {
@@ -248,8 +259,8 @@ impl Remover {
                 Ok(Removed::Unseen)
             }
             Err(error) => {
-                warn!(recording = %id, %error, "storage does not answer: nothing is removed now");
-                Ok(Removed::Away)
+                warn!(recording = %id, place, %error, "storage does not answer: nothing is removed there now");
+                Ok(Removed::Away(place.clone()))
             }
         }
     }
@@ -262,7 +273,7 @@ impl Remover {
     /// Whether an object is seen in either place. A second that does not answer is not asked about what the first has, and about nothing else
     /// once `second_away` is noted: what only it has is not seen then, and what the first has does not wait for it.
     async fn has(&self, key: &str, second_away: &AtomicBool) -> Result<bool, ObjectError> {
-        match (self.archive.has(key).await?, self.backup()) {
+        match (self.archive.of(key)?.has(key).await?, self.backup()) {
             (false, Some(second)) if !second_away.load(Ordering::Relaxed) => {
                 let there = second.has(key).await;
                 if let Err(error) = &there {
@@ -281,10 +292,12 @@ impl Remover {
             return Ok(Removed::Files(0));
         }
         let count = begun.len();
+        let place = begun.first().map_or("", |removal| place_of(&removal.file.object_key));
+        let place = place.to_owned();
         Ok(match self.carry_out(begun).await? {
             Outcome::Gone => Removed::Files(count),
             Outcome::Refused => Removed::Files(0),
-            Outcome::Away => Removed::Away,
+            Outcome::Away => Removed::Away(place),
         })
     }
 
@@ -300,7 +313,7 @@ impl Remover {
         let left = self.repo.left_of(recording).await?;
         // Nothing is left of it, and nothing else waits to be removed: all that lies in its folder goes.
         let whole = left == Some(0);
-        match remove_objects(&self.archive, &group, whole).await {
+        match self.remove_first(&group, whole).await {
             Ok(()) => {
                 let ends = (whole, self.second.is_some());
                 self.repo.end_removals(recording, &group, ends).await?;
@@ -318,6 +331,12 @@ impl Remover {
                 Ok(outcome)
             }
         }
+    }
+
+    /// Removes from the first place, whichever it is that they lie in.
+    async fn remove_first(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
+        let key = group.first().map_or("", |removal| &removal.file.object_key);
+        remove_objects(self.archive.of(key)?, group, whole).await
     }
 
     /// Notes why files are not removed yet.
@@ -355,7 +374,7 @@ pub(super) async fn remove_uploads(archive: &Archive, group: &[Removal], whole: 
     let (Archive::Bucket(bucket), Some(first)) = (archive, group.first()) else {
         return Ok(());
     };
-    let root = format!("{}/{}", first.file.stream.path(), first.file.recording);
+    let root = first.file.folder();
     let goes = |key: &str| {
         let of = |file: &MediaFile| file.object_key == key || file.format == Format::Hls && is_hls(&root, key);
         whole || group.iter().any(|removal| of(&removal.file))
@@ -385,7 +404,7 @@ pub(super) async fn remove_objects(archive: &Archive, group: &[Removal], whole: 
     let Some(file) = group.first().map(|removal| &removal.file) else {
         return Ok(());
     };
-    let root = format!("{}/{}", file.stream.path(), file.recording);
+    let root = file.folder();
     let document = format!("{root}/recording.json");
     if whole {
         // The document goes last: as long as it is there, the rest is found by it.
@@ -424,8 +443,8 @@ enum Removed {
     Files(usize),
     /// Their recording is not where this process looks.
     Unseen,
-    /// Storage does not answer.
-    Away,
+    /// The place of this name does not answer.
+    Away(String),
 }
 
 /// What became of removals from one place.

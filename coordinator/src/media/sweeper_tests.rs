@@ -157,7 +157,7 @@ pub(crate) async fn world() -> World {
     }
     let remover = Remover {
         repo,
-        archive: Archive::Folder(root.path().to_owned()),
+        archive: Archive::Folder(root.path().to_owned()).into(),
         second: None,
         is_backup: false,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -322,7 +322,7 @@ async fn what_storage_does_not_let_go_waits_longer_each_time_and_says_why() {
     let bucket = shared::objects::Bucket::s3_with_keys("bucket", "", &config, Some(("a", "b"))).unwrap();
     let flv = world.files[0].id;
     let begun = world.remover.repo.remove_file(flv, world.clock.now()).await.unwrap();
-    world.remover.archive = Archive::Bucket(bucket);
+    world.remover.archive = Archive::Bucket(bucket).into();
     assert_eq!(world.remover.carry_out(vec![begun]).await.unwrap(), Outcome::Away);
     let noted = world.remover.repo.removals(RemovalFrom::First, None, 9).await.unwrap();
     assert_eq!((noted.len(), noted[0].failures), (1, 1));
@@ -351,6 +351,41 @@ async fn what_storage_does_not_let_go_waits_longer_each_time_and_says_why() {
     world.look().await;
     world.ensure_all_gone().await;
     assert_eq!(world.remover.metrics.removals.get(), 0);
+}
+
+#[tokio::test]
+async fn what_lies_in_a_place_that_the_settings_do_not_have_is_left_and_not_forgotten() {
+    let world = world().await;
+    let mut placed = world.recording.clone();
+    placed.template.place = "cold".to_owned();
+    let noted = Txn::new()
+        .put_json(keys::recording(placed.id), &placed)
+        .and_then(|txn| txn.put_json(keys::salvage(placed.id), &placed.id));
+    world.remover.repo.store().commit(noted.unwrap()).await.unwrap();
+    let before = world.objects();
+    world.after(2 * DAY);
+    world.look().await;
+    assert_eq!((world.keys("v1/file/").await.len(), world.objects()), (3, before));
+    assert_eq!(world.remover.repo.salvages(9).await.unwrap(), [placed.id]);
+
+    let mut file = world.files[0].clone();
+    file.object_key = format!("@cold/{}", file.object_key);
+    let removal = Removal {
+        file,
+        ..world
+            .remover
+            .repo
+            .remove_file(world.files[0].id, world.clock.now())
+            .await
+            .unwrap()
+    };
+    assert_eq!(world.remover.carry_out(vec![removal]).await.unwrap(), Outcome::Refused);
+    let waits = world.remover.repo.removals(RemovalFrom::First, None, 9).await.unwrap();
+    assert!(
+        waits[0].problem.contains("objects.places.cold.url"),
+        "{}",
+        waits[0].problem
+    );
 }
 
 #[tokio::test]

@@ -213,7 +213,11 @@ impl Planner {
     /// behind.
     fn place_pulls(&mut self, at: At) -> Vec<Output> {
         let State {
-            pulls, fleet, leases, ..
+            pulls,
+            fleet,
+            leases,
+            catalog,
+            ..
         } = &mut self.state;
         let loads = |pulls: &Pulls| {
             let load = |bits_per_second| Load {
@@ -228,7 +232,15 @@ impl Planner {
             }
             loads
         };
-        let moved = match pulls.plan(at.now, |worker| fleet.stays(worker), loads) {
+        let placed = catalog.templates().any(|template| !template.spec.place.is_empty());
+        let able = |stream: &StreamKey, worker| {
+            if !placed {
+                return true;
+            }
+            let place = catalog.decide(stream).map(|decision| decision.template.place);
+            place.is_none_or(|place| fleet.storage(worker, &place).is_some())
+        };
+        let moved = match pulls.plan(at.now, |worker| fleet.stays(worker), loads, able) {
             Ok(moved) => moved,
             Err(error) => {
                 warn!(error = &error as &dyn StdError, "pull sources not placed");

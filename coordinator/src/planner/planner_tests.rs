@@ -66,6 +66,7 @@ fn publish(planner: &mut Planner, worker: WorkerId) -> PublishId {
         started: at(0).now,
         adopted: false,
         storage: String::new(),
+        places: BTreeMap::new(),
         held: None,
         remembered: Vec::new(),
         known_epoch: Epoch::default(),

@@ -196,6 +196,7 @@ impl World {
             rtmp_addr: "127.0.0.1:1".into(),
             version: "1".into(),
             storage: storage.to_owned(),
+            places: Vec::new(),
         };
         up.send(v1::WorkerUp {
             message: Some(v1::worker_up::Message::Hello(hello)),
@@ -374,6 +375,7 @@ pub(crate) fn spec(name: &str, formats: &[v1::Format]) -> v1::TemplateSpec {
         name: name.into(),
         description: String::new(),
         formats: formats.iter().map(settings).collect(),
+        place: String::new(),
     }
 }
 

@@ -130,7 +130,7 @@ pub(crate) enum FileCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
-    /// Where media lies: s3://BUCKET/PREFIX or file:///FOLDER, as the workers had it.
+    /// Where media lies: s3://BUCKET/PREFIX or file:///FOLDER, as the workers had it; with objects.url go all places of the settings.
     #[arg(long, value_name = "URL")]
     pub(crate) from_objects: String,
     /// Only say what would be restored.

@@ -6,9 +6,9 @@ use futures_util::{StreamExt as _, stream};
 use proto::v1::recordings_client::RecordingsClient;
 use proto::v1::{RestoreRecordingRequest, SeenFile};
 use serde_json::{Value, json};
-use shared::config::Config;
+use shared::config::{Config, ObjectsConfig};
 use shared::ids::{FileId, RecordingId};
-use shared::objects::{Archive, Listed, ObjectError, ObjectsUrl};
+use shared::objects::{Archive, Listed, ObjectError, ObjectsUrl, place_of};
 use shared::playlist::named_by;
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::template::Format;
@@ -26,7 +26,7 @@ const SHOWN: usize = 1_000;
 /// A line of progress each so many recordings.
 const SAY_EVERY: u64 = 1_000;
 
-/// The objects of one folder `DOMAIN/APP/STREAM/RECORDING`.
+/// The objects of one folder `[@PLACE/]DOMAIN/APP/STREAM/RECORDING`.
 struct Group {
     root: String,
     objects: Vec<Listed>,
@@ -59,7 +59,8 @@ struct Examined {
 /// The folder of the recording that an object may belong to.
 fn root_of(key: &str) -> Option<&str> {
     let mut parts = key.split('/');
-    let len: usize = parts.by_ref().take(3).map(|part| part.len() + 1).sum();
+    let above = if place_of(key).is_empty() { 3 } else { 4 };
+    let len: usize = parts.by_ref().take(above).map(|part| part.len() + 1).sum();
     let id = parts.next()?;
     parts.next()?;
     id.parse::<RecordingId>().ok()?;
@@ -168,21 +169,40 @@ struct Outcome {
     restored: Option<proto::v1::RestoreRecordingResponse>,
 }
 
+/// A place that is looked through.
+struct Asked {
+    archive: Archive,
+    /// It is looked through for recordings of the place of this name alone; none: for all.
+    only: Option<String>,
+}
+
+impl Asked {
+    fn may_hold(&self, key: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| place_of(key) == only)
+    }
+}
+
 struct Recovery {
     /// The first is asked for, the others have what belongs to it.
-    places: Vec<Archive>,
+    places: Vec<Asked>,
     way: Way,
     dry_run: bool,
 }
 
 impl Recovery {
+    /// Where something of a key may lie.
+    fn places_of(&self, key: &str) -> impl Iterator<Item = &Archive> {
+        let places = self.places.iter().filter(move |place| place.may_hold(key));
+        places.map(|place| &place.archive)
+    }
+
     /// Adds what other places have of a recording.
     async fn gather(&self, mut group: Group) -> Result<Group, ObjectError> {
-        if self.places.len() == 1 {
+        if self.places_of(&group.root).count() == 1 {
             return Ok(group);
         }
         let mut known: BTreeSet<String> = group.objects.iter().map(|object| object.key.clone()).collect();
-        for place in &self.places {
+        for place in self.places_of(&group.root) {
             let mut after = None;
             loop {
                 let page = place.list(&group.root, after.as_deref(), PAGE).await?;
@@ -201,7 +221,7 @@ impl Recovery {
     /// What lies under a key in each place that has it.
     async fn each(&self, key: &str) -> Result<Vec<Vec<u8>>, ObjectError> {
         let mut found = Vec::new();
-        for place in &self.places {
+        for place in self.places_of(key) {
             match place.get(key).await {
                 Ok(bytes) => found.push(bytes.to_vec()),
                 Err(ObjectError::Missing(_)) => {}
@@ -245,7 +265,7 @@ impl Recovery {
             return Ok(alone(group.objects, Vec::new()));
         };
         let recording = &document.recording;
-        if format!("{}/{}", recording.stream.path(), recording.id) != group.root {
+        if recording.folder() != group.root {
             let problem = format!("{key}: it is of recording {} of {}", recording.id, recording.stream);
             return Ok(alone(Vec::new(), vec![problem]));
         }
@@ -332,37 +352,50 @@ pub(crate) async fn run(args: Recover) -> Done {
     }
 }
 
-/// The place that is asked for; and with a backup the other one, since what is in both belongs together.
-fn places(config: &Config, url: &ObjectsUrl) -> Result<Vec<Archive>, Box<dyn std::error::Error + Send + Sync>> {
+/// The place that is asked for. With `objects.url` go all that the settings name; and with a backup the other place, since what is in both belongs
+/// together.
+fn places(config: &Config, url: &ObjectsUrl) -> Result<Vec<Asked>, ObjectError> {
     let first = &config.worker.objects;
-    // They may have one URL, of two services.
-    let second = config
-        .objects
-        .second()
-        .filter(|second| second.url.as_ref() == Some(url));
-    let second = second.filter(|_| first.url.as_ref() != Some(url));
-    let mut places = vec![Archive::open(url, second.as_ref().unwrap_or(&config.objects))?];
-    let backup = config.objects.backup();
-    let other = match (&second, &backup) {
-        (Some(_), Some(_)) => Some(first),
-        (None, Some(backup)) if first.url.as_ref() == Some(url) => Some(backup),
-        _ => None,
+    let is = |place: &ObjectsConfig| place.url.as_ref() == Some(url);
+    let named = || {
+        let place = |name: &String| Some((Some(name.clone()), first.place(name)?));
+        first.places.keys().filter_map(place)
     };
-    if let Some((other, url)) = other.and_then(|other| Some((other, other.url.as_ref()?))) {
-        places.push(Archive::open(url, other)?);
+    let backup = || first.backup().into_iter();
+    // They may have one URL, of two services: then the first is meant.
+    let (asked, others): (ObjectsConfig, Vec<_>) = if is(first) {
+        let others = backup().map(|backup| (None, backup)).chain(named());
+        (first.clone(), others.collect())
+    } else if let Some(second) = first.second().filter(is) {
+        let others = [(None, first.clone())].into_iter().chain(named());
+        (second, others.filter(|_| backup().next().is_some()).collect())
+    } else if let Some((name, place)) = named().find(|(_, place)| is(place)) {
+        (place, backup().map(|backup| (name.clone(), backup)).collect())
+    } else {
+        (first.clone(), Vec::new())
+    };
+    let open = |only, url: &ObjectsUrl, place: &ObjectsConfig| {
+        let archive = Archive::open(url, place)?;
+        Ok::<_, ObjectError>(Asked { archive, only })
+    };
+    let mut places = vec![open(None, url, &asked)?];
+    for (only, place) in others {
+        if let Some(url) = &place.url {
+            places.push(open(only, url, &place)?);
+        }
     }
     Ok(places)
 }
 
 impl Recovery {
     /// Goes through one place; folders that an earlier one had are done.
-    async fn restore_from(&self, place: &Archive, roots: &mut BTreeSet<String>, summary: &mut Summary) -> Done {
+    async fn restore_from(&self, place: &Asked, roots: &mut BTreeSet<String>, summary: &mut Summary) -> Done {
         let (mut after, mut open, mut whole): (Option<String>, Option<Group>, Vec<Group>) = (None, None, Vec::new());
         loop {
-            let page = place.list("", after.as_deref(), PAGE).await?;
+            let page = place.archive.list("", after.as_deref(), PAGE).await?;
             let is_last = page.len() < PAGE;
             after = page.last().map(|object| object.key.clone());
-            for object in page {
+            for object in page.into_iter().filter(|object| place.may_hold(&object.key)) {
                 let Some(root) = root_of(&object.key) else {
                     summary.stray([object.key]);
                     continue;
@@ -445,6 +478,9 @@ mod tests {
     fn an_object_belongs_to_the_recording_whose_folder_it_is_in() {
         assert_eq!(root_of(&format!("{ROOT}/recording.json")), Some(ROOT));
         assert_eq!(root_of(&format!("{ROOT}/e000001/flv/0.flv")), Some(ROOT));
+        let cold = format!("@cold/{ROOT}");
+        assert_eq!(root_of(&format!("{cold}/recording.json")), Some(cold.as_str()));
+        assert_eq!(root_of(&format!("x/{ROOT}/recording.json")), None);
         for key in [ROOT, "a/b/c/d/e", "recording.json", "a/b/c", ""] {
             assert_eq!(root_of(key), None, "{key}");
         }

@@ -157,6 +157,7 @@ fn spec(args: &TemplateSpec) -> Result<proto::v1::TemplateSpec, Box<dyn Error + 
         name: args.name.clone(),
         description: args.description.clone(),
         formats: on,
+        place: args.place.clone().unwrap_or_default(),
     })
 }
 
@@ -204,6 +205,7 @@ fn document(template: &Template) -> Value {
         "name": spec.name,
         "description": spec.description,
         "formats": formats(template).iter().map(settings).collect::<Vec<_>>(),
+        "place": spec.place,
         "created": instant(template.created_ms),
         "updated": instant(template.updated_ms),
     })
@@ -227,6 +229,14 @@ fn show(client: &crate::cli::Client, template: Option<Template>) -> Done {
     let template = template.ok_or("the coordinator sent no template")?;
     print(client, &document(&template), || {
         let mut text = table(&["name", "formats", "id"], &[row(&template)]);
+        if let Some(place) = template
+            .spec
+            .as_ref()
+            .map(|spec| &spec.place)
+            .filter(|place| !place.is_empty())
+        {
+            text += &format!("  in the place {place}\n");
+        }
         for f in formats(&template) {
             let storage = if f.storage_time_s == 0 {
                 "for ever".to_owned()

@@ -91,6 +91,7 @@ impl ObjectsConfig {
             sse_key: copy.sse_key,
             storage_class: copy.storage_class,
             copy: Box::default(),
+            places: std::collections::BTreeMap::new(),
         })
     }
 

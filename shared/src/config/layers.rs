@@ -14,7 +14,13 @@ pub(super) fn env_path(name: &str) -> Option<Vec<String>> {
 
 /// Sets `path` in `merged` to `text`, read as the type that the default at the same place has, and checks that it fits there.
 pub(super) fn lay(merged: &mut toml::Table, shape: &toml::Table, path: &[String], text: &str) -> Result<(), String> {
-    let value = typed(lookup(shape, path), text)?;
+    // Places have the names that somebody gave them, and settings of the types that those of `objects` have.
+    let value = match path {
+        [objects, places, _, key] if objects == "objects" && places == "places" => {
+            typed(lookup(shape, &[objects.clone(), key.clone()]), text)?
+        }
+        path => typed(lookup(shape, path), text)?,
+    };
     // By itself first, so that the error is about this one and nothing else.
     let mut alone = toml::Table::new();
     put(&mut alone, path, value.clone())?;

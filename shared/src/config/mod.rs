@@ -6,6 +6,7 @@
 mod copy;
 mod events;
 mod layers;
+mod places;
 mod scale_in;
 mod size;
 mod tasks;
@@ -14,6 +15,7 @@ mod tls;
 mod validate;
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -26,6 +28,7 @@ use self::layers::{env_path, lay};
 pub use self::{
     copy::{CopyConfig, CopyMode},
     events::{EventsConfig, Network},
+    places::PlaceConfig,
     scale_in::ScaleInConfig,
     size::ByteSize,
     tasks::TasksConfig,
@@ -138,6 +141,8 @@ pub struct ObjectsConfig {
     pub storage_class: Option<String>,
     /// A second place, which gets a copy of everything.
     pub copy: Box<CopyConfig>,
+    /// Further places, by the names that templates call them by; at most 16.
+    pub places: BTreeMap<String, PlaceConfig>,
 }
 
 impl Default for ObjectsConfig {
@@ -157,6 +162,7 @@ impl Default for ObjectsConfig {
             sse_key: None,
             storage_class: None,
             copy: Box::default(),
+            places: BTreeMap::new(),
         }
     }
 }

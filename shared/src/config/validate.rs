@@ -29,7 +29,7 @@ impl Role {
     }
 }
 
-fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid(text.into()))
 }
 
@@ -50,7 +50,7 @@ fn count_within(name: &str, value: u64, min: u64, max: u64) -> Result<(), Config
 }
 
 /// What must hold of a place of objects, whichever it is.
-fn validate_place(section: &str, place: &ObjectsConfig) -> Result<(), ConfigError> {
+pub(super) fn validate_place(section: &str, place: &ObjectsConfig) -> Result<(), ConfigError> {
     if let Some(url) = &place.endpoint
         && !(url.starts_with("https://") || url.starts_with("http://"))
     {
@@ -441,6 +441,7 @@ impl Config {
             Duration::from_secs(600),
         )?;
         validate_place("objects", o)?;
+        o.validate_places()?;
         let Some(second) = o.second() else {
             if *o.copy != CopyConfig::default() {
                 return invalid("objects.copy has settings and no url: set objects.copy.url, or leave them all out");

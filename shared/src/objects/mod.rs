@@ -2,12 +2,14 @@
 //!
 //! `bucket` is what uploads call, `s3` makes one from settings and the environment, `uploads` lists the multipart uploads that nobody
 //! completed. [`Archive`] is either kind of place for whoever looks after what lies there: reads, lists and removes;
-//! [`Sink`] is an object on its way to one. `faulty` (feature `test-support`) is object storage that has bad days.
+//! [`Sink`] is an object on its way to one. [`Places`] are several, of which a key says in which it lies. `faulty` (feature `test-support`) is
+//! object storage that has bad days.
 
 mod archive;
 mod bucket;
 #[cfg(any(test, feature = "test-support"))]
 mod faulty;
+mod places;
 mod rescue;
 mod s3;
 mod sink;
@@ -22,6 +24,7 @@ pub use archive::Archive;
 pub use bucket::{Bucket, LinkTo, Listed, ObjectError, Pending};
 #[cfg(any(test, feature = "test-support"))]
 pub use faulty::{Fault, Faulty, Seen};
+pub use places::{MAX_PLACES, Places, UnknownPlace, folder, is_place_name, place_of};
 pub use rescue::{HELD, RESCUE, Rescue};
 pub use s3::install_tls;
 pub use sink::Sink;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Guard, Repo, Revision, Scan, StoreError, Txn, keys, repo};
 use crate::{
     ids::{FileId, RecordingId, StreamKey, WorkerId},
+    objects::folder,
     recording::MediaFile,
     time::Timestamp,
 };
@@ -70,6 +71,9 @@ pub struct CopyJob {
     pub recording: RecordingId,
     /// Its stream.
     pub stream: StreamKey,
+    /// The place that it is in; empty: `objects.url`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
     /// When there came to be cause for it. A document that changes once more has another cause.
     pub since: Timestamp,
     /// Who is at it.
@@ -89,11 +93,12 @@ pub struct CopyJob {
 impl CopyJob {
     /// One that nobody has looked at.
     #[must_use]
-    pub fn new(of: CopyOf, (recording, stream): (RecordingId, StreamKey), since: Timestamp) -> Self {
+    pub fn new(of: CopyOf, (recording, stream, place): (RecordingId, StreamKey, &str), since: Timestamp) -> Self {
         CopyJob {
             of,
             recording,
             stream,
+            place: place.to_owned(),
             since,
             taken: None,
             failures: 0,
@@ -105,7 +110,7 @@ impl CopyJob {
     /// The folder of its recording.
     #[must_use]
     pub fn root(&self) -> String {
-        format!("{}/{}", self.stream.path(), self.recording)
+        folder(&self.place, &self.stream, self.recording)
     }
 
     /// Who may be writing by now. A time that lies absurdly far ahead was noted by a clock that has gone back since.

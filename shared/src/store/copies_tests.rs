@@ -27,7 +27,7 @@ async fn filled(count: usize) -> (Repo, Vec<CopyJob>) {
         let mut file = file.clone();
         file.id = FileId::generate(&ids, at(0));
         file.sequence = u32::try_from(sequence).unwrap();
-        let job = CopyJob::new(CopyOf::File(file.id), (file.recording, file.stream.clone()), at(0));
+        let job = CopyJob::new(CopyOf::File(file.id), (file.recording, file.stream.clone(), ""), at(0));
         let txn = library::enter(&file).unwrap();
         let txn = txn.put_json(keys::copy(file.id.as_uuid()), &job).unwrap();
         repo.store().commit(txn).await.unwrap();

@@ -50,7 +50,7 @@ pub use self::{
     open::{LAYOUT, ensure_layout, open},
     repo::{
         CommitError, FileFilter, Interruption, Page, PublishRecord, RecordingFilter, RecordingUpdate, Repo,
-        StreamRecord,
+        StreamRecord, storage_of,
     },
     restore::Restored,
     tasks::{TaskFilter, TaskRecording},

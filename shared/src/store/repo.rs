@@ -83,6 +83,26 @@ pub struct PublishRecord {
     /// Names where its worker's objects lie; see [`StitchRecord`](super::StitchRecord).
     #[serde(default)]
     pub storage: String,
+    /// The same of the places that templates name, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, String>,
+}
+
+impl PublishRecord {
+    /// Names where its worker's objects of a place lie; empty where no other worker reads, and where the worker does not have it.
+    #[must_use]
+    pub fn storage_of(&self, place: &str) -> &str {
+        storage_of((&self.storage, &self.places), place).unwrap_or_default()
+    }
+}
+
+/// Names where the objects of a place lie, of what a worker says of `objects.url` and of named places; none: it does not have it.
+#[must_use]
+pub fn storage_of<'a>((own, named): (&'a str, &'a BTreeMap<String, String>), place: &str) -> Option<&'a str> {
+    match place {
+        "" => Some(own),
+        place => named.get(place).map(String::as_str),
+    }
 }
 
 /// A page of a list: how many, and from where.

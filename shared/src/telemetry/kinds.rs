@@ -29,6 +29,13 @@ pub struct TrackLabel {
     pub track: &'static str,
 }
 
+/// Label of what is said of one of several places of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PlaceLabel {
+    /// Its name in the settings.
+    pub place: String,
+}
+
 /// Label of counters by format.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FormatLabel {

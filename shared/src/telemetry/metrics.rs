@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::kinds::{FormatLabel, Latency, Lost, Reason, StreamMetrics, TrackLabel};
+use super::kinds::{FormatLabel, Latency, Lost, PlaceLabel, Reason, StreamMetrics, TrackLabel};
 
 /// Every metric of the process. Clones share the same counters.
 #[derive(Debug, Clone)]
@@ -94,6 +94,8 @@ pub struct WorkerMetrics {
     pub journal_age: Gauge,
     /// 1 while object storage answers, 0 while it does not.
     pub storage_up: Gauge,
+    /// 1 while a named place of objects answers, 0 while it does not, or where a recording goes to one that the settings do not have.
+    pub place_up: Family<PlaceLabel, Gauge>,
     /// 1 while the second place of objects answers, 0 while it does not; 0 too where it is no backup.
     pub backup_up: Gauge,
     /// Recorders that have left the first place of objects for the second.
@@ -326,6 +328,11 @@ impl Metrics {
             "storage_up",
             "1 while object storage answers, 0 while it does not",
             worker.storage_up.clone(),
+        );
+        r.register(
+            "place_up",
+            "1 while a named place of objects answers; 0: it does not, or the settings do not have it",
+            worker.place_up.clone(),
         );
         r.register(
             "backup_up",

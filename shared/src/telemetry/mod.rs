@@ -4,7 +4,7 @@ pub mod kinds;
 pub mod metrics;
 pub mod otlp;
 
-pub use kinds::{FormatLabel, Latency, Reason, StreamFigures, StreamLabel, TrackLabel};
+pub use kinds::{FormatLabel, Latency, PlaceLabel, Reason, StreamFigures, StreamLabel, TrackLabel};
 pub use metrics::{CoordinatorMetrics, Metrics, WorkerMetrics};
 pub use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;

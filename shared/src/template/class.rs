@@ -1,5 +1,7 @@
 //! Storage classes: what object storage is told of a format's media.
 
+use super::{Format, TemplateSpec};
+
 /// Longest name of a storage class, bytes.
 const MAX_STORAGE_CLASS_BYTES: usize = 64;
 
@@ -13,5 +15,17 @@ pub(super) fn wrong_class(class: &str) -> Option<&'static str> {
             Some("what lies there must be restored before it can be read: move files there by a life cycle rule")
         }
         _ => None,
+    }
+}
+
+impl TemplateSpec {
+    /// What object storage is told of the media of a format; none: what the settings of storage say.
+    #[must_use]
+    pub fn storage_class(&self, format: Format) -> Option<&str> {
+        let class = self
+            .formats
+            .get(&format)
+            .map(|settings| settings.storage_class.as_str());
+        class.filter(|class| !class.is_empty())
     }
 }

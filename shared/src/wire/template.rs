@@ -13,6 +13,7 @@ impl TryFrom<v1::TemplateSpec> for TemplateSpec {
             name: spec.name,
             description: spec.description,
             formats: std::collections::BTreeMap::new(),
+            place: spec.place,
         };
         for settings in spec.formats {
             let format = format(settings.format).map_err(|error| error.within("formats"))?;
@@ -77,6 +78,7 @@ impl From<&TemplateSpec> for v1::TemplateSpec {
             name: spec.name.clone(),
             description: spec.description.clone(),
             formats: formats.collect(),
+            place: spec.place.clone(),
         }
     }
 }
@@ -98,6 +100,20 @@ mod tests {
     use crate::template::Format;
 
     #[test]
+    fn a_place_goes_over_the_wire_and_its_name_is_checked() {
+        let spec = |place: &str| v1::TemplateSpec {
+            name: "x".to_owned(),
+            place: place.to_owned(),
+            ..Default::default()
+        };
+        let read = TemplateSpec::try_from(spec("cold")).unwrap();
+        assert_eq!(read.place, "cold");
+        assert_eq!(v1::TemplateSpec::from(&read), spec("cold"));
+        let error = TemplateSpec::try_from(spec("a/b")).unwrap_err().to_string();
+        assert!(error.contains("place \"a/b\""), "{error}");
+    }
+
+    #[test]
     fn a_template_gets_its_defaults_and_its_ranges_are_checked() {
         let one = |format: i32, interval| v1::FormatSettings {
             format,
@@ -108,6 +124,7 @@ mod tests {
             name: "x".to_owned(),
             description: String::new(),
             formats,
+            ..Default::default()
         };
         let read = TemplateSpec::try_from(spec(vec![one(1, 0)])).unwrap();
         assert_eq!(read.formats.get(&Format::Flv), Some(&FormatSettings::default()));

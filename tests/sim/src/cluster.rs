@@ -163,6 +163,7 @@ impl Cluster {
                     name: name.to_owned(),
                     description: String::new(),
                     formats: formats.into_iter().collect(),
+                    place: String::new(),
                 },
                 created: now,
                 updated: now,

@@ -27,6 +27,7 @@ use media::mp4::{Gaps, Segment, Stitcher, Take};
 use shared::composition::{ComposeJob, ComposeStatus, Composition, FILE_ID, MAX_MADE, Piece};
 use shared::ids::{RecordingId, WorkerId};
 use shared::lease::Epoch;
+use shared::objects::folder;
 use shared::recording::{Cause, Context, FinishedFile, Recording, RecordingDocument, RecordingState};
 use shared::template::Format;
 use shared::time::Clock;
@@ -36,7 +37,7 @@ use self::cut::{Cut, Search};
 use self::source::{Batch, Source};
 use crate::control::agent::{Agent, Verdict};
 use crate::record::crc;
-use crate::upload::{Growing, Objects, Shelf};
+use crate::upload::{Growing, Objects, Shelf, Sites};
 
 /// Time between two tries of an attempt.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ impl From<io::Error> for Stop {
 #[derive(Clone)]
 pub(crate) struct Workbench {
     pub(crate) agent: Agent,
-    pub(crate) objects: Objects,
+    pub(crate) objects: Sites,
     pub(crate) shelf: Arc<dyn Shelf>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) zone: TimeZone,
@@ -251,7 +252,7 @@ impl Workbench {
     }
 
     async fn tidy(&self, job: &ComposeJob) -> io::Result<()> {
-        match &self.objects {
+        match self.objects.of(&key(job)) {
             Objects::Local(local) => local.unstage(&staged(job)),
             Objects::Remote(_) => self.objects.abandon(&key(job)).await,
         }
@@ -260,7 +261,7 @@ impl Workbench {
     async fn compose(&self, job: &ComposeJob, progress: &Arc<Progress>) -> Result<FinishedFile, Stop> {
         let mut open = Open {
             stitcher: Stitcher::new(Gaps::Close, job.start.as_millis()),
-            file: self.objects.grow(staged(job), key(job)).await?,
+            file: self.objects.grow(staged(job), key(job), None).await?,
             progress: Arc::clone(progress),
         };
         let count = job.pieces.len().max(1) as u64;
@@ -356,7 +357,8 @@ fn wanted(job: &ComposeJob, track: Track) -> bool {
 }
 
 fn root(job: &ComposeJob) -> String {
-    format!("{}/{}", job.stream.path(), job.recording)
+    // Whatever it is made of.
+    folder("", &job.stream, job.recording)
 }
 
 fn key(job: &ComposeJob) -> String {

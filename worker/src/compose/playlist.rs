@@ -8,7 +8,7 @@ use media::mp4::FragmentSample;
 use super::Stop;
 use super::source::{damaged, missing, pts};
 use super::window::WINDOW;
-use crate::upload::Objects;
+use crate::upload::Sites;
 
 /// A segment, by keys.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Entry {
 
 /// A playlist that is walked.
 pub(super) struct Playlist<'a> {
-    pub(super) objects: &'a Objects,
+    pub(super) objects: &'a Sites,
     /// The playlist's folder.
     folder: String,
     fragments: bool,
@@ -40,7 +40,7 @@ pub(super) struct Playlist<'a> {
 }
 
 impl<'a> Playlist<'a> {
-    pub(super) async fn open(objects: &'a Objects, key: &str) -> Result<Self, Stop> {
+    pub(super) async fn open(objects: &'a Sites, key: &str) -> Result<Self, Stop> {
         let list = objects.read(key, 0, WINDOW).await?.ok_or_else(|| missing(key))?;
         let text = std::str::from_utf8(&list.bytes).map_err(|error| damaged(key, error))?;
         let list = hls::MediaPlaylist::parse(text).map_err(|error| damaged(key, error))?;

@@ -15,7 +15,7 @@ use super::playlist::{Entry, Playlist, Runs};
 use super::transport::Transport;
 use super::window::{WINDOW, Window};
 use super::{Problem, Stop};
-use crate::upload::Objects;
+use crate::upload::Sites;
 
 /// Samples that are given at a time, at most.
 pub(super) const BATCH: usize = 512;
@@ -84,7 +84,7 @@ pub(super) fn missing(key: &str) -> Stop {
 }
 
 impl<'a> Source<'a> {
-    pub(super) async fn open(objects: &'a Objects, piece: &Piece) -> Result<Self, Stop> {
+    pub(super) async fn open(objects: &'a Sites, piece: &Piece) -> Result<Self, Stop> {
         let mut window = Window::new(objects, piece.key.clone());
         let kind = match piece.format {
             Format::Mp4 => {

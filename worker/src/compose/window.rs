@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use media::mp4::{BOX_HEADER, FragmentSample, box_header, read_moof};
 
-use crate::upload::Objects;
+use crate::upload::Sites;
 
 /// Bytes that are read at a time: most segments are shorter.
 pub(crate) const WINDOW: u64 = 8 << 20;
@@ -26,7 +26,7 @@ pub(crate) struct Found {
 
 /// Reads an object front to back, a stretch at a time.
 pub(crate) struct Window<'a> {
-    objects: &'a Objects,
+    objects: &'a Sites,
     pub(crate) key: String,
     at: u64,
     bytes: Bytes,
@@ -35,7 +35,7 @@ pub(crate) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    pub(crate) fn new(objects: &'a Objects, key: String) -> Self {
+    pub(crate) fn new(objects: &'a Sites, key: String) -> Self {
         Self {
             objects,
             key,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::line::{Grpc, Line};
 use super::load::Journals;
 use proto::v1::{
-    AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ReleaseLeaseRequest,
-    StreamCounters, WorkerUp, coordinator_down, worker_up,
+    AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ObjectPlace,
+    ReleaseLeaseRequest, StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
 use shared::auth::Caller;
 use shared::composition::{ComposeJob, ComposeStatus};
@@ -99,8 +99,23 @@ pub(crate) struct Identity {
     pub(crate) id: WorkerId,
     pub(crate) name: String,
     pub(crate) rtmp: String,
-    /// Names where its objects lie; empty: where no other worker reads.
-    pub(crate) storage: String,
+    /// Names where the objects of each place lie, that of `objects.url` under the empty name; empty: where no other worker reads.
+    pub(crate) storages: BTreeMap<String, String>,
+}
+
+impl Identity {
+    fn storage(&self) -> String {
+        self.storages.get("").cloned().unwrap_or_default()
+    }
+
+    fn places(&self) -> Vec<ObjectPlace> {
+        let named = self.storages.iter().filter(|(name, _)| !name.is_empty());
+        let place = |(name, storage): (&String, &String)| ObjectPlace {
+            name: name.clone(),
+            storage: storage.clone(),
+        };
+        named.map(place).collect()
+    }
 }
 
 /// A handle that can be cloned; all clones share their connections, and ask the same coordinator until it fails.
@@ -189,7 +204,8 @@ impl Agent {
             client_addr: ask.client,
             started_ms: ask.started_ms,
             adopted: false,
-            storage: self.identity.storage.clone(),
+            storage: self.identity.storage(),
+            places: self.identity.places(),
             held: ask.held.as_ref().map(Into::into),
             known_epoch: ask
                 .held
@@ -333,7 +349,8 @@ impl Agent {
             name: self.identity.name.clone(),
             rtmp_addr: self.identity.rtmp.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            storage: self.identity.storage.clone(),
+            storage: self.identity.storage(),
+            places: self.identity.places(),
         };
         let gone = |_| Status::unavailable("session closed");
         up.send(WorkerUp {

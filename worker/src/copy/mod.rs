@@ -14,7 +14,7 @@ use proto::v1::{CopyDone, CopyFailed, TradeCopiesRequest, TradeCopiesResponse};
 use shared::auth::Caller;
 use shared::config::WorkerConfig;
 use shared::ids::WorkerId;
-use shared::objects::{Archive, ObjectError};
+use shared::objects::{Archive, ObjectError, Places};
 use shared::servers::{Manner, Servers};
 use shared::telemetry::{Reason, WorkerMetrics};
 use shared::time::Timestamp;
@@ -77,11 +77,11 @@ impl Copies {
         let Some(second) = config.objects.copies() else {
             return Ok(None);
         };
-        let (Some(from), Some(to)) = (&config.objects.url, &second.url) else {
+        let (Some(from), Some(to)) = (Places::open(&config.objects)?, &second.url) else {
             return Ok(None);
         };
         let ways = Ways {
-            from: Archive::open(from, &config.objects)?,
+            from,
             to: Archive::open(to, &second)?,
             piece: config.objects.part_size.as_bytes(),
             pace: Pace::new(second.max_bandwidth.as_bytes()).into(),

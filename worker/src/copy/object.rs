@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
-use shared::objects::{Archive, ObjectError, Sink};
+use shared::objects::{Archive, ObjectError, Places, Sink};
 use shared::playlist::named_by;
 use shared::recording::{MediaFile, RecordingDocument};
 use shared::telemetry::WorkerMetrics;
@@ -68,7 +68,8 @@ impl CopyError {
 /// From where to where. Clones share the limits.
 #[derive(Debug, Clone)]
 pub(super) struct Ways {
-    pub(super) from: Archive,
+    /// The place of each key.
+    pub(super) from: Places<Archive>,
     pub(super) to: Archive,
     /// Bytes that are read and stored at a time.
     pub(super) piece: u64,
@@ -147,6 +148,11 @@ impl Ways {
         self.document(&copy.root, copy.file.is_none()).await
     }
 
+    /// The place that a key lies in.
+    fn from(&self, key: &str) -> Result<&Archive, CopyError> {
+        self.from.of(key).map_err(|unknown| CopyError::Source(unknown.into()))
+    }
+
     async fn file(&self, root: &str, file: &MediaFile) -> Result<(), CopyError> {
         if file.format != Format::Hls {
             let there = again(|| self.to.size(&file.object_key)).await;
@@ -155,11 +161,10 @@ impl Ways {
                 _ => self.object(&file.object_key, file.size, &file.checksum).await,
             };
         }
-        let here = list(&self.from, root).await.map_err(CopyError::Source)?;
+        let from = self.from(root)?;
+        let here = list(from, root).await.map_err(CopyError::Source)?;
         let there = list(&self.to, root).await.map_err(CopyError::Destination)?;
-        let playlist = again(|| self.from.get(&file.object_key))
-            .await
-            .map_err(CopyError::Source)?;
+        let playlist = again(|| from.get(&file.object_key)).await.map_err(CopyError::Source)?;
         // A list that is behind must not pass for the whole.
         let named = named_by(&String::from_utf8_lossy(&playlist), &file.object_key);
         if let Some(key) = named
@@ -191,8 +196,9 @@ impl Ways {
 
     async fn through(&self, sink: &mut Sink, key: &str, size: u64, checksum: &str) -> Result<(), CopyError> {
         let mut sum = Digest::new(CrcAlgorithm::Crc64Nvme);
+        let place = self.from(key)?;
         while let Some((from, len)) = sink.wants() {
-            let read = again(|| self.from.range(key, from, len)).await;
+            let read = again(|| place.range(key, from, len)).await;
             let (bytes, of) = read.map_err(CopyError::Source)?;
             if of != size || bytes.len() as u64 != len {
                 return Err(CopyError::Damaged(format!("{key} has {of} bytes, not {size}")));
@@ -218,9 +224,10 @@ impl Ways {
     /// the first place has, after the copy, what was copied: whoever stores last looks last.
     async fn document(&self, root: &str, ended: bool) -> Result<(), CopyError> {
         let key = format!("{root}/recording.json");
+        let place = self.from(&key)?;
         let mut copied = None;
         for _ in 0..=VERSIONS {
-            let bytes = match again(|| self.from.get(&key)).await {
+            let bytes = match again(|| place.get(&key)).await {
                 Ok(bytes) => bytes,
                 // Whoever removes it from the first removes it from the second as well.
                 Err(ObjectError::Missing(_)) => return Ok(()),

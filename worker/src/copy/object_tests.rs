@@ -11,7 +11,7 @@ const ROOT: &str = "d/a/s/r";
 
 fn ways(first: &Path) -> Ways {
     Ways {
-        from: Archive::Folder(first.to_path_buf()),
+        from: Archive::Folder(first.to_path_buf()).into(),
         to: Archive::Bucket(Bucket::in_memory()),
         piece: 10,
         pace: Pace::new(0).into(),
@@ -117,7 +117,7 @@ async fn a_playlist_comes_after_all_that_it_names_and_only_what_is_missing_is_co
     }
     let ways = ways(first.path());
     let file = file(Format::Hls, "e000002/hls/index.m3u8", playlist);
-    let here = list(&ways.from, ROOT).await.expect("listed");
+    let here = list(ways.from(ROOT).expect("known"), ROOT).await.expect("listed");
     let order_of = |there: &BTreeMap<String, u64>| -> Vec<String> {
         let keys = missing(&here, there, &file).into_iter();
         keys.map(|(key, _)| key[ROOT.len() + 1..].to_owned()).collect()
@@ -173,7 +173,7 @@ async fn a_list_that_is_behind_does_not_pass_for_the_whole() {
 async fn a_document_that_is_copied_late_does_not_take_the_place_of_a_newer_one() {
     let (from, to) = (Bucket::in_memory(), Bucket::in_memory());
     let place = |rate| Ways {
-        from: Archive::Bucket(from.clone()),
+        from: Archive::Bucket(from.clone()).into(),
         to: Archive::Bucket(to.clone()),
         piece: 10,
         pace: Pace::new(rate).into(),

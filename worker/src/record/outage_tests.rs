@@ -191,7 +191,7 @@ impl Day {
         let bucket = self.storage.bucket(Duration::from_secs(30));
         let remote = Remote::on(Handle::current(), bucket, LIMITS, self.metrics.clone());
         let abandoned = Abandoned::open(&self.world.dir.path().join("abandoned")).expect("notes");
-        actix::spawn(abandoned.clone().keep_sweeping(remote.clone()));
+        actix::spawn(abandoned.clone().keep_sweeping(String::new(), remote.clone()));
         let parent = Stream {
             journal: self.world.dir.path().join("journal"),
             abandoned: abandoned.clone(),

@@ -120,7 +120,7 @@ fn whoever_dies_while_it_leaves_loses_nothing_and_leaves_nothing() {
             let end = *world.ends.last().expect("an end");
             advance(&world, &setting, &objects, reach(half, false));
             leave(&world, &setting, &abandoned, &objects, dies);
-            world.runtime.block_on(abandoned.sweep(&first)).expect("swept");
+            world.runtime.block_on(abandoned.sweep("", &first)).expect("swept");
 
             // The next start: it is where its mark says.
             assert_eq!(setting.mark().is_set(), dies == Dies::Marked);

@@ -9,7 +9,8 @@ use super::index::{self, Index};
 use super::tests::World;
 use super::{FinishedFile, Reach, Setting, Stitched, crc};
 use crate::stream::finish::{Composer, Order};
-use crate::upload::Objects;
+use crate::upload::{Objects, Sites};
+use shared::telemetry::WorkerMetrics;
 
 /// The setting of a publish of a recording that goes on, under `epoch`, behind `before`.
 pub(super) fn stitched(world: &World, name: &str, epoch: u64, before: &[u64], lost: bool) -> Setting {
@@ -167,7 +168,7 @@ fn composed(world: &World, name: &str, (list, index): &(hls::MediaPlaylist, Inde
         gaps: &index.totals.gaps,
         start_ms: 1_000_000,
     };
-    let composer = Composer::new(world.objects.clone());
+    let composer = Composer::new(Sites::new(world.objects.clone().into(), WorkerMetrics::default()).expect("opened"));
     world.runtime.block_on(composer.compose(&order)).expect("composed")
 }
 

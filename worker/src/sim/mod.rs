@@ -156,7 +156,7 @@ impl Running {
             id: setup.worker,
             name: setup.name,
             rtmp: String::new(),
-            storage: setup.storage,
+            storages: BTreeMap::from([(String::new(), setup.storage)]),
         };
         let host = Host {
             common: Common {

@@ -285,7 +285,7 @@ impl StreamActor {
             (_, Some(settings)) => i64::from(settings.record_interval_s) * 1000,
             (_, None) => 1_800_000,
         };
-        let root = recording_path(&self.about, recording.id);
+        let root = recording.template.folder(&self.about.stream, recording.id);
         let order = Order {
             recording: recording.id,
             epoch: self.about.epoch,
@@ -386,7 +386,7 @@ impl StreamActor {
 
     /// Stores one version of `recording.json`, then the next.
     fn put_document(&self, recording: RecordingId, document: RecordingDocument, ctx: &mut Context<Self>) {
-        let key = format!("{}/recording.json", recording_path(&self.about, recording));
+        let key = format!("{}/recording.json", document.recording.folder());
         let shelf = Arc::clone(&self.common.shelf);
         let put = async move { document::put(shelf.as_ref(), &key, document).await };
         ctx.spawn(put.into_actor(self).map(move |written, actor, ctx| {
@@ -543,11 +543,6 @@ impl Handler<AskAgain> for StreamActor {
     fn handle(&mut self, AskAgain: AskAgain, ctx: &mut Self::Context) {
         self.on(Event::Unknown, ctx);
     }
-}
-
-/// Where a recording's objects lie.
-fn recording_path(about: &About, recording: RecordingId) -> String {
-    format!("{}/{recording}", about.stream.path())
 }
 
 impl Actor for StreamActor {

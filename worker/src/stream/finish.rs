@@ -59,7 +59,7 @@ impl Finisher {
     }
 
     async fn finish(&self, job: &FinishJob) -> std::io::Result<usize> {
-        let root = format!("{}/{}", job.stream.path(), job.recording);
+        let root = job.folder();
         let keys: Vec<String> = job.before.iter().map(|epoch| index::key(&root, *epoch)).collect();
         let found = self.shelf.first(&keys).await?;
         let found = found

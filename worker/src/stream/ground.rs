@@ -18,7 +18,7 @@ use super::fenced;
 use crate::record::actor::{Parts, RecorderActor, Report, Word};
 use crate::record::pool::Pool;
 use crate::record::{FinishedFile, Order};
-use crate::upload::Objects;
+use crate::upload::Sites;
 use crate::upload::abandoned::Abandoned;
 
 /// A publish's journal, what lies beside it, and the recorders that read it.
@@ -51,7 +51,7 @@ pub(crate) trait Ground: Send + Sync {
 /// What the journals of a worker have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
-    pub(crate) objects: Objects,
+    pub(crate) objects: Sites,
     pub(crate) abandoned: Abandoned,
     pub(crate) sync: Arc<journal::GroupSync>,
     pub(crate) pool: Arc<Pool>,
@@ -114,7 +114,8 @@ impl Ground for Disk {
     fn start_recorder(&self, order: Order, until_ms: Option<i64>, parent: Recipient<Report>) -> Recipient<Word> {
         let publish = Place::publish(order.recording, order.epoch);
         let chapters = Chapters::new(publish, "record", ("aircheck.format", order.format.as_str()));
-        let objects = self.machine.objects.with_class(order.storage_class.as_deref());
+        let objects = self.machine.objects.of(&order.prefix);
+        let objects = objects.with_class(order.storage_class.as_deref());
         let recorder = RecorderActor::new(Parts {
             setting: Arc::new(order.on(
                 self.dir.clone(),

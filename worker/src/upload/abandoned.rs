@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use shared::objects::place_of;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::remote::Remote;
@@ -22,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Abandoned {
     dir: PathBuf,
-    noted: Arc<Notify>,
+    noted: Arc<watch::Sender<()>>,
 }
 
 impl Abandoned {
@@ -31,7 +32,7 @@ impl Abandoned {
         fs::create_dir_all(dir)?;
         Ok(Self {
             dir: dir.to_path_buf(),
-            noted: Arc::default(),
+            noted: Arc::new(watch::Sender::new(())),
         })
     }
 
@@ -39,7 +40,7 @@ impl Abandoned {
     pub(crate) fn note(&self, prefix: &str) -> io::Result<()> {
         let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, prefix.as_bytes());
         write_whole(&self.dir.join(format!("{name:016x}.prefix")), prefix.as_bytes())?;
-        self.noted.notify_one();
+        self.noted.send_replace(());
         Ok(())
     }
 
@@ -49,39 +50,42 @@ impl Abandoned {
         let text = format!("{key}\n{}", upload.unwrap_or_default());
         let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes());
         write_whole(&self.dir.join(format!("{name:016x}.left")), text.as_bytes())?;
-        self.noted.notify_one();
+        self.noted.send_replace(());
         Ok(())
     }
 
-    fn noted(&self, kind: &str) -> io::Result<Vec<(PathBuf, String)>> {
+    /// What is noted of a place.
+    fn noted(&self, kind: &str, place: &str) -> io::Result<Vec<(PathBuf, String)>> {
         let mut noted = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == kind) {
                 let prefix = fs::read_to_string(&path)?;
-                noted.push((path, prefix));
+                if place_of(&prefix) == place {
+                    noted.push((path, prefix));
+                }
             }
         }
         Ok(noted)
     }
 
     /// False where that is not known.
-    fn is_empty(&self) -> bool {
-        let none = |kind| self.noted(kind).is_ok_and(|noted| noted.is_empty());
+    fn is_empty(&self, place: &str) -> bool {
+        let none = |kind| self.noted(kind, place).is_ok_and(|noted| noted.is_empty());
         none("left") && none("prefix")
     }
 
-    /// Aborts what is noted; gives the number of notes that are settled.
-    pub(crate) async fn sweep(&self, remote: &Remote) -> io::Result<usize> {
+    /// Aborts what is noted of a place; gives the number of notes that are settled.
+    pub(crate) async fn sweep(&self, place: &str, remote: &Remote) -> io::Result<usize> {
         let mut settled = 0;
-        for (path, text) in self.noted("left")? {
+        for (path, text) in self.noted("left", place)? {
             let (key, upload) = text.split_once('\n').unwrap_or_default();
             if remote.drop_left(key, upload).await {
                 fs::remove_file(path)?;
                 settled += 1;
             }
         }
-        for (path, prefix) in self.noted("prefix")? {
+        for (path, prefix) in self.noted("prefix", place)? {
             if remote.clear(&prefix).await {
                 fs::remove_file(path)?;
                 settled += 1;
@@ -90,16 +94,17 @@ impl Abandoned {
         Ok(settled)
     }
 
-    /// Sweeps for ever, while there is something noted.
-    pub(crate) async fn keep_sweeping(self, remote: Remote) {
+    /// Sweeps a place for ever, while there is something noted of it.
+    pub(crate) async fn keep_sweeping(self, place: String, remote: Remote) {
+        let mut news = self.noted.subscribe();
         loop {
-            if let Err(error) = self.sweep(&remote).await {
+            if let Err(error) = self.sweep(&place, &remote).await {
                 warn!(dir = %self.dir.display(), %error, "abandoned uploads cannot be looked through");
             }
             // Whichever it is, the answer is to sweep.
-            match self.is_empty() {
-                true => self.noted.notified().await,
-                false => drop(tokio::time::timeout(AGAIN, self.noted.notified()).await),
+            match self.is_empty(&place) {
+                true => drop(news.changed().await),
+                false => drop(tokio::time::timeout(AGAIN, news.changed()).await),
             }
         }
     }
@@ -125,7 +130,9 @@ mod tests {
             max_bandwidth: 0,
         };
         let remote = Remote::new(Bucket::in_memory(), limits, WorkerMetrics::default()).expect("threads");
-        assert_eq!(notes.sweep(&remote).await.expect("swept"), 2);
-        assert_eq!(notes.sweep(&remote).await.expect("swept"), 0);
+        notes.note("@cold/d/a/s/r/e000001/flv/").expect("noted");
+        assert_eq!(notes.sweep("", &remote).await.expect("swept"), 2);
+        assert_eq!(notes.sweep("", &remote).await.expect("swept"), 0);
+        assert_eq!(notes.sweep("cold", &remote).await.expect("swept"), 1);
     }
 }

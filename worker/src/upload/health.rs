@@ -23,7 +23,7 @@ pub(super) struct Health {
     away: Mutex<Option<Away>>,
     prober: Arc<tokio::sync::Mutex<()>>,
     /// What is said of it in the log, and where people see whether it answers.
-    name: &'static str,
+    name: String,
     up: Gauge,
 }
 
@@ -35,12 +35,12 @@ struct Away {
 }
 
 impl Health {
-    pub(super) fn new(name: &'static str, up: Gauge) -> Self {
+    pub(super) fn new(name: impl Into<String>, up: Gauge) -> Self {
         up.set(1);
         Self {
             away: Mutex::new(None),
             prober: Arc::default(),
-            name,
+            name: name.into(),
             up,
         }
     }

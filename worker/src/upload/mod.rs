@@ -8,6 +8,7 @@
 //!   bytes go to which part, `spool` keeps on the local disk what cannot go yet, `join` makes the parts an object, `health` and `pace` hold
 //!   uploads back.
 //! * `backup`: a second place, for when the first does not answer for long.
+//! * `sites`: several places, and which of them a key lies in.
 //! * `growing`: a file composed of what is stored already.
 //! * `turns`: who may store now, and who waits.
 //! * `shelf`: small objects, and when everything that was written is safe.
@@ -23,6 +24,7 @@ mod pace;
 mod plan;
 pub mod remote;
 mod shelf;
+mod sites;
 mod spool;
 mod turns;
 
@@ -37,6 +39,7 @@ pub(crate) use plan::{HELD, Plan};
 pub use remote::{Limits, Remote};
 pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};
 pub(crate) use shelf::{Shelf, Synced};
+pub use sites::Sites;
 pub(crate) use spool::{Rest, Spool, Upload, spill};
 pub(crate) use turns::Haste;
 

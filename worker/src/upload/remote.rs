@@ -26,6 +26,7 @@ use super::growing::Stretch;
 use super::health::{Health, Probe};
 use super::pace::Pace;
 use super::plan::Plan;
+use super::sites::gauge;
 use super::turns::{Haste, Held, Turns};
 
 /// Tries of one request within a turn; then the turn is given back, and the recorder renders anew when it has another.
@@ -165,8 +166,17 @@ impl Threads {
             .thread_name("upload")
             .enable_all()
             .build()?;
+        Ok(Self::of(runtime))
+    }
+
+    /// None at all: what is given to them is not run.
+    fn none() -> std::io::Result<Self> {
+        Ok(Self::of(tokio::runtime::Builder::new_current_thread().build()?))
+    }
+
+    fn of(runtime: Runtime) -> Self {
         let (handle, own) = (runtime.handle().clone(), Some(runtime));
-        Ok(Self { handle, own })
+        Self { handle, own }
     }
 }
 
@@ -207,6 +217,31 @@ impl Remote {
     fn first_on(threads: Threads, bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> Self {
         let health = Health::new("object storage", metrics.storage_up.clone());
         Self::open(Arc::new(threads), bucket, limits, metrics, health)
+    }
+
+    /// As [`Remote::new`], for a place that templates call `name`.
+    ///
+    /// # Errors
+    /// Where threads cannot be started.
+    pub fn named(name: &str, bucket: Bucket, limits: Limits, metrics: WorkerMetrics) -> std::io::Result<Self> {
+        let health = Health::new(format!("the place of objects {name:?}"), gauge(&metrics, name));
+        Ok(Self::open(Arc::new(Threads::start()?), bucket, limits, metrics, health))
+    }
+
+    /// A place that takes nothing and never answers: nobody has a turn.
+    ///
+    /// # Errors
+    /// Where nothing can be run at all.
+    pub(super) fn nowhere(metrics: WorkerMetrics) -> std::io::Result<Self> {
+        let name = "a place that the settings do not have";
+        let health = Health::new(name, shared::telemetry::Gauge::default());
+        let limits = Limits {
+            max_uploads: 0,
+            part_size: 0,
+            max_bandwidth: 0,
+        };
+        let threads = Arc::new(Threads::none()?);
+        Ok(Self::open(threads, Bucket::in_memory(), limits, metrics, health))
     }
 
     pub(super) fn open(

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use journal::{GroupSync, Outcome};
 use tracing::warn;
 
-use super::Objects;
+use super::Sites;
 
 /// How often it is asked whether a group sync has ended.
 const SYNC_POLL: Duration = Duration::from_millis(50);
@@ -35,22 +35,24 @@ pub(crate) trait Shelf: Send + Sync {
 /// Objects of which a part may lie on this machine's disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Synced {
-    pub(crate) objects: Objects,
+    pub(crate) objects: Sites,
     pub(crate) sync: Arc<GroupSync>,
 }
 
 #[async_trait]
 impl Shelf for Synced {
     async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
-        self.objects.first(keys).await
+        // They are of one recording.
+        let place = keys.first().map_or("", String::as_str);
+        self.objects.of(place).first(keys).await
     }
 
     async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
-        self.objects.each(key).await
+        self.objects.of(key).each(key).await
     }
 
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()> {
-        self.objects.put(key, bytes).await
+        self.objects.of(key).put(key, bytes).await
     }
 
     async fn durable(&self) {

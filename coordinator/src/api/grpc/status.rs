@@ -113,7 +113,7 @@ impl From<CatalogError> for Failure {
             CatalogError::NameTaken(_) | CatalogError::RuleExists(_) => Code::AlreadyExists,
             CatalogError::NoTemplate(_) | CatalogError::NoRule(_) => Code::NotFound,
             CatalogError::TooManyTemplates(_) | CatalogError::TooManyRules(_) => Code::ResourceExhausted,
-            CatalogError::InUse { .. } => Code::FailedPrecondition,
+            CatalogError::InUse { .. } | CatalogError::NoPlace { .. } => Code::FailedPrecondition,
             CatalogError::Store(error) => return error.clone().into(),
         };
         Failure(status(code, error))

@@ -8,6 +8,7 @@ use shared::{
     composition::ComposeStatus,
     ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId},
     lease::{Epoch, FencingToken, Grant, LeaseOutcome},
+    objects::{MAX_PLACES, is_place_name},
     pull::PullStatus,
     recording::{Cause, MediaFile, RecordingState},
     shutdown::Phase,
@@ -144,6 +145,21 @@ fn beat_of(worker: WorkerId, session: SessionId, beat: v1::Heartbeat) -> Result<
     })
 }
 
+/// What a worker says of places of objects, by their names.
+fn places(named: Vec<v1::ObjectPlace>) -> Result<BTreeMap<String, String>, WireError> {
+    if named.len() > MAX_PLACES {
+        return Err(WireError::new("places", format!("has more than {MAX_PLACES}")));
+    }
+    let place = |place: v1::ObjectPlace| match is_place_name(&place.name) {
+        true => Ok((place.name, short("places.storage", place.storage)?)),
+        false => Err(WireError::new(
+            "places.name",
+            "has 1 to 32 lower-case letters, digits and hyphens",
+        )),
+    };
+    named.into_iter().map(place).collect()
+}
+
 /// The first message of a session.
 fn hello(up: v1::WorkerUp) -> Result<(WorkerId, About), WireError> {
     let Some(v1::worker_up::Message::Hello(hello)) = up.message else {
@@ -154,6 +170,7 @@ fn hello(up: v1::WorkerUp) -> Result<(WorkerId, About), WireError> {
         rtmp_addr: short("rtmp_addr", hello.rtmp_addr)?,
         version: short("version", hello.version)?,
         storage: short("storage", hello.storage)?,
+        places: places(hello.places)?,
     };
     Ok((wire::id("worker_id", &hello.worker_id)?, about))
 }
@@ -430,9 +447,30 @@ fn lease_request(request: v1::AcquireLeaseRequest) -> Result<LeaseRequest, WireE
         started: wire::clock("started_ms", request.started_ms)?,
         adopted: request.adopted,
         storage: short("storage", request.storage)?,
+        places: places(request.places)?,
         held: request.held.map(wire::held).transpose()?,
         remembered: Vec::new(),
         known_epoch: Epoch::new(request.known_epoch),
         asks_again: request.asks_again,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_of_places_is_bounded_and_named() {
+        let place = |name: &str, storage: &str| v1::ObjectPlace {
+            name: name.to_owned(),
+            storage: storage.to_owned(),
+        };
+        let read = places(vec![place("cold", "s3://cold "), place("disk", "")]).unwrap();
+        assert_eq!(read.get("cold").map(String::as_str), Some("s3://cold "));
+        assert_eq!(read.get("disk").map(String::as_str), Some(""));
+        assert!(places(vec![place("../x", "")]).is_err());
+        assert!(places(vec![place("cold", &"x".repeat(MAX_TEXT + 1))]).is_err());
+        let many = (0..=MAX_PLACES).map(|n| place(&format!("p{n}"), ""));
+        assert!(places(many.collect()).unwrap_err().to_string().contains("more than 16"));
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::objects::Archive;
+use shared::objects::{Archive, ObjectError};
 use tokio::time::Instant;
 
 use super::Media;
@@ -52,22 +52,26 @@ async fn asked(archive: &Archive, key: &str) -> Option<bool> {
 
 impl Media {
     /// Where an object is to be had. Nothing is asked where there is only one place.
-    pub(super) async fn holder(&self, key: &str) -> (Option<&Archive>, &Place) {
-        let first = (self.tools.archive.as_ref(), &self.place);
-        let (Some(archive), Some(second)) = (&self.tools.archive, &self.tools.second) else {
-            return first;
+    ///
+    /// # Errors
+    /// Where the settings do not have its place.
+    pub(super) async fn holder(&self, key: &str) -> Result<(Option<&Archive>, &Place), ObjectError> {
+        let archive = self.tools.archive.as_ref().map(|places| places.of(key)).transpose()?;
+        let first = (archive, self.places.of(key)?);
+        let (Some(archive), Some(second)) = (archive, &self.tools.second) else {
+            return Ok(first);
         };
         let then = (Some(second), &self.second_place);
         if self.is_backup && key.ends_with(".m3u8") {
-            return match self.second_doubt.asked(second, key).await {
+            return Ok(match self.second_doubt.asked(second, key).await {
                 Some(true) => then,
                 _ => first,
-            };
+            });
         }
-        match self.doubt.asked(archive, key).await {
+        Ok(match self.doubts.of(key)?.asked(archive, key).await {
             Some(true) => first,
             _ if asked(second, key).await == Some(true) => then,
             _ => first,
-        }
+        })
     }
 }

@@ -3,7 +3,7 @@
 mod holder;
 mod recording;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use actix_files::NamedFile;
 use actix_web::{
@@ -13,7 +13,7 @@ use actix_web::{
 };
 use shared::{
     ids::{FileId, RecordingId},
-    objects::{Archive, Bucket, LinkTo, ObjectError},
+    objects::{Archive, Bucket, LinkTo, ObjectError, Places},
     recording::MediaFile,
     store::keys,
 };
@@ -35,20 +35,26 @@ const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 pub(crate) struct Media {
     tools: Tools,
     links: Links,
-    place: Place,
+    places: Places<Place>,
     second_place: Place,
-    doubt: holder::Doubt,
+    doubts: Places<holder::Doubt>,
     second_doubt: holder::Doubt,
     is_backup: bool,
 }
 
 impl Media {
     pub(crate) fn new(tools: &Tools) -> Arc<Self> {
+        let objects = &tools.config.objects;
+        let urls = |name: &String| Some((name.clone(), objects.place(name)?.url));
+        let urls: BTreeMap<_, _> = objects.places.keys().filter_map(urls).collect();
+        let doubts = urls.keys().map(|name| (name.clone(), holder::Doubt::default()));
+        let doubts = Places::new(holder::Doubt::default(), doubts.collect());
+        let named = urls.into_iter().map(|(name, url)| (name, Place::new(url)));
         Arc::new(Media {
             links: Links::new(tools.vault.media_keys()),
-            place: Place::new(tools.config.objects.url.clone()),
+            places: Places::new(Place::new(objects.url.clone()), named.collect()),
+            doubts,
             second_place: Place::new(tools.config.objects.copy.url.clone()),
-            doubt: holder::Doubt::default(),
             second_doubt: holder::Doubt::default(),
             is_backup: tools.config.objects.backup().is_some(),
             tools: tools.clone(),
@@ -165,7 +171,7 @@ async fn of_file(
     let save = request.query_string().split('&').any(|word| word == "download");
     let is_whole = kind == PLAYLIST || file.format != shared::template::Format::Hls;
     let disposition = disposition(if is_whole { note.name(&file) } else { tail }, save);
-    let (archive, place) = media.holder(&key).await;
+    let (archive, place) = media.holder(&key).await.map_err(gone)?;
     match archive {
         // A playlist is passed through, so that what it names is asked for here.
         Some(Archive::Bucket(bucket)) if kind == PLAYLIST => Ok(HttpResponse::Ok()

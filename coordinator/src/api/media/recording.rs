@@ -13,7 +13,7 @@ use shared::{
 
 use super::{Media, PLAYLIST, content_type, disposition, from_disk, gone, redirect};
 use crate::media::{
-    live::{folders, from_the_root, has_hls, is_segment, root},
+    live::{folders, from_the_root, has_hls, is_segment},
     place::{PlaceError, recording_folder},
 };
 
@@ -40,8 +40,8 @@ pub(super) async fn serve(
     if !is_segment(tail) {
         return Err(PlaceError::NotFound);
     }
-    let (key, kind) = (format!("{}/{tail}", root(&recording)), content_type(Path::new(tail)));
-    match media.holder(&key).await {
+    let (key, kind) = (format!("{}/{tail}", recording.folder()), content_type(Path::new(tail)));
+    match media.holder(&key).await.map_err(gone)? {
         (None, _) => Err(PlaceError::NotFound),
         (Some(Archive::Bucket(bucket)), _) => {
             let disposition = disposition(tail, false);
@@ -59,8 +59,8 @@ pub(super) async fn serve(
 /// The playlist as it is now.
 async fn current(media: &Media, recording: &Recording) -> Result<String, PlaceError> {
     let read = async |folder: &str, name: &str| {
-        let key = format!("{}/{folder}/{name}", root(recording));
-        let (archive, _) = media.holder(&key).await;
+        let key = format!("{}/{folder}/{name}", recording.folder());
+        let (archive, _) = media.holder(&key).await?;
         let archive = archive.ok_or_else(|| ObjectError::Missing(format!("{key}: no place of objects is known")))?;
         let bytes = archive.get(&key).await?;
         Ok::<_, ObjectError>(from_the_root(&String::from_utf8_lossy(&bytes), folder))

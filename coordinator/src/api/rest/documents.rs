@@ -166,6 +166,10 @@ pub(super) struct TemplateSpec {
     /// The formats that are on. Empty: do not record.
     #[serde(default)]
     formats: Vec<FormatSettings>,
+    /// Where its recordings go: the name of a place in the coordinator's settings; empty: `objects.url`.
+    #[serde(default)]
+    #[schema(pattern = "^[a-z0-9-]{0,32}$")]
+    place: String,
 }
 
 impl From<Option<v1::TemplateSpec>> for TemplateSpec {
@@ -192,6 +196,7 @@ impl From<Option<v1::TemplateSpec>> for TemplateSpec {
             name: spec.name,
             description: spec.description,
             formats: spec.formats.into_iter().map(settings).collect(),
+            place: spec.place,
         }
     }
 }
@@ -221,6 +226,7 @@ impl From<TemplateSpec> for v1::TemplateSpec {
             name: spec.name,
             description: spec.description,
             formats: spec.formats.into_iter().map(settings).collect(),
+            place: spec.place,
         }
     }
 }
@@ -236,6 +242,8 @@ pub(super) struct Template {
     description: String,
     /// The formats that are on. Empty: do not record.
     formats: Vec<FormatSettings>,
+    /// Where its recordings go: the name of a place in the coordinator's settings; empty: `objects.url`.
+    place: String,
     /// When it was made.
     created: Option<String>,
     /// When it changed last.
@@ -248,12 +256,14 @@ impl From<v1::Template> for Template {
             name,
             description,
             formats,
+            place,
         } = template.spec.into();
         Template {
             template_id: template.template_id,
             name,
             description,
             formats,
+            place,
             created: instant(template.created_ms),
             updated: instant(template.updated_ms),
         }

@@ -135,7 +135,10 @@ impl Said {
 fn refused(error: CatalogError) -> ApiError {
     let code = match &error {
         CatalogError::Template(TemplateError::Pattern { .. }) => "InvalidParameter.InvalidVodFileName",
-        CatalogError::Template(_) | CatalogError::NameTaken(_) | CatalogError::NameReserved => "InvalidParameterValue",
+        CatalogError::Template(_)
+        | CatalogError::NameTaken(_)
+        | CatalogError::NameReserved
+        | CatalogError::NoPlace { .. } => "InvalidParameterValue",
         CatalogError::NoTemplate(_) => "FailedOperation.NotFound",
         CatalogError::TooManyTemplates(_) => "InternalError.ConfOutLimit",
         CatalogError::InUse { .. } => "FailedOperation.ConfInUsed",
@@ -258,6 +261,16 @@ mod tests {
         let said = said(&mut fields)?;
         fields.finish()?;
         Ok(said.over(TemplateSpec::plain("old", &[Format::Mp4])))
+    }
+
+    #[test]
+    fn a_place_has_no_word_here_and_stays() {
+        let mut placed = TemplateSpec::plain("old", &[Format::Mp4]);
+        placed.place = "cold".to_owned();
+        let body = json!({"FlvParam": {"Enable": 1}}).to_string();
+        let mut fields = Fields::from_json(body.as_bytes()).unwrap();
+        let changed = said(&mut fields).unwrap().over(placed);
+        assert_eq!((changed.formats.len(), changed.place.as_str()), (2, "cold"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::compose::window::{Found, SEGMENT_DAMAGED, WINDOW, Window};
 use crate::record::crc;
-use crate::upload::{Growing, Objects};
+use crate::upload::{Growing, Sites};
 
 /// Files that are composed at a time: each has the first part, the one being filled and a stretch of a segment in memory.
 const AT_ONCE: usize = 2;
@@ -29,7 +29,7 @@ const MAX_OTHERS: usize = 8;
 /// Composes files, a few at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Composer {
-    objects: Objects,
+    objects: Sites,
     turns: Arc<Semaphore>,
 }
 
@@ -85,7 +85,7 @@ struct Walk {
 }
 
 impl Composer {
-    pub(crate) fn new(objects: Objects) -> Self {
+    pub(crate) fn new(objects: Sites) -> Self {
         Self {
             objects,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
@@ -207,11 +207,7 @@ impl Composer {
                 };
                 open.insert(Open {
                     stitcher: Stitcher::new(gaps, start_ms),
-                    file: self
-                        .objects
-                        .with_class(order.storage_class)
-                        .grow(staged, key.clone())
-                        .await?,
+                    file: self.objects.grow(staged, key.clone(), order.storage_class).await?,
                     sequence,
                     key,
                     start_ms,
