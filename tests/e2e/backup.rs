@@ -185,9 +185,13 @@ fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_aga
     // It ends, and is in the library, while the first place is away.
     world.ensure_recorded(&server, "one", &log, all(&log))?;
     for end in [".mp4", ".flv", ".aac", "index.m3u8", "recording.json"] {
+        let (first, second) = (
+            world.keys(&world.first, "one", end)?,
+            world.keys(&world.second, "one", end)?,
+        );
         ensure!(
-            world.keys(&world.second, "one", end)?.len() == 1,
-            "no {end} in the second"
+            second.len() == 1,
+            "{end} in the second: {second:?}, in the first: {first:?}"
         );
     }
     let (early, late) = (
