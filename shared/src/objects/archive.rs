@@ -70,17 +70,35 @@ fn inside(root: &Path, key: &str) -> io::Result<PathBuf> {
 
 fn remove(root: &Path, key: &str) -> io::Result<()> {
     let path = inside(root, key)?;
-    std::fs::remove_file(&path)?;
+    let removed = std::fs::remove_file(&path);
+    // Folders that hold nothing any more go with the last object, also where that is gone already: whoever removed it may have died just then.
     let root = root.canonicalize()?;
-    // Folders that hold nothing any more go with the last object; one that holds something refuses.
     let mut folder = path.parent();
     while let Some(at) = folder.filter(|at| *at != root && at.starts_with(&root)) {
+        // One that holds something refuses.
         if std::fs::remove_dir(at).is_err() {
             break;
         }
         folder = at.parent();
     }
-    Ok(())
+    removed
+}
+
+/// Removes a folder and all below it that hold nothing.
+fn remove_empty(root: &Path, folder: &str) -> io::Result<()> {
+    fn empty(folder: &Path) -> io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                empty(&entry.path())?;
+            }
+        }
+        match std::fs::remove_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
+    }
+    empty(&inside(root, folder)?)
 }
 
 fn write(root: &Path, key: &str, bytes: &[u8]) -> io::Result<()> {
@@ -291,15 +309,21 @@ impl Archive {
         let mut after = None;
         loop {
             let page = self.list(folder, after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.key.clone());
+            after = page.last().map(|last| last.key.clone());
             let named = page.iter().filter(|object| goes(&object.key)).map(Ok);
             stream::iter(named)
                 .try_for_each_concurrent(AT_A_TIME, |object| self.remove(&object.key))
                 .await?;
             if page.len() < PAGE {
-                return Ok(());
+                break;
             }
+        }
+        let Archive::Folder(root) = self else { return Ok(()) };
+        // Where whoever removed the last object of one died just then, no object leads to it.
+        let (root, at) = (root.clone(), folder.to_owned());
+        match on_disk(folder, move || remove_empty(&root, &at)).await {
+            Err(ObjectError::Missing(_)) => Ok(()),
+            other => other,
         }
     }
 
@@ -420,6 +444,23 @@ mod tests {
         filled(&archive, Some(dir.path())).await;
         archive.remove_below("d", |_| true).await.unwrap();
         assert!(dir.path().exists() && !dir.path().join("d").exists());
+    }
+
+    #[tokio::test]
+    async fn folders_go_too_whose_last_object_went_before_a_death() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::Folder(dir.path().to_owned());
+        filled(&archive, Some(dir.path())).await;
+        for key in ["hls/000000.ts", "hls/index.m3u8"] {
+            std::fs::remove_file(dir.path().join("d/a/s-1/r/e000001").join(key)).unwrap();
+        }
+        let document = "d/a/s-1/r/recording.json";
+        archive.remove_below("d/a/s-1/r", |key| key != document).await.unwrap();
+        assert!(!dir.path().join("d/a/s-1/r/e000001").exists());
+        assert!(archive.has(document).await.unwrap());
+        std::fs::remove_file(dir.path().join(document)).unwrap();
+        archive.remove(document).await.unwrap();
+        assert!(!dir.path().join("d/a/s-1").exists() && dir.path().join("d/a/s/r").exists());
     }
 
     #[tokio::test]
