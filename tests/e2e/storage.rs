@@ -415,8 +415,8 @@ fn a_service_that_shows_what_it_has_late_is_asked_again() -> Result<()> {
     world.ensure_no_uploads()
 }
 
-/// What a service that shows what it has late may do to the end of a file: the upload is complete, no look says so, and whatever is sent
-/// to it once more breaks, because the service has answered before it read it. Only the question for the upload's parts is answered.
+/// What a service that shows what it has late may do to the end of a file: the upload is complete and the answer was lost, no look says so, and
+/// whatever is sent to it once more breaks, because the service has answered before it read it. Only the question for the upload's parts is answered.
 #[test]
 fn a_part_that_breaks_because_its_upload_is_complete_does_not_break_for_ever() -> Result<()> {
     let s3 = S3::start(Kind::JuiceFs)?;
@@ -428,7 +428,10 @@ fn a_part_that_breaks_because_its_upload_is_complete_does_not_break_for_ever() -
         let (complete, broken, asked) = &seen;
         let of_the_upload = line.contains("/mp4/") && line.contains("uploadId=");
         match line.split(' ').next() {
-            Some("POST") if of_the_upload => complete.store(true, Ordering::SeqCst),
+            Some("POST") if of_the_upload && !broken.load(Ordering::SeqCst) => {
+                complete.store(true, Ordering::SeqCst);
+                return Fault::AnswerLost;
+            }
             Some("GET") if of_the_upload && broken.load(Ordering::SeqCst) => asked.store(true, Ordering::SeqCst),
             Some("PUT") if of_the_upload && complete.load(Ordering::SeqCst) && !asked.load(Ordering::SeqCst) => {
                 broken.store(true, Ordering::SeqCst);
