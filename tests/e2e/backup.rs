@@ -13,22 +13,12 @@ use support::programs::output;
 use support::rtmp::{AUDIO, VIDEO};
 use support::s3::{BUCKET, Kind, S3};
 use support::server::{Server, Setup};
-use support::source::Shape;
 use support::wait::{Seen, until};
 use tempfile::TempDir;
 
-use crate::{ALL, data, setup};
+use crate::{ALL, FAT, data, listed, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Enough for several parts within seconds.
-const FAT: Shape = Shape {
-    frame_rate: 25,
-    gop_frames: 25,
-    bits_per_second: 24_000_000,
-    audio_bits_per_second: 64_000,
-    b_frames: true,
-};
 
 /// Two S3 servers, the first behind a proxy.
 struct World {
@@ -74,12 +64,6 @@ fn world(kind: Kind) -> Result<World> {
 
 fn fat(server: &Server, stream: &str, seconds: u64) -> Result<Pacer> {
     Pacer::start_for(server.rtmp(), stream, FAT, Some(Duration::from_secs(seconds)))
-}
-
-fn listed(server: &Server, words: &[&str]) -> Result<Vec<Value>> {
-    let said = server.ask(words)?;
-    let list = said.as_object().and_then(|map| map.values().find_map(Value::as_array));
-    list.cloned().with_context(|| format!("no list in {said}"))
 }
 
 fn get(url: &str) -> Result<Vec<u8>> {

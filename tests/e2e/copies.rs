@@ -16,18 +16,10 @@ use support::source::Shape;
 use support::wait::{Seen, until};
 use tempfile::TempDir;
 
-use crate::{ALL, data, setup};
+use crate::retention::briefly;
+use crate::{ALL, FAT, data, listed, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Enough for several parts within seconds.
-const FAT: Shape = Shape {
-    frame_rate: 25,
-    gop_frames: 25,
-    bits_per_second: 24_000_000,
-    audio_bits_per_second: 64_000,
-    b_frames: true,
-};
 
 /// Two places of one S3 server, each behind its own proxy.
 struct World {
@@ -63,12 +55,6 @@ fn world(kind: Kind) -> Result<World> {
         data,
         folder,
     })
-}
-
-fn listed(server: &Server, words: &[&str]) -> Result<Vec<Value>> {
-    let said = server.ask(words)?;
-    let list = said.as_object().and_then(|map| map.values().find_map(Value::as_array));
-    list.cloned().with_context(|| format!("no list in {said}"))
 }
 
 /// Waits until nothing is left to be copied, and every file says that it was.
@@ -247,18 +233,7 @@ fn until_refused(server: &Server, reason: &str) -> Result<()> {
 fn storage_time_ends_in_the_first_place_whatever_the_second_does() -> Result<()> {
     let world = world(Kind::JuiceFs)?;
     let server = world.setup.start()?;
-    let words = [
-        "template",
-        "create",
-        "brief",
-        "--flv",
-        "--hls",
-        "--mp4",
-        "--storage",
-        "6s",
-    ];
-    server.ask(&words)?;
-    server.ask(&["rule", "create", "--domain", "127.0.0.1", "--template", "brief"])?;
+    briefly(&server, "6s")?;
     push(&server, "one", Shape::default(), 2)?;
     // Some of it is there before the second goes away for good.
     until(LIMIT, "copies in the second place", || {

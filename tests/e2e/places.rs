@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::backup::ensure_links;
 use crate::retention::{locked, often};
-use crate::{data, setup};
+use crate::{data, listed, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FORMATS: &str = "flv,hls,mp4";
@@ -131,12 +131,6 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     Ok(names)
-}
-
-fn listed(server: &Server, words: &[&str]) -> Result<Vec<Value>> {
-    let said = server.ask(words)?;
-    let list = said.as_object().and_then(|map| map.values().find_map(Value::as_array));
-    list.cloned().with_context(|| format!("no list in {said}"))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use support::pacer::Pacer;
 use support::s3::{BUCKET, Kind, S3};
@@ -13,10 +13,9 @@ use support::wait::{Seen, until};
 
 use crate::{ALL, data, setup};
 
+/// In the order of their ids.
 fn listed(server: &Server, words: &[&str]) -> Result<Vec<Value>> {
-    let said = server.ask(words)?;
-    let list = said.as_object().and_then(|map| map.values().find_map(Value::as_array));
-    let mut list = list.cloned().with_context(|| format!("no list in {said}"))?;
+    let mut list = crate::listed(server, words)?;
     list.sort_by_key(|entry| {
         entry["file_id"]
             .as_str()

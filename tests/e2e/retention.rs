@@ -12,7 +12,7 @@ use support::server::{Server, Setup};
 use support::source::Shape;
 use support::wait::{Seen, until};
 
-use crate::{data, setup};
+use crate::{data, listed, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,8 +21,8 @@ pub(crate) fn often(setup: Setup) -> Setup {
     setup.args(&["--set", "coordinator.retention_interval=200ms"])
 }
 
-/// Has everything recorded in three formats and kept for a second.
-fn briefly(server: &Server) -> Result<()> {
+/// Has everything recorded in three formats and kept for so long.
+pub(crate) fn briefly(server: &Server, kept: &str) -> Result<()> {
     let words = [
         "template",
         "create",
@@ -31,7 +31,7 @@ fn briefly(server: &Server) -> Result<()> {
         "--hls",
         "--mp4",
         "--storage",
-        "1s",
+        kept,
     ];
     server.ask(&words)?;
     server.ask(&["rule", "create", "--domain", "127.0.0.1", "--template", "brief"])?;
@@ -52,12 +52,6 @@ pub(crate) fn locked(server: &Server, stream: &str) -> Result<String> {
     pacer.finish()?;
     server.finished(stream, 1)?;
     Ok(id)
-}
-
-fn listed(server: &Server, words: &[&str]) -> Result<Vec<Value>> {
-    let said = server.ask(words)?;
-    let list = said.as_object().and_then(|map| map.values().find_map(Value::as_array));
-    list.cloned().with_context(|| format!("no list in {said}"))
 }
 
 fn of_format(files: &[Value], format: &str) -> Result<String> {
@@ -96,7 +90,7 @@ fn until_files(server: &Server, count: usize) -> Result<Vec<Value>> {
 fn files_go_when_their_time_is_over_and_locked_ones_stay() -> Result<()> {
     let (_folder, data) = data()?;
     let server = often(setup(&data)).start()?;
-    briefly(&server)?;
+    briefly(&server, "1s")?;
     let id = locked(&server, "one")?;
     let files = listed(&server, &["file", "list", "--recording", &id])?;
     ensure!(
@@ -168,7 +162,7 @@ fn files_go_when_their_time_is_over_and_locked_ones_stay() -> Result<()> {
 fn a_process_that_is_killed_while_it_removes_goes_on_after_its_next_start() -> Result<()> {
     let (_folder, data) = data()?;
     let mut server = often(setup(&data)).start()?;
-    briefly(&server)?;
+    briefly(&server, "1s")?;
     let names = ["a", "b", "c", "d"];
     let mut ids = Vec::new();
     for name in names {
@@ -206,7 +200,7 @@ fn files_leave_a_bucket_also_after_it_was_away() -> Result<()> {
         };
     }
     let server = setup.start()?;
-    briefly(&server)?;
+    briefly(&server, "1s")?;
     let id = locked(&server, "one")?;
     ensure!(s3.keys("some/where/")?.len() > 4);
 

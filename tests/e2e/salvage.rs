@@ -10,21 +10,11 @@ use support::ledger::{AtLeast, ensure_holds};
 use support::pacer::Pacer;
 use support::s3::{BUCKET, Kind, S3};
 use support::server::{MediaFile, Server, Setup};
-use support::source::Shape;
 use support::wait::{Seen, until};
 
-use crate::{data, setup};
+use crate::{FAT, data, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A part every two seconds.
-const FAT: Shape = Shape {
-    frame_rate: 25,
-    gop_frames: 25,
-    bits_per_second: 24_000_000,
-    audio_bits_per_second: 64_000,
-    b_frames: true,
-};
 
 /// Gives workers up soon, and makes the shortest parts that there are.
 fn impatient(setup: Setup) -> Setup {

@@ -17,16 +17,7 @@ use support::source::{Numbered, Shape};
 use support::wait::{Seen, until};
 use tempfile::TempDir;
 
-use crate::{ALL, data, setup};
-
-/// Enough for several parts within seconds.
-const FAT: Shape = Shape {
-    frame_rate: 25,
-    gop_frames: 25,
-    bits_per_second: 24_000_000,
-    audio_bits_per_second: 64_000,
-    b_frames: true,
-};
+use crate::{ALL, FAT, data, setup};
 
 /// A server that stores everything below `prefix` of the bucket.
 struct World {

@@ -122,7 +122,7 @@ pub struct ObjectsConfig {
     pub keys_file: Option<PathBuf>,
     /// The bucket's name stands in the path and not in the host's name.
     pub path_style: bool,
-    /// Most requests that carry media at a time, 1 to 1000.
+    /// Most recorders and others that store media at a time, 1 to 1000; half of them, rounded down, are recordings that end.
     pub max_uploads: usize,
     /// Bytes of the first parts of a multipart upload, 5 MiB to 64 MiB; later ones are longer. `max_uploads` times this bounds memory.
     pub part_size: ByteSize,

@@ -59,7 +59,7 @@ struct Waiter {
 }
 
 impl Turns {
-    /// `slots` at a time with `units` in all, both at least 1. Half of each is for what ends alone.
+    /// `slots` at a time with `units`, at least 1, in all; without slots nobody ever has a turn. Half of each, rounded down, is for what ends alone.
     pub(super) fn new(slots: usize, units: u32) -> Self {
         let going_on = Room {
             slots: slots - slots / 2,
