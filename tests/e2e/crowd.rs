@@ -40,14 +40,14 @@ fn streams_that_end_in_the_same_second_all_arrive() -> Result<()> {
         setup = setup.env(name, &value);
     }
     let server = setup.start()?;
-    let idle_kb = server.pss_kb()?;
+    let idle_kb = server.heap_kb()?;
     let mut options = Options::new(&format!("rtmp://{}/live", server.rtmp()), streams);
     options.bitrate = 250_000;
     options.seconds = 8.0;
     let load = std::thread::spawn(move || loadgen::run(&options, &mut |_| Ok(())));
     let mut most_kb = 0;
     while !load.is_finished() {
-        most_kb = most_kb.max(server.pss_kb()?);
+        most_kb = most_kb.max(server.heap_kb()?);
         std::thread::sleep(Duration::from_millis(250));
     }
     let ended = Instant::now();
@@ -56,7 +56,7 @@ fn streams_that_end_in_the_same_second_all_arrive() -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the load generator panicked"))??;
     ensure!(report["failures"].as_array().is_some_and(Vec::is_empty), "{report}");
     let recordings = until(Duration::from_secs(300), "the end of all recordings", || {
-        most_kb = most_kb.max(server.pss_kb()?);
+        most_kb = most_kb.max(server.heap_kb()?);
         let said = server.ask(&["recording", "list"])?;
         let list = said["recordings"].as_array().cloned().unwrap_or_default();
         let done = list.iter().filter(|recording| recording["state"] == "finished").count();

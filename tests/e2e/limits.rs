@@ -20,10 +20,10 @@ const LONG_GOP_KB: u64 = 48 * 1024;
 fn a_thousand_quiet_streams_stay_within_their_memory() -> Result<()> {
     const STREAMS: usize = 1000;
     let (_folder, server) = recording(ALL)?;
-    // Every code page that recording needs is in memory before the first look.
+    // What the first recording allocates once is there before the first look.
     B_FRAMES.push(&server.push_url("warm"))?;
     server.finished("warm", 1)?;
-    let idle_kb = server.pss_kb()?;
+    let idle_kb = server.heap_kb()?;
     let mut options = Options::new(&format!("rtmp://{}/live", server.rtmp()), STREAMS);
     options.bitrate = 24_000;
     options.seconds = 6.0;
@@ -33,7 +33,7 @@ fn a_thousand_quiet_streams_stay_within_their_memory() -> Result<()> {
     let load = std::thread::spawn(move || loadgen::run(&options, &mut |_| Ok(())));
     let mut most_kb = 0;
     while !load.is_finished() {
-        most_kb = most_kb.max(server.pss_kb()?);
+        most_kb = most_kb.max(server.heap_kb()?);
         std::thread::sleep(Duration::from_millis(250));
     }
     let report = load
@@ -54,7 +54,7 @@ fn a_thousand_quiet_streams_stay_within_their_memory() -> Result<()> {
 #[test]
 fn a_group_of_pictures_of_a_minute_stays_within_its_memory() -> Result<()> {
     let (_folder, server) = recording(ALL)?;
-    let idle_kb = server.pss_kb()?;
+    let idle_kb = server.heap_kb()?;
     // 8 Mbit/s: 60 MB from key frame to key frame, two of them.
     let shape = Shape {
         gop_frames: 30 * 60,
@@ -71,12 +71,12 @@ fn a_group_of_pictures_of_a_minute_stays_within_its_memory() -> Result<()> {
     for (index, frame) in source.take_while(|frame| frame.dts_ms < 130_000).enumerate() {
         publisher.send(frame.message_type, u32::try_from(frame.dts_ms)?, &frame.body)?;
         if index % 200 == 0 {
-            most_kb = most_kb.max(server.pss_kb()?);
+            most_kb = most_kb.max(server.heap_kb()?);
         }
     }
     publisher.finish()?;
     until(Duration::from_secs(40), "the recording's end", || {
-        most_kb = most_kb.max(server.pss_kb()?);
+        most_kb = most_kb.max(server.heap_kb()?);
         let recordings = server.recordings("long")?;
         let done = recordings
             .first()

@@ -440,13 +440,19 @@ impl Server {
         self.setup.clone()
     }
 
-    /// Proportional set size in kB: what its memory costs the machine.
+    /// Anonymous memory in kB: heap, stacks and changed data.
+    ///
+    /// Pages of the program file do not count: they are shared with each other server that runs just now, so that a share of
+    /// them says more about those than about this one.
     ///
     /// # Errors
     /// The process is gone.
-    pub fn pss_kb(&self) -> Result<u64> {
+    pub fn heap_kb(&self) -> Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
-        let line = text.lines().find(|line| line.starts_with("Pss:")).context("no Pss")?;
-        Ok(line.split_whitespace().nth(1).context("an empty Pss")?.parse()?)
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Anonymous:"))
+            .context("no Anonymous")?;
+        Ok(line.split_whitespace().nth(1).context("an empty Anonymous")?.parse()?)
     }
 }
