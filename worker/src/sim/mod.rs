@@ -30,7 +30,7 @@ use crate::stream::actor::{AskAgain, Closed, Common, Notice, Set, StreamActor};
 use crate::stream::document::About;
 use crate::stream::finish::Finisher;
 use crate::stream::ground::Ground;
-use crate::upload::Shelf;
+use crate::upload::{Found, Shelf};
 
 /// Messages that may wait for the worker.
 const MAILBOX: usize = 4_096;
@@ -80,19 +80,13 @@ struct Small(Arc<dyn Bucket>);
 
 #[async_trait]
 impl Shelf for Small {
-    async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
-        for (which, key) in keys.iter().enumerate() {
-            let found = loop {
-                match self.0.get(key).await {
-                    Ok(found) => break found,
-                    Err(_) => tokio::time::sleep(AGAIN).await,
-                }
-            };
-            if let Some(object) = found {
-                return Ok(Some((which, object.bytes)));
+    async fn each(&self, key: &str) -> io::Result<Found> {
+        loop {
+            match self.0.get(key).await {
+                Ok(found) => return Ok(Found::alone(found.map(|object| object.bytes))),
+                Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }
-        Ok(None)
     }
 
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()> {

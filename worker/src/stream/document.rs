@@ -98,16 +98,30 @@ pub(crate) fn merged(stored: RecordingDocument, ours: RecordingDocument) -> Reco
     RecordingDocument::new(newer.recording, newer.files)
 }
 
+/// The document that lies under a key, of several places' that of all; none: there is none that can be read.
+pub(crate) async fn stored(objects: &dyn Shelf, key: &str) -> std::io::Result<Option<RecordingDocument>> {
+    let mut all = None;
+    for bytes in objects.each(key).await?.versions {
+        match RecordingDocument::from_json(&bytes) {
+            Ok(one) => {
+                all = Some(match all {
+                    Some(other) => merged(other, one),
+                    None => one,
+                });
+            }
+            Err(error) => warn!(key, %error, "the stored recording.json cannot be read"),
+        }
+    }
+    Ok(all)
+}
+
 /// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
 pub(crate) async fn put(objects: &dyn Shelf, key: &str, document: RecordingDocument) -> std::io::Result<()> {
     let mut document = document;
-    if document.recording.is_stitched() {
-        for stored in objects.each(key).await? {
-            match RecordingDocument::from_json(&stored) {
-                Ok(stored) => document = merged(stored, document),
-                Err(error) => warn!(key, %error, "the stored recording.json cannot be read, it is written anew"),
-            }
-        }
+    if document.recording.is_stitched()
+        && let Some(stored) = stored(objects, key).await?
+    {
+        document = merged(stored, document);
     }
     let json = document.to_json().map_err(std::io::Error::other)?;
     objects.put(key, json).await

@@ -2,29 +2,31 @@
 //!
 //! Any worker that can read what is stored may be told to, and may be told again after a crash: every step may be repeated.
 
+mod left;
 mod mp4;
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use media::hls;
-use shared::lease::{Epoch, FinishJob};
+use shared::lease::FinishJob;
 use shared::recording::{Context, FinishedFile, Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
 use shared::telemetry::{FormatLabel, WorkerMetrics};
 use shared::template::Format;
 use shared::time::Clock;
 use shared::trace::{Past, Place};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::core::RECORDER_FAILED;
 use super::document;
 use crate::control::agent::Agent;
 use crate::record::crc;
-use crate::record::index::{self, Index, LOST, Totals};
+use crate::record::index::{self, LOST, Totals};
 use crate::upload::Shelf;
+use left::Folder;
 pub(crate) use mp4::{Composer, Order};
 
-/// The name of a gap: no index is where the recording's should be.
+/// The name of a gap: the index of the last publish is not where it should be, or not all of it is there.
 const MISSING: &str = "index_missing";
 
 /// What finishing needs.
@@ -60,22 +62,13 @@ impl Finisher {
 
     async fn finish(&self, job: &FinishJob) -> std::io::Result<usize> {
         let root = job.folder();
-        let keys: Vec<String> = job.before.iter().map(|epoch| index::key(&root, *epoch)).collect();
-        let found = self.shelf.first(&keys).await?;
-        let found = found
-            .map(|(which, bytes)| {
-                let read = job.before.get(which).copied().zip(Index::parse(&bytes));
-                // Another program's, perhaps a newer one's: what it names must not be dropped for that.
-                read.ok_or_else(|| std::io::Error::other("the index that was found cannot be read by this version"))
-            })
-            .transpose()?;
+        let folder = Folder {
+            shelf: self.shelf.as_ref(),
+            root: &root,
+        };
+        let left = folder.list(&job.before, job.lost).await?;
         let document_key = format!("{root}/recording.json");
-        let stored = self.shelf.first(std::slice::from_ref(&document_key)).await?;
-        let stored = stored.and_then(|(_, bytes)| {
-            RecordingDocument::from_json(&bytes)
-                .inspect_err(|error| warn!(key = document_key, %error, "the stored recording.json cannot be read"))
-                .ok()
-        });
+        let stored = document::stored(self.shelf.as_ref(), &document_key).await?;
 
         let ended = self.clock.now();
         let mut files = stored
@@ -83,36 +76,23 @@ impl Finisher {
             .map(|document| document.files.clone())
             .unwrap_or_default();
         let mut gaps = stored.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
-        let mut stitched = None;
-        if let Some((epoch, mut index)) = found {
-            self.take_in_late(&root, epoch, &mut index).await?;
-            if job.lost {
-                index.totals.gap_at_end(LOST);
-            }
-            join_gaps(&mut gaps, &index.totals.gaps);
-            if index.totals.segments > 0 {
-                let text = index.ended(epoch);
-                let playlist = self.playlist(job, &root, &index.totals, &text);
-                self.shelf.put(&playlist.object_key, text.clone().into_bytes()).await?;
-                let mut made = self.stitched(job, &root, &index.totals, (&text, &files)).await?;
-                made.push(playlist);
-                files.retain(|known| made.iter().all(|file| file.id != known.id));
-                files.append(&mut made);
-            }
-            stitched = Some(index.totals);
-        } else {
-            // The end of a publish stores an index, also one without segments.
-            let (from_ms, to_ms, units) = (0, 0, 0);
-            let reason = if job.lost { LOST } else { MISSING }.to_owned();
-            join_gaps(
-                &mut gaps,
-                &[Gap {
-                    reason,
-                    from_ms,
-                    to_ms,
-                    units,
-                }],
-            );
+        let missing = missing(job, left.is_all, &gaps);
+        let mut totals = Totals::default();
+        let list = left.index.map(|(epoch, index)| {
+            totals = index.totals.clone();
+            index.ended(epoch)
+        });
+        if let Some(reason) = missing {
+            totals.gap_at_end(reason);
+        }
+        join_gaps(&mut gaps, &totals.gaps);
+        if let Some(text) = list.filter(|_| totals.segments > 0) {
+            let playlist = self.playlist(job, &root, &totals, &text);
+            self.shelf.put(&playlist.object_key, text.clone().into_bytes()).await?;
+            let mut made = self.stitched(job, &root, &totals, (&text, &files)).await?;
+            made.push(playlist);
+            files.retain(|known| made.iter().all(|file| file.id != known.id));
+            files.append(&mut made);
         }
         let (state, reason) = outcome(job, &gaps);
         if let Some(mut document) = stored {
@@ -132,9 +112,7 @@ impl Finisher {
         self.agent
             .commit_recording(job.recording, job.epoch, end, &gaps, 0)
             .await;
-        if let Some(totals) = stitched {
-            self.count(&totals);
-        }
+        self.count(&totals);
         Ok(files.len())
     }
 
@@ -146,17 +124,6 @@ impl Finisher {
         };
         let units = totals.video_units + totals.audio_units;
         self.metrics.units_recorded.get_or_create(&hls).inc_by(units);
-    }
-
-    /// Owners that were given up may have come back, and stored what was not waited for.
-    async fn take_in_late(&self, root: &str, epoch: Epoch, index: &mut Index) -> std::io::Result<()> {
-        for trusted in index.totals.trusted.clone().iter().rev() {
-            let found = self.shelf.first(&[index::key(root, trusted.epoch)]).await?;
-            if let Some(late) = found.and_then(|(_, bytes)| Index::parse(&bytes)) {
-                index.take_in(epoch, trusted, &late);
-            }
-        }
-        Ok(())
     }
 
     /// The MP4 of all pushes, where the template has one. One that an earlier finisher wrote down is in the library, or may be: it stays.
@@ -221,6 +188,16 @@ impl Finisher {
     }
 }
 
+/// The name of the gap at the list's end, where it is not known to hold everything. What a recorder gave up its recording says already.
+fn missing(job: &FinishJob, is_all: bool, said: &[Gap]) -> Option<&'static str> {
+    let gave_up = format!("{}_{RECORDER_FAILED}", Format::Hls.as_str());
+    match is_all {
+        _ if job.lost => Some(LOST),
+        false if said.iter().all(|gap| gap.reason != gave_up) => Some(MISSING),
+        _ => None,
+    }
+}
+
 /// How the recording ends.
 fn outcome(job: &FinishJob, gaps: &[Gap]) -> (RecordingState, String) {
     let failed = |gap: &&Gap| gap.reason.ends_with(RECORDER_FAILED);
@@ -232,3 +209,7 @@ fn outcome(job: &FinishJob, gaps: &[Gap]) -> (RecordingState, String) {
         None => (RecordingState::Finished, job.reason.clone()),
     }
 }
+
+#[cfg(test)]
+#[path = "finish_tests.rs"]
+mod tests;

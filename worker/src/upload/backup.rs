@@ -20,6 +20,7 @@ use tracing::info;
 use super::growing::Stretch;
 use super::health::Health;
 use super::remote::{Inner, Limits, Object, Remote, Store, Stored, Turn};
+use super::shelf::Found;
 use super::turns::Haste;
 
 /// How often a recorder that waits asks whether it has waited long enough.
@@ -231,30 +232,48 @@ impl Remote {
     }
 
     /// What lies under a key in each place that answers; one of them does.
-    pub(crate) async fn each(&self, key: &str) -> Vec<Bytes> {
+    pub(crate) async fn each(&self, key: &str) -> Found {
         let Some(second) = self.second() else {
             let found = self.first(&[key.to_owned()]).await;
-            return found.map(|(_, bytes)| bytes).into_iter().collect();
+            return Found::alone(found.map(|(_, bytes)| bytes.to_vec()));
         };
         loop {
-            let none_answers = self.is_away() && second.is_away();
-            let (mut found, mut answers) = (Vec::new(), false);
-            for place in [&second, self] {
-                if place.is_away() && !none_answers {
-                    continue;
-                }
-                match place.0.bucket.get(key).await {
-                    Ok(bytes) => found.push(bytes),
-                    Err(ObjectError::Missing(_)) => {}
-                    Err(_) => continue,
-                }
-                answers = true;
-            }
-            if answers {
-                found.dedup();
-                return found;
+            let answers: [Option<Option<Bytes>>; 2] =
+                tokio::join!(second.alone(key, self), self.alone(key, &second)).into();
+            if answers.iter().any(Option::is_some) {
+                let whole = answers.iter().all(Option::is_some);
+                let found = answers.into_iter().flatten().flatten();
+                let mut versions: Vec<Vec<u8>> = found.map(|bytes| bytes.to_vec()).collect();
+                versions.dedup();
+                return Found { versions, whole };
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What lies under a key in this place, whatever `other` has. None: it gives no answer to that, or none at all while the other does.
+    async fn alone(&self, key: &str, other: &Self) -> Option<Option<Bytes>> {
+        let place = &self.0;
+        loop {
+            let probe = tokio::select! {
+                biased;
+                probe = place.health.wait() => probe,
+                () = tokio::time::sleep(LOOK) => match self.is_away() && !other.is_away() {
+                    true => return None,
+                    false => continue,
+                },
+            };
+            let answer = place.again(key, || place.bucket.get(key)).await;
+            match &answer {
+                Err(ObjectError::Unavailable(error)) => place.health.failed(probe, error),
+                _ => place.health.answered(),
+            }
+            match answer {
+                Ok(bytes) => return Some(Some(bytes)),
+                Err(ObjectError::Missing(_)) => return Some(None),
+                Err(ObjectError::Refused(_)) => return None,
+                Err(ObjectError::Unavailable(_)) => {}
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) use pace::Pace;
 pub(crate) use plan::{HELD, Plan};
 pub use remote::{Limits, Remote};
 pub(crate) use remote::{Object, Store, StoreError, Stored, Turn};
-pub(crate) use shelf::{Shelf, Synced};
+pub(crate) use shelf::{Found, Shelf, Synced};
 pub use sites::Sites;
 pub(crate) use spool::{Rest, Spool, Upload, spill};
 pub(crate) use turns::Haste;
@@ -66,29 +66,14 @@ impl Objects {
         matches!(self, Self::Remote(remote) if remote.is_second())
     }
 
-    /// The first of these small objects that is there, and which of them it is: at once from a directory, as long as it takes from a bucket.
+    /// What lies under the key of a small object, in each place that answers: at once from a directory, as long as it takes from a bucket.
     ///
     /// # Errors
     /// Where the disk does not give it.
-    pub(crate) async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
+    pub(crate) async fn each(&self, key: &str) -> io::Result<Found> {
         match self {
-            Self::Local(local) => local.first(keys),
-            Self::Remote(remote) => Ok(remote.first(keys).await.map(|(which, bytes)| (which, bytes.to_vec()))),
-        }
-    }
-
-    /// What lies under a key in each place that answers: at once from a directory, as long as it takes from a bucket.
-    ///
-    /// # Errors
-    /// Where the disk does not give it.
-    pub(crate) async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
-        match self {
-            Self::Local(local) => Ok(local
-                .first(&[key.to_owned()])?
-                .map(|(_, bytes)| bytes)
-                .into_iter()
-                .collect()),
-            Self::Remote(remote) => Ok(remote.each(key).await.iter().map(|bytes| bytes.to_vec()).collect()),
+            Self::Local(local) => Ok(Found::alone(local.first(&[key.to_owned()])?.map(|(_, bytes)| bytes))),
+            Self::Remote(remote) => Ok(remote.each(key).await),
         }
     }
 

@@ -13,17 +13,30 @@ use super::Sites;
 /// How often it is asked whether a group sync has ended.
 const SYNC_POLL: Duration = Duration::from_millis(50);
 
+/// What lies under a key.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What each place has that has something, the second place's first; once where both have the same.
+    pub(crate) versions: Vec<Vec<u8>>,
+    /// Every place that there is has answered.
+    pub(crate) whole: bool,
+}
+
+impl Found {
+    /// What the only place has.
+    pub(crate) fn alone(bytes: Option<Vec<u8>>) -> Self {
+        Self {
+            versions: bytes.into_iter().collect(),
+            whole: true,
+        }
+    }
+}
+
 /// Where documents and running indexes lie.
 #[async_trait]
 pub(crate) trait Shelf: Send + Sync {
-    /// The first of these objects that is there, and which of them it is.
-    async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>>;
-
-    /// What lies under a key, in each place that there is.
-    async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
-        let found = self.first(&[key.to_owned()]).await?;
-        Ok(found.map(|(_, bytes)| bytes).into_iter().collect())
-    }
+    /// What lies under a key, in each place that answers; one of them does.
+    async fn each(&self, key: &str) -> io::Result<Found>;
 
     /// Stores an object, in place of an older one.
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()>;
@@ -41,13 +54,7 @@ pub(crate) struct Synced {
 
 #[async_trait]
 impl Shelf for Synced {
-    async fn first(&self, keys: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
-        // They are of one recording.
-        let place = keys.first().map_or("", String::as_str);
-        self.objects.of(place).first(keys).await
-    }
-
-    async fn each(&self, key: &str) -> io::Result<Vec<Vec<u8>>> {
+    async fn each(&self, key: &str) -> io::Result<Found> {
         self.objects.of(key).each(key).await
     }
 
