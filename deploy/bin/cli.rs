@@ -128,7 +128,8 @@ another takes over within seconds.")]
 
 Start coordinators on the new, empty metadata first; they may record meanwhile. What the library has is not changed, and
 what is restored stays for a day at least. It may be repeated. Objects that no recording.json speaks of are listed as
-strays. Ends with an error if something could not be restored.")]
+strays. Ends with an error if something could not be restored, or if a recording.json cannot be read, also where another
+place has a good one.")]
     Recover(Recover),
     /// Print a journal, one of its segments or indexes, a recorder's state, or the metadata store.
     #[command(after_help = "Examples:

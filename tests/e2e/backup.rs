@@ -213,9 +213,23 @@ fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_aga
     server.kill()?;
     std::fs::remove_file(world.data.join("metadata.redb"))?;
     let server = world.setup.start()?;
-    let said = server.ask(&["recover", "--from-objects", &format!("s3://{BUCKET}/tv")])?;
+    let recover = ["recover", "--from-objects", &format!("s3://{BUCKET}/tv")];
+    // A document that is damaged in one place does not hide the other's.
+    let documents = world.keys(&world.first, "two", "recording.json")?;
+    let document = documents.first().context("no recording.json")?;
+    world.first.put(document, "{")?;
+    let said = server.refused(&recover)?;
+    let named = said.contains(document.trim_start_matches("tv/")) && said.contains("the other place's was taken");
+    let restored = format!("\"files_restored\":{before},");
     ensure!(
-        said["files_restored"] == before && said["problem_count"] == 0 && said["stray_count"] == 0,
+        named && said.replace(' ', "").contains(&restored),
+        "{before} files: {said}"
+    );
+    let copy = world.second.get(document)?;
+    world.first.put(document, &copy)?;
+    let said = server.ask(&recover)?;
+    ensure!(
+        said["files_known"] == before && said["problem_count"] == 0 && said["stray_count"] == 0,
         "{before} files: {said:#}"
     );
 

@@ -1,6 +1,6 @@
-"""Looks into a bucket as an outsider: s3.py make|keys|objects|mirror|uploads|abort|put BUCKET [PREFIX [FOLDER]].
+"""Looks into a bucket as an outsider: s3.py make|keys|objects|mirror|uploads|abort|get|put BUCKET [PREFIX [FOLDER]].
 
-`put BUCKET KEY TEXT` stores an object.
+`put BUCKET KEY TEXT` stores an object, `get BUCKET KEY` prints it.
 
 Endpoint, region and keys come from the usual AWS_* variables.
 """
@@ -46,6 +46,8 @@ elif command == "mirror":
                 raise
 elif command == "uploads":
     print(json.dumps(uploads()))
+elif command == "get":
+    print(s3.get_object(Bucket=bucket, Key=prefix)["Body"].read().decode(), end="")
 elif command == "put":
     s3.put_object(Bucket=bucket, Key=prefix, Body=folder.encode())
 elif command == "abort":

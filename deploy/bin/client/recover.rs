@@ -67,6 +67,37 @@ fn root_of(key: &str) -> Option<&str> {
     key.get(..len + id.len())
 }
 
+/// The document of the recording in a folder, of several places' the newest, as it lies there; and what is wrong with those of no use. Of two
+/// places one may have been away when it was written last.
+fn newest(root: &str, found: Vec<Vec<u8>>) -> (Option<(RecordingDocument, Vec<u8>)>, Vec<String>) {
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    for bytes in found {
+        match RecordingDocument::from_json(&bytes) {
+            Ok(document) if document.recording.folder() == root => fit.push((document, bytes)),
+            Ok(RecordingDocument { recording, .. }) => {
+                unfit.push(format!("it is of recording {} of {}", recording.id, recording.stream));
+            }
+            Err(error) => unfit.push(error.to_string()),
+        }
+    }
+    let newest = fit.into_iter().max_by_key(|(document, _)| {
+        let recording = &document.recording;
+        (
+            recording.epoch.get(),
+            recording.state.is_terminal(),
+            document.files.len(),
+        )
+    });
+    let instead = match newest {
+        Some(_) => "; the other place's was taken",
+        None => "",
+    };
+    let unfit = unfit
+        .iter()
+        .map(|what| format!("{root}/recording.json: {what}{instead}"));
+    (newest, unfit.collect())
+}
+
 /// Holds a document against what lies in its folder. `playlists` are the texts of its HLS files.
 fn examine(group: &Group, document: &RecordingDocument, playlists: &BTreeMap<FileId, String>) -> Examined {
     let mut out = Examined::default();
@@ -245,30 +276,13 @@ impl Recovery {
         if !group.objects.iter().any(|object| object.key == key) {
             return Ok(alone(group.objects, Vec::new()));
         }
-        let mut documents = Vec::new();
-        for bytes in self.each(&key).await? {
-            match RecordingDocument::from_json(&bytes) {
-                Ok(document) => documents.push((document, bytes)),
-                Err(error) => return Ok(alone(Vec::new(), vec![format!("{key}: {error}")])),
-            }
-        }
-        // Of two places one may have been away when it was written last.
-        let newest = |(document, _): &(RecordingDocument, Vec<u8>)| {
-            let recording = &document.recording;
-            (
-                recording.epoch.get(),
-                recording.state.is_terminal(),
-                document.files.len(),
-            )
+        let found = self.each(&key).await?;
+        let (newest, unfit) = newest(&group.root, found);
+        let Some((document, bytes)) = newest else {
+            // What is there cannot be told from strays where nobody can read what is said of it.
+            let strays = if unfit.is_empty() { group.objects } else { Vec::new() };
+            return Ok(alone(strays, unfit));
         };
-        let Some((document, bytes)) = documents.into_iter().max_by_key(newest) else {
-            return Ok(alone(group.objects, Vec::new()));
-        };
-        let recording = &document.recording;
-        if recording.folder() != group.root {
-            let problem = format!("{key}: it is of recording {} of {}", recording.id, recording.stream);
-            return Ok(alone(Vec::new(), vec![problem]));
-        }
         let mut playlists = BTreeMap::new();
         let is_there = |file: &&MediaFile| group.objects.iter().any(|object| object.key == file.object_key);
         for file in document
@@ -284,7 +298,8 @@ impl Recovery {
                 playlists.insert(file.id, text.to_owned());
             }
         }
-        let examined = examine(&group, &document, &playlists);
+        let mut examined = examine(&group, &document, &playlists);
+        examined.problems.extend(unfit);
         let seen = examined.seen.iter().map(|(file, stored)| SeenFile {
             file_id: file.to_string(),
             stored_ms: stored.as_millis(),
@@ -539,6 +554,28 @@ mod tests {
             let found = examined(&objects, &document, Some(text));
             assert_eq!((found.seen.len(), found.problems.len()), (0, 1), "{gone}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_read_does_not_hide_the_other_places() {
+        let with = |files: &[(&str, Format, u64)], state| document(files, state).to_json().unwrap();
+        let good = with(&[("e1/flv/0.flv", Format::Flv, 5)], "finished");
+        let older = with(&[], "recording");
+        let strange = String::from_utf8(good.clone()).unwrap().replace("\"s\"", "\"t\"");
+        for bad in [b"{".to_vec(), Vec::new(), strange.into_bytes()] {
+            for found in [vec![bad.clone(), good.clone()], vec![good.clone(), bad.clone()]] {
+                let (taken, problems) = newest(ROOT, found);
+                assert_eq!(taken.unwrap().1, good);
+                assert!(problems.len() == 1 && problems[0].starts_with(ROOT), "{problems:?}");
+                assert!(problems[0].ends_with("the other place's was taken"), "{problems:?}");
+            }
+            let (taken, problems) = newest(ROOT, vec![bad.clone(), bad.clone()]);
+            assert!(taken.is_none() && problems.len() == 2, "{problems:?}");
+        }
+        let (taken, problems) = newest(ROOT, vec![older.clone(), good.clone()]);
+        assert_eq!((taken.unwrap().1, problems.len()), (good, 0), "the newest");
+        assert_eq!(newest(ROOT, vec![older.clone()]).0.unwrap().1, older);
+        assert_eq!(newest(ROOT, Vec::new()), (None, Vec::new()));
     }
 
     #[test]

@@ -188,6 +188,14 @@ impl S3 {
         self.ask(&["put", BUCKET, key, text]).map(drop)
     }
 
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// It is not there, or no text.
+    pub fn get(&self, key: &str) -> Result<String> {
+        self.ask(&["get", BUCKET, key])
+    }
+
     /// Copies what lies below a prefix to a folder.
     ///
     /// # Errors

@@ -303,7 +303,10 @@ async fn what_its_recorder_gave_up_is_said_once() {
     world.index(&world.first, 1, 3, true).await;
     world.document("flv_recorder_failed").await;
     let (_, gaps, _) = world.finish().await;
-    assert!(gaps.contains(&MISSING.to_owned()), "another format's says nothing of the list: {gaps:?}");
+    assert!(
+        gaps.contains(&MISSING.to_owned()),
+        "another format's says nothing of the list: {gaps:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

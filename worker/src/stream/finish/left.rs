@@ -73,7 +73,12 @@ impl Folder<'_> {
             };
             if !is_said {
                 is_said = true;
-                info!(root = self.root, ?epochs, is_sure, "waits for the index that the last publish has stored");
+                info!(
+                    root = self.root,
+                    ?epochs,
+                    is_sure,
+                    "waits for the index that the last publish has stored"
+                );
             }
             tokio::time::sleep(Duration::from_secs(*wait)).await;
         }
@@ -93,7 +98,9 @@ impl Folder<'_> {
         }
         if !is_read && most.as_ref().is_none_or(|most| !most.totals.paused) {
             // Another program's, perhaps a newer one's: what it names must not be dropped for that.
-            return Err(io::Error::other("the index that was found cannot be read by this version"));
+            return Err(io::Error::other(
+                "the index that was found cannot be read by this version",
+            ));
         }
         Ok((most, found.whole))
     }
