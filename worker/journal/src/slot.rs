@@ -14,8 +14,9 @@ pub(crate) const MAGIC: [u8; 8] = *b"ACSLOT01";
 pub(crate) const HEADER_LEN: usize = 32;
 /// Places begin and end on this boundary, so that two of them never share a block of the disk.
 const ALIGN: usize = 4096;
-/// Longest payload.
-pub(crate) const MAX_LEN: usize = 64 << 10;
+/// Longest payload: what a place's header can say. What a state holds has its own bounds, far below: none that could not be saved may come up,
+/// for whoever cannot save cannot go on.
+pub(crate) const MAX_LEN: usize = (u32::MAX as usize >> 1) - HEADER_LEN - ALIGN;
 
 /// A state file: what was last written to it is what is read from it, whenever the process dies.
 ///
@@ -70,11 +71,11 @@ impl Slot {
         self.look()
     }
 
-    /// Writes `payload`, at most 64 KiB: one write, as a rule.
+    /// Writes `payload`: one write, as a rule.
     ///
     /// # Errors
     ///
-    /// [`JournalError::TooLong`]; [`JournalError::Io`]: what was there before can still be read.
+    /// [`JournalError::TooLong`] from 2 GiB on; [`JournalError::Io`]: what was there before can still be read.
     pub fn write(&mut self, payload: &[u8]) -> Result<(), JournalError> {
         if payload.len() > MAX_LEN {
             return Err(JournalError::TooLong {

@@ -83,6 +83,8 @@ struct Shared {
 struct State {
     stop: bool,
     now: bool,
+    /// Somebody waits for the next sync.
+    soon: bool,
     /// The last generation whose sync has ended, well or not.
     attempted: u64,
     failed: VecDeque<u64>,
@@ -159,6 +161,13 @@ impl GroupSync {
             }
         }
         generation
+    }
+
+    /// Says that somebody waits for what was marked: it is synced after a quarter of the interval. However many say so there is
+    /// no more than one sync in that time.
+    pub fn hasten(&self) {
+        self.shared.lock().soon = true;
+        self.shared.wake.notify_one();
     }
 
     /// The generation that a write made now is in.
@@ -280,9 +289,10 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let since_us = self.dirty_since_us.load(SeqCst);
-            let left = self.interval.saturating_sub(self.since(since_us));
+            let interval = if state.soon { self.interval / 4 } else { self.interval };
+            let left = interval.saturating_sub(self.since(since_us));
             if since_us > 0 && (state.now || state.stop || left.is_zero()) {
-                state.now = false;
+                (state.now, state.soon) = (false, false);
                 return Some(since_us);
             }
             if state.stop {

@@ -155,3 +155,22 @@ fn no_mark_is_ever_lost() {
         }
     }
 }
+
+#[test]
+fn who_waits_is_not_kept_waiting_for_the_whole_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let interval = Duration::from_secs(2);
+    let sync = GroupSync::start(&[dir.path().to_path_buf()], interval).unwrap();
+    for _ in 0..2 {
+        let marked = Instant::now();
+        let generation = sync.mark_dirty();
+        sync.hasten();
+        sync.hasten();
+        let mut state = sync.shared.lock();
+        while state.outcome(generation) == Outcome::Pending {
+            state = sync.shared.done.wait(state).unwrap();
+        }
+        let took = state.stats.longest_wait;
+        assert!(took >= interval / 4 && marked.elapsed() < interval, "{took:?}");
+    }
+}

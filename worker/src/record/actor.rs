@@ -22,6 +22,8 @@ use crate::upload::{HELD, Haste, Objects, Store, StoreError, Stored, Turn, Way};
 
 /// How often a recorder asks whether a step is worth its cost. It bounds how late a segment is, not how much is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often one that waits for a sync looks whether it has ended.
+const SYNC_POLL: Duration = Duration::from_millis(50);
 /// After this many failures in a row a recorder gives up; the waits between them add up to about ten minutes.
 const FAILURES: u32 = 12;
 /// First wait after a failure; doubled with each, up to [`LONGEST_WAIT`].
@@ -215,13 +217,18 @@ impl RecorderActor {
                 self.busy = false;
                 self.failures = 0;
                 self.recorder = self.place.back(recorder, after_storing, &self.parts);
-                let (done, waits) = (stepped.done, stepped.waits);
-                self.report(Report::Stepped {
-                    setting: Arc::clone(&self.parts.setting),
-                    stepped,
-                });
+                let (done, waits, settles) = (stepped.done, stepped.waits, stepped.settles);
+                // While it settles there is nothing new to say but what was finished before.
+                if !settles || !stepped.files.is_empty() {
+                    self.report(Report::Stepped {
+                        setting: Arc::clone(&self.parts.setting),
+                        stepped,
+                    });
+                }
                 if done {
                     ctx.stop();
+                } else if settles {
+                    self.again_in(SYNC_POLL, ctx);
                 } else if !waits && (self.ending || after_storing) {
                     self.look(ctx);
                 }

@@ -7,6 +7,8 @@ use media::access_unit::{Codec, UnitInfo, UnitKind};
 use media::{codec, flv, mp4};
 use shared::template::Format;
 
+use super::packed::Packed;
+
 /// What became of one tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -25,7 +27,7 @@ pub(crate) enum Taken {
 pub(crate) enum Body {
     Flv {
         base_ms: i64,
-        metadata: Option<Vec<u8>>,
+        metadata: Option<Packed>,
     },
     Mp4(Box<mp4::Layout>),
     /// The ADTS header's constant part, or why there is none.
@@ -38,7 +40,7 @@ pub(crate) enum Body {
 impl Body {
     /// Begins a file of `format` whose time 0 is `base_ms` in the publish's time. HLS has no body of this kind.
     /// `metadata` is the publisher's `onMetaData` that stands in the head: it is not said again in the body.
-    pub(crate) fn new(format: Format, base_ms: i64, metadata: Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(format: Format, base_ms: i64, metadata: Option<Packed>) -> Self {
         match format {
             Format::Flv | Format::Hls => Self::Flv { base_ms, metadata },
             Format::Mp4 => Self::Mp4(Box::new(mp4::Layout::new())),

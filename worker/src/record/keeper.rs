@@ -3,12 +3,13 @@
 //! Each step's state goes to a two-slot file without waiting for the disk. A state counts as durable once a group sync that
 //! began after it was written has ended; the journal is only given up behind a durable state that is itself noted durably.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{GroupSync, Outcome, Slot};
 
-use super::state::{Saved, State, VERSION};
+use super::state::{OLDEST, Saved, State, VERSION};
 use super::{RecordError, Setting};
 
 #[derive(Debug)]
@@ -18,11 +19,36 @@ pub(super) struct Keeper {
     boot_id: Arc<str>,
     sync: Arc<GroupSync>,
     durable: State,
-    /// A state that will be durable once this generation is complete.
-    pending: Option<(u64, State)>,
-    /// A durable cursor, noted in the slot, that may be relied on once this generation is complete.
-    noted: Option<(u64, u64)>,
-    retired: u64,
+    /// States that will be durable once a generation is complete: of the one whose sync is under way and of the next at most.
+    pending: VecDeque<(u64, State)>,
+    /// Durable states that are noted in the slot as such, in the same way.
+    noted: VecDeque<(u64, State)>,
+    /// The earliest that a power loss leads back to, as far as this process knows: at first the beginning.
+    safe: State,
+}
+
+/// How far a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Point {
+    cursor: u64,
+    /// The file whose end is decided.
+    finishing: Option<u32>,
+}
+
+impl Point {
+    fn of(state: &State) -> Self {
+        let finishing = state.open.as_ref().filter(|open| open.finishing.is_some());
+        Self {
+            cursor: state.cursor,
+            finishing: finishing.map(|open| open.sequence),
+        }
+    }
+}
+
+/// Takes in what is written in a generation, in place of what was written in it before.
+fn note(queue: &mut VecDeque<(u64, State)>, generation: u64, state: State) {
+    queue.pop_back_if(|(last, _)| *last == generation);
+    queue.push_back((generation, state));
 }
 
 impl Keeper {
@@ -39,51 +65,85 @@ impl Keeper {
             None => None,
         };
         let (current, durable) = match saved {
-            Some(saved) if saved.version != VERSION => {
-                return Err(fail(format!("version {} is not known, only {VERSION}", saved.version)));
+            Some(saved) if !(OLDEST..=VERSION).contains(&saved.version) => {
+                return Err(fail(format!(
+                    "version {} is not known, only {OLDEST} to {VERSION}",
+                    saved.version
+                )));
             }
             Some(saved) if *saved.boot_id == *setting.boot_id => (saved.current, saved.durable),
             // The machine was off: only what a sync had covered is believed.
             Some(saved) => (saved.durable.clone(), saved.durable),
             None => (State::default(), State::default()),
         };
-        let retired = durable.cursor;
         let keeper = Self {
             slot,
             path,
             boot_id: Arc::clone(&setting.boot_id),
             sync,
             durable,
-            pending: None,
-            noted: None,
-            retired,
+            pending: VecDeque::new(),
+            noted: VecDeque::new(),
+            safe: State::default(),
         };
         Ok((keeper, current))
     }
 
-    /// The newest state that is known to be safe against power loss, and so the oldest that may be gone back to.
-    pub(super) fn durable(&self) -> &State {
-        &self.durable
+    /// The oldest state that may be gone back to: durable, and noted durably as such.
+    pub(super) fn safe(&self) -> &State {
+        &self.safe
     }
 
     /// Goes back to an earlier state, which refers to nothing that a sync must cover: what lies behind it is needed again.
     pub(super) fn rewind(&mut self, state: &State) {
         self.durable = state.clone();
-        (self.pending, self.noted) = (None, None);
-        self.retired = state.cursor;
+        (self.pending, self.noted) = (VecDeque::new(), VecDeque::new());
+        self.safe = State::default();
+    }
+
+    /// The journal position behind which nothing is needed any more.
+    pub(super) fn retired(&self) -> u64 {
+        self.safe.cursor
+    }
+
+    /// Notes `state` for what can be done only once no power loss leads back to before it; says whether that is so now. It takes two
+    /// syncs: one makes it durable, the next the note that it is.
+    pub(super) fn settle(&mut self, state: &State) -> Result<bool, RecordError> {
+        self.take_up();
+        let point = Point::of(state);
+        if Point::of(&self.safe) == point {
+            return Ok(true);
+        }
+        let is_under_way =
+            |queue: &VecDeque<(u64, State)>| queue.back().is_some_and(|(_, state)| Point::of(state) == point);
+        if !is_under_way(&self.noted) && !is_under_way(&self.pending) {
+            self.save(state)?;
+            self.sync.hasten();
+        }
+        Ok(false)
+    }
+
+    /// Takes up what syncs have ended with.
+    fn take_up(&mut self) {
+        let sync = &self.sync;
+        let ended = |generation: u64| sync.outcome(generation) != Outcome::Pending;
+        // After a failed sync nobody knows what reached the disk: the next one that succeeds says.
+        let durable = |generation: u64| sync.outcome(generation) == Outcome::Durable;
+        while let Some((generation, state)) = self.pending.pop_front_if(|(generation, _)| ended(*generation)) {
+            if durable(generation) {
+                self.durable = state;
+            }
+        }
+        while let Some((generation, state)) = self.noted.pop_front_if(|(generation, _)| ended(*generation)) {
+            if durable(generation) {
+                self.safe = state;
+            }
+        }
     }
 
     /// Notes `state`; gives the journal position behind which nothing is needed any more.
     pub(super) fn save(&mut self, state: &State) -> Result<u64, RecordError> {
-        let outcome = |generation: u64| self.sync.outcome(generation);
-        match self
-            .pending
-            .take_if(|(generation, _)| outcome(*generation) != Outcome::Pending)
-        {
-            Some((generation, state)) if outcome(generation) == Outcome::Durable => self.durable = state,
-            // After a failed sync nobody knows what reached the disk: the next one that succeeds says.
-            _ => {}
-        }
+        self.take_up();
         let saved = Saved {
             version: VERSION,
             boot_id: self.boot_id.to_string(),
@@ -97,20 +157,9 @@ impl Keeper {
         let bytes = serde_json::to_vec(&saved).map_err(|e| fail(e.to_string()))?;
         self.slot.write(&bytes).map_err(|e| fail(e.to_string()))?;
         let generation = self.sync.mark_dirty();
-        if self.pending.is_none() {
-            self.pending = Some((generation, saved.current));
-        }
-        let ended = |(generation, _): &mut (u64, u64)| self.sync.outcome(*generation) != Outcome::Pending;
-        match self.noted.take_if(ended) {
-            Some((generation, cursor)) if self.sync.outcome(generation) == Outcome::Durable => {
-                self.retired = self.retired.max(cursor);
-            }
-            _ => {}
-        }
-        if self.noted.is_none() {
-            self.noted = Some((generation, self.durable.cursor));
-        }
-        Ok(self.retired)
+        note(&mut self.pending, generation, saved.current);
+        note(&mut self.noted, generation, saved.durable);
+        Ok(self.retired())
     }
 }
 
@@ -134,7 +183,7 @@ mod tests {
         world.sync.sync_now().expect("synced");
         assert_eq!(save(300), 0, "that it is there is not noted on the disk");
         world.sync.sync_now().expect("synced");
-        assert_eq!(save(400), 100);
+        assert_eq!(save(400), 200);
     }
 
     #[test]
@@ -153,9 +202,10 @@ mod tests {
         state.cursor = 100;
         keeper.rewind(&state);
         for _ in 0..3 {
-            assert_eq!(keeper.save(&state).expect("saved"), 100);
+            assert!(keeper.save(&state).expect("saved") <= 100);
             world.sync.sync_now().expect("synced");
         }
+        assert_eq!(keeper.save(&state).expect("saved"), 100);
         let (_, found) = Keeper::open(&setting, Arc::clone(&world.sync)).expect("a keeper");
         assert_eq!(found.cursor, 100);
     }

@@ -12,10 +12,15 @@ pub(crate) mod index;
 mod keeper;
 #[cfg(test)]
 mod outage_tests;
+mod packed;
 mod parameters;
 mod place;
 pub(crate) mod pool;
+#[cfg(test)]
+mod power_tests;
 pub(crate) mod state;
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod stitch_tests;
 #[cfg(test)]
@@ -156,6 +161,8 @@ pub(crate) struct Stepped {
     pub(crate) retired: u64,
     /// It waits for another: to be asked again in a while, not at once.
     pub(crate) waits: bool,
+    /// It waits for syncs, and has more to do then.
+    pub(crate) settles: bool,
     /// To be stored, and [`Recorder::stored`] to be called, before the next step. Nothing else of this is filled in then, but `files`.
     pub(crate) store: Option<Store>,
 }

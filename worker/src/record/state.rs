@@ -2,18 +2,25 @@
 //!
 //! Two copies are kept. `current` is what has reached the operating system: good after a killed process. `durable` is the
 //! newest state that a group sync is known to have covered: good after power loss, which is told apart by the boot id.
+//!
+//! All that it holds has a bound, so it has one too, however long a publisher's headers are: a test says which.
 
 use journal::Control;
+use journal::format::MAX_INLINE_LEN;
+use media::access_unit::UnitInfo;
 use media::ts;
 use serde::{Deserialize, Serialize};
 use shared::recording::Gap;
 
 use super::crc;
 use super::index::Totals;
+use super::packed::Packed;
 use crate::upload::Upload;
 
-/// The state file's version: raised when a field changes meaning.
-pub(crate) const VERSION: u32 = 1;
+/// The state file's version: raised when a field changes meaning or form.
+pub(crate) const VERSION: u32 = 2;
+/// The oldest that can be read: headers were arrays of numbers.
+pub(crate) const OLDEST: u32 = 1;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Saved {
@@ -36,7 +43,7 @@ pub(crate) struct State {
     pub(crate) video_config: Option<Config>,
     pub(crate) audio_config: Option<Config>,
     /// The publisher's `onMetaData` in force: a whole FLV tag body.
-    pub(crate) metadata: Option<Vec<u8>>,
+    pub(crate) metadata: Option<Packed>,
     /// What this recorder left out so far, by reason.
     pub(crate) gaps: Vec<Gap>,
     pub(crate) open: Option<OpenFile>,
@@ -50,7 +57,18 @@ pub(crate) struct State {
 pub(crate) struct Config {
     pub(crate) codec: u8,
     pub(crate) header_len: u8,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Packed,
+}
+
+impl Config {
+    /// The configuration in a tag's body. None: it is longer than a journal's index keeps one, so that no file could be headed with it.
+    pub(crate) fn of(info: &UnitInfo, body: &[u8]) -> Option<Self> {
+        (body.len() <= MAX_INLINE_LEN).then(|| Self {
+            codec: info.codec as u8,
+            header_len: info.header_len,
+            body: body.into(),
+        })
+    }
 }
 
 /// A file whose body is being written.
@@ -68,13 +86,13 @@ pub(crate) struct OpenFile {
     /// Configurations and metadata in force before its first tag.
     pub(crate) video_config: Option<Config>,
     pub(crate) audio_config: Option<Config>,
-    pub(crate) metadata: Option<Vec<u8>>,
+    pub(crate) metadata: Option<Packed>,
     pub(crate) seen_key_before: bool,
     pub(crate) counts: Counts,
     /// Stretches of the journal that could not be read: the index may still list their tags, the body has none of them.
     pub(crate) holes: Vec<(u64, u64)>,
-    /// Where it ends, once that is decided: from then on only the head is missing. Not used for object storage, where a crash undoes
-    /// the last step and the next start decides the same.
+    /// Where it ends, once that is decided: from then on only the head is missing, and nothing is moved on the disk until no power loss
+    /// leads back to before the decision. Not used for object storage, where a crash undoes the last step and the next start decides the same.
     pub(crate) finishing: Option<u64>,
     /// Its multipart upload, once a part of it is stored.
     #[serde(default)]
@@ -424,7 +442,7 @@ impl State {
 }
 
 /// Named gaps kept one by one in a recording; then those of one reason are joined.
-const MAX_GAPS: usize = 64;
+pub(crate) const MAX_GAPS: usize = 64;
 /// Units left out for one reason within this time of each other are one gap.
 const JOIN_WITHIN_MS: i64 = 10_000;
 

@@ -131,7 +131,9 @@ impl World {
             all.files.extend(stepped.files);
             all.left_out.extend(stepped.left_out);
             (all.done, all.retired, all.waits) = (stepped.done, stepped.retired, stepped.waits);
-            if stepped.done || !more || stepped.waits {
+            if stepped.settles {
+                self.sync.sync_now().expect("synced");
+            } else if stepped.done || !more || stepped.waits {
                 return all;
             }
         }
@@ -343,18 +345,12 @@ fn pictures_before_the_first_key_picture_are_a_named_gap() {
     world.append(9, 440, &video(false, 11, 1));
     world.commit();
     let setting = world.setting("late", Format::Mp4, 1_800_000);
-    let mut scratch = Scratch::default();
-    let stepped = world
-        .open(&setting)
-        .step(
-            &mut scratch,
-            Reach {
-                end: world.ends[0],
-                last: true,
-                until_ms: None,
-            },
-        )
-        .expect("step");
+    let reach = Reach {
+        end: world.ends[0],
+        last: true,
+        until_ms: None,
+    };
+    let stepped = world.advance(&mut world.open(&setting), reach);
     let [file] = stepped.files.as_slice() else {
         panic!("one file")
     };
@@ -396,7 +392,7 @@ fn what_the_journal_says_is_missing_is_said_by_the_file() {
             last: true,
             until_ms: None,
         };
-        let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
+        let stepped = world.advance(&mut world.open(&setting), reach);
         let [file] = stepped.files.as_slice() else {
             panic!("one file")
         };
@@ -420,7 +416,7 @@ fn what_no_file_can_tell_is_told_by_the_recorder() {
         last: true,
         until_ms: None,
     };
-    let stepped = world.open(&setting).step(&mut Scratch::default(), reach).expect("step");
+    let stepped = world.advance(&mut world.open(&setting), reach);
     assert!(stepped.files.is_empty());
     let [gap] = stepped.left_out.as_slice() else {
         panic!("one gap: {:?}", stepped.left_out)
@@ -463,16 +459,12 @@ fn after_power_loss_only_what_a_sync_covered_is_believed() {
     staged.truncate(len - 100).expect("truncate");
     let mut recorder = world.open(&lost);
     let end = *world.ends.last().expect("an end");
-    recorder
-        .step(
-            &mut scratch,
-            Reach {
-                end,
-                last: true,
-                until_ms: None,
-            },
-        )
-        .expect("step");
+    let reach = Reach {
+        end,
+        last: true,
+        until_ms: None,
+    };
+    assert!(world.advance(&mut recorder, reach).done);
     let bytes = |name: &str| world.get(&format!("{name}/mp4/000000.mp4"));
     assert_eq!(bytes("lost"), bytes("smooth"));
 }

@@ -11,6 +11,7 @@ use media::segmenter::Segmenter;
 use shared::recording::Gap;
 
 use super::file::MAX_METADATA;
+use super::packed::Packed;
 use super::state::{Config, State};
 use super::{Reach, RecordError};
 
@@ -86,7 +87,7 @@ struct Start {
     at: u64,
     video_config: Option<Config>,
     audio_config: Option<Config>,
-    metadata: Option<Vec<u8>>,
+    metadata: Option<Packed>,
     gap: Option<Gap>,
 }
 
@@ -105,18 +106,13 @@ impl Start {
 
     /// Takes note of a header that is in force from here on.
     fn note(&mut self, info: &UnitInfo, body: Option<&Vec<u8>>) {
-        let Some(body) = body else { return };
-        let config = || {
-            Some(Config {
-                codec: info.codec as u8,
-                header_len: info.header_len,
-                body: body.clone(),
-            })
-        };
+        let config = || body.and_then(|body| Config::of(info, body));
         match info.kind {
             UnitKind::VideoConfig => self.video_config = config(),
             UnitKind::AudioConfig => self.audio_config = config(),
-            UnitKind::Metadata if info.body_len <= MAX_METADATA => self.metadata = Some(body.clone()),
+            UnitKind::Metadata if info.body_len <= MAX_METADATA => {
+                self.metadata = body.map(|body| body.as_slice().into()).or(self.metadata.take());
+            }
             _ => {}
         }
     }

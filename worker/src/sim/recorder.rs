@@ -354,6 +354,7 @@ impl ModelRecorder {
             left_out: if state.done { state.gaps.clone() } else { Vec::new() },
             retired: state.cursor,
             waits,
+            settles: false,
             store: None,
         };
         let setting = Arc::clone(&self.setting);

@@ -143,7 +143,13 @@ pub(crate) fn noted_files(notes: &Path, recording: RecordingId) -> std::io::Resu
             .and_then(|n| n.to_str())
             .is_some_and(|n| n.starts_with(&prefix) && n.ends_with(".json"));
         if ours {
-            files.push(serde_json::from_slice::<FinishedFile>(&std::fs::read(&path)?)?);
+            match serde_json::from_slice::<FinishedFile>(&std::fs::read(&path)?) {
+                Ok(file) => files.push(file),
+                // Power was lost before its bytes were safe, and so before its recorder's state said that the file is finished.
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "not a record of a finished file; its recorder writes it again")
+                }
+            }
         }
     }
     files.sort_by_key(|f: &FinishedFile| (f.format, f.sequence));

@@ -4,7 +4,8 @@
 //! system can (ext4, XFS), which moves extents and not bytes; elsewhere the file is written once more. Publishing is a rename,
 //! so an object is whole or absent, never half there.
 //!
-//! Nothing here calls `fsync`: the node's group sync covers this directory, and whoever needs durability waits for it.
+//! The node's group sync covers this directory, and whoever needs durability waits for it. Only where a file is written once more is the copy
+//! synced by itself, since it takes the place of what a sync has covered.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -115,6 +116,15 @@ impl Local {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Writes the head of an object that was published with it: after power loss the room for it may be there, and its bytes not.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn write_head(&self, key: &str, head: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.root.join(key))?;
+        file.write_all_at(head, 0)
     }
 
     /// The first of these objects that is there, and which of them it is.
@@ -237,6 +247,7 @@ impl Staged {
         whole.write_all(head)?;
         self.file.seek(SeekFrom::Start(0))?;
         io::copy(&mut self.file, &mut whole)?;
+        whole.sync_data()?;
         fs::rename(&temp, &self.path)?;
         self.file = whole;
         Ok(())

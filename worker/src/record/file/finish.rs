@@ -19,7 +19,8 @@ use crate::upload::{Object, Objects, Rest, Store};
 impl FileRecorder {
     /// Ends the open file at journal position `to`: head in front, object published, record written. Can be done again after a crash.
     ///
-    /// In object storage that takes its time: there is then something to store, and the file is finished when it is stored.
+    /// That takes its time. In object storage there is then something to store, and the file is finished when it is stored. In a directory the
+    /// decision to end it must be safe first: what a power loss leads back to would look for the body where it no longer is.
     pub(super) fn finish(&mut self, to: u64) -> Result<Option<FinishedFile>, RecordError> {
         let Some(mut open) = self.state.open.clone() else {
             return Ok(None);
@@ -36,18 +37,22 @@ impl FileRecorder {
             return Ok(None);
         }
         let objects = self.objects.clone();
-        if open.finishing.is_none() && matches!(objects, Objects::Local(_)) {
+        if matches!(objects, Objects::Local(_)) {
+            self.pen = None;
             open.finishing = Some(to);
             self.state.open = Some(open.clone());
-            self.keeper.save(&self.state)?;
+            if !self.keeper.settle(&self.state)? {
+                return Ok(None);
+            }
         }
         let head = self.head(&open, to)?;
         let gaps = mem::take(&mut self.state.gaps);
         let file = self.finished(&open, &head, gaps);
         let (size, key) = (file.size, file.key.clone());
         if let Objects::Local(local) = &objects {
-            self.pen = None;
-            if local.size(&key).map_err(RecordError::store(key.clone()))? != Some(size) {
+            if local.size(&key).map_err(RecordError::store(key.clone()))? == Some(size) {
+                local.write_head(&key, &head).map_err(RecordError::store(key.clone()))?;
+            } else {
                 let mut staged = local.stage(&stage).map_err(RecordError::store(stage.clone()))?;
                 staged
                     .insert_head(&head, open.body_len)
@@ -132,7 +137,7 @@ impl FileRecorder {
             Format::Flv => {
                 let tags: Vec<(u8, &[u8])> = configs(open)
                     .filter(|(config, _)| config.codec != Codec::Mp3 as u8)
-                    .map(|(c, kind)| (tag_type(kind), c.body.as_slice()))
+                    .map(|(c, kind)| (tag_type(kind), &*c.body))
                     .collect();
                 let mut head = flv::HeadBuilder::new(flv::FileStart {
                     base_ms: open.base_ms,

@@ -136,7 +136,12 @@ impl FileRecorder {
     }
 
     pub(super) fn worthwhile(&self, end: u64) -> bool {
-        end.saturating_sub(self.state.cursor) >= self.worth()
+        self.must_wait() || end.saturating_sub(self.state.cursor) >= self.worth()
+    }
+
+    /// Nothing can be rendered before something is stored, or is known to be safe.
+    fn must_wait(&self) -> bool {
+        self.store.is_some() || self.state.open.as_ref().is_some_and(|open| open.finishing.is_some())
     }
 
     pub(super) fn step(&mut self, scratch: &mut Scratch, reach: Reach) -> Result<Stepped, RecordError> {
@@ -151,6 +156,9 @@ impl FileRecorder {
         }
         if let Some(to) = self.state.open.as_ref().and_then(|open| open.finishing) {
             stepped.files.extend(self.finish(to)?);
+            if self.must_wait() {
+                return Ok(self.settling(stepped));
+            }
         }
         // What was found to be left to store goes first.
         if !reach.last
@@ -171,13 +179,16 @@ impl FileRecorder {
             scratch.read = reader.into_buffer();
             result?;
         }
-        if reach.last && !self.state.done && self.store.is_none() {
+        if reach.last && !self.state.done && !self.must_wait() {
             stepped.files.extend(self.finish(self.state.cursor)?);
-            self.state.done = self.store.is_none();
+            self.state.done = !self.must_wait();
         }
         if self.store.is_some() {
             stepped.store = self.store.take();
             return Ok(stepped);
+        }
+        if self.must_wait() {
+            return Ok(self.settling(stepped));
         }
         stepped.done = self.state.done;
         if stepped.done {
@@ -185,6 +196,15 @@ impl FileRecorder {
         }
         stepped.retired = self.save()?;
         Ok(stepped)
+    }
+
+    /// Ends a step behind which no power loss may lead back.
+    fn settling(&self, stepped: Stepped) -> Stepped {
+        Stepped {
+            settles: true,
+            retired: self.keeper.retired(),
+            ..stepped
+        }
     }
 
     fn render(
@@ -226,7 +246,7 @@ impl FileRecorder {
                 return Ok(());
             }
         }
-        if self.store.is_none() {
+        if !self.must_wait() {
             self.flush(out)?;
         }
         Ok(())
@@ -256,7 +276,7 @@ impl FileRecorder {
                 return Ok(false);
             }
             stepped.files.extend(self.finish(at.0)?);
-            if self.store.is_some() {
+            if self.must_wait() {
                 return Ok(false);
             }
         }
@@ -274,7 +294,7 @@ impl FileRecorder {
             if self.store.is_none() {
                 stepped.files.extend(self.finish(at.0)?);
             }
-            if self.store.is_some() {
+            if self.must_wait() {
                 return Ok(false);
             }
             taken = Taken::NotWanted;
@@ -331,7 +351,7 @@ impl FileRecorder {
         let config = Config {
             codec: MP3,
             header_len: 0,
-            body: data.get(..MP3_HEADER).unwrap_or(data).to_vec(),
+            body: data.get(..MP3_HEADER).unwrap_or(data).into(),
         };
         if let (Some(open), Some(pen)) = (self.state.open.as_mut(), self.pen.as_mut())
             && open.audio_config.is_none()
@@ -345,18 +365,13 @@ impl FileRecorder {
 
     /// Keeps what later files must know of headers that came before them.
     fn remember(&mut self, info: &UnitInfo, tag: &[u8]) {
-        let body = || body_of(info, tag).to_vec();
-        let config = || {
-            Some(Config {
-                codec: info.codec as u8,
-                header_len: info.header_len,
-                body: body(),
-            })
-        };
+        let config = || Config::of(info, body_of(info, tag));
         match info.kind {
             UnitKind::VideoConfig => self.state.video_config = config(),
             UnitKind::AudioConfig => self.state.audio_config = config(),
-            UnitKind::Metadata if info.body_len <= MAX_METADATA => self.state.metadata = Some(body()),
+            UnitKind::Metadata if info.body_len <= MAX_METADATA => {
+                self.state.metadata = Some(body_of(info, tag).into())
+            }
             _ => {}
         }
     }
@@ -467,7 +482,7 @@ impl FileRecorder {
 pub(super) const MAX_METADATA: u32 = 16 * 1024;
 
 /// Damaged stretches of the journal that one file may run over; then it is cut.
-const MAX_HOLES: usize = 256;
+pub(super) const MAX_HOLES: usize = 256;
 
 /// Bytes of an MP3 frame's header. ISO/IEC 11172-3 §2.4.1.3.
 const MP3_HEADER: usize = 4;

@@ -197,17 +197,15 @@ impl FileRecorder {
         let Objects::Remote(remote) = &self.objects else {
             return Ok(retired);
         };
-        let durable = self.keeper.durable();
+        let safe = self.keeper.safe();
         // Until a file is whole it may have to be begun anew in the second place.
         if remote.keeps_journal() {
-            let begun = [&self.state, durable]
-                .into_iter()
-                .filter_map(|state| state.open.as_ref());
+            let begun = [&self.state, safe].into_iter().filter_map(|state| state.open.as_ref());
             retired = begun.map(|open| open.from).fold(retired, u64::min);
         }
-        let reached = match &durable.open {
+        let reached = match &safe.open {
             Some(open) => (open.sequence, open.parts()),
-            None => (durable.next_sequence, 0),
+            None => (safe.next_sequence, 0),
         };
         let unneeded =
             |kept: &mut Kept| kept.sequence < reached.0 || !kept.whole && (kept.sequence, kept.parts) <= reached;

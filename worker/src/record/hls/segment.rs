@@ -131,14 +131,11 @@ impl OpenSegment {
             }
             UnitKind::Audio => self.unit(Track::Audio, info, tag, out),
             UnitKind::VideoConfig | UnitKind::AudioConfig => {
-                let config = Config {
-                    codec: info.codec as u8,
-                    header_len: info.header_len,
-                    body: body_of(info, tag).to_vec(),
-                };
-                match &mut self.coder {
-                    Coder::Ts(muxer) => configure(muxer, &config, info.kind),
-                    Coder::Fragments(fragmenter) => {
+                let config = Config::of(info, body_of(info, tag));
+                match (&mut self.coder, &config) {
+                    (Coder::Ts(muxer), Some(config)) => configure(muxer, config, info.kind),
+                    (Coder::Ts(_), None) => {}
+                    (Coder::Fragments(fragmenter), _) => {
                         let _ = fragmenter.push(info, config_of(info, tag), &[], out);
                     }
                 }
@@ -146,7 +143,7 @@ impl OpenSegment {
                     UnitKind::VideoConfig => &mut self.state.video_config,
                     _ => &mut self.state.audio_config,
                 };
-                *slot = Some(config);
+                *slot = config;
                 true
             }
             _ => true,
@@ -207,7 +204,7 @@ impl OpenSegment {
         let config = Config {
             codec: Codec::Mp3 as u8,
             header_len: 0,
-            body: data.get(..64).unwrap_or(data).to_vec(),
+            body: data.get(..64).unwrap_or(data).into(),
         };
         if let Coder::Ts(muxer) = &mut self.coder {
             configure(muxer, &config, UnitKind::AudioConfig);
