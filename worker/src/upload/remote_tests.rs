@@ -56,6 +56,118 @@ async fn turns_are_bounded_by_their_bytes_too() {
     assert!(next.await.expect("no panic"));
 }
 
+fn of_bytes(key: String, len: usize) -> Object {
+    Object {
+        key,
+        chunks: vec![Bytes::from(vec![7; len])],
+        verify: false,
+    }
+}
+
+/// Performs all of them at a time; gives how long that takes, seconds.
+async fn performed(remote: &Remote, stores: Vec<Store>) -> f64 {
+    let begin = Instant::now();
+    let all: Vec<_> = stores
+        .into_iter()
+        .map(|store| {
+            let remote = remote.clone();
+            tokio::spawn(async move {
+                let turn = remote.turn(0, Haste::GoingOn).await.expect("a turn");
+                remote.perform(store, turn).await.map(drop)
+            })
+        })
+        .collect();
+    for one in all {
+        // What becomes of it is another test's.
+        let _ = one.await.expect("no panic");
+    }
+    begin.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_go_at_the_bandwidth_that_the_settings_allow_all_together() {
+    const MIB: usize = 1 << 20;
+    for (max_bandwidth, least) in [(MIB as u64, 1.0), (0, 0.0)] {
+        let limits = Limits {
+            max_uploads: 8,
+            part_size: 5 << 20,
+            max_bandwidth,
+        };
+        let remote = || {
+            let bucket = Faulty::default().bucket(Duration::from_secs(60));
+            Remote::on(Handle::current(), bucket, limits, WorkerMetrics::default())
+        };
+        let objects = (0..4)
+            .map(|n| Store::Objects(vec![of_bytes(format!("o{n}"), MIB)]))
+            .collect();
+        let parts = (0..3).map(|n| Store::Part {
+            key: format!("p{n}"),
+            upload: None,
+            index: 1,
+            chunks: vec![Bytes::from(vec![7; 5 * MIB])],
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = (0..3).map(|n| {
+            let path = folder.path().join(format!("f{n}"));
+            std::fs::write(&path, vec![7; 2 * MIB]).expect("written");
+            let then = Vec::new();
+            let (key, len) = (format!("f{n}"), 2 * MIB as u64);
+            Store::File { key, path, len, then }
+        });
+        // The last of them may go when those before it would be through.
+        for (stores, before) in [
+            (objects, 3.0),
+            (parts.collect(), 10.0),
+            (files.collect::<Vec<_>>(), 4.0),
+        ] {
+            let took = performed(&remote(), stores).await;
+            let expected = least * before;
+            assert!((expected..expected + 0.9).contains(&took), "{took} s, not {expected}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_failed_together_are_not_made_again_together() {
+    let mut took = Vec::new();
+    for n in 0..8 {
+        let storage = Faulty::default();
+        storage.set(Some(Fault::Unavailable));
+        let limits = Limits {
+            max_uploads: 1,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let bucket = storage.bucket(Duration::from_secs(60));
+        let remote = Remote::on(Handle::current(), bucket, limits, WorkerMetrics::default());
+        let store = Store::Objects(vec![of_bytes(format!("live/s{n}/000000.ts"), 1)]);
+        took.push(performed(&remote, vec![store]).await);
+        assert_eq!(storage.seen().requests, u64::from(TRIES));
+    }
+    // 0.2, 0.4 and 0.8 s between four tries, and up to half as much again.
+    assert!(took.iter().all(|took| (1.4..2.3).contains(took)), "{took:?}");
+    took.sort_by(f64::total_cmp);
+    assert!(took.windows(2).all(|two| two[1] - two[0] > 0.000_5), "{took:?}");
+}
+
+#[test]
+fn jitter_is_spread_over_keys_and_tries_and_at_most_half_of_the_wait() {
+    let wait = Duration::from_millis(200);
+    let spread = |keys: u32, tries: u32| {
+        let jitter = |n| jitter(&format!("live/s{n}/000000.ts"), tries, wait);
+        (0..keys).map(jitter).collect::<BTreeSet<Duration>>()
+    };
+    for tries in 1..TRIES {
+        let of_keys = spread(1_000, tries);
+        assert!(of_keys.iter().all(|jitter| *jitter <= wait / 2));
+        assert!(of_keys.len() > 300, "{} different ones", of_keys.len());
+        let (low, high) = (of_keys.first().expect("one"), of_keys.last().expect("one"));
+        assert!(*low < wait / 20 && *high > wait * 9 / 20, "{low:?} to {high:?}");
+    }
+    let of_tries: BTreeSet<Duration> = (1..TRIES).map(|tries| jitter("k", tries, wait)).collect();
+    assert_eq!(of_tries.len(), 3);
+}
+
 /// A completion that took longer than its time: storage has let go of the upload and is still writing the object.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_is_still_being_joined_is_waited_for() {
