@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::line::{Grpc, Line};
 use super::load::Journals;
+use super::order::{Order, Turn};
 use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ObjectPlace,
     ReleaseLeaseRequest, StreamCounters, WorkerUp, coordinator_down, worker_up,
@@ -125,6 +126,7 @@ pub(crate) struct Agent {
     identity: Identity,
     /// Highest epoch that is known of each stream.
     epochs: Arc<Mutex<BTreeMap<StreamKey, Epoch>>>,
+    order: Order,
 }
 
 /// Asks for a stream.
@@ -175,6 +177,7 @@ impl Agent {
             line,
             identity,
             epochs: Arc::default(),
+            order: Order::default(),
         }
     }
 
@@ -194,8 +197,22 @@ impl Agent {
         epochs.get(stream).map_or(0, |epoch| epoch.get())
     }
 
-    /// Asks for a stream's lease until there is an answer.
+    /// A turn to ask about that stream, behind all who have one already.
+    pub(crate) fn turn(&self, stream: &StreamKey) -> Turn {
+        self.order.turn(stream)
+    }
+
+    /// Asks for a stream's lease until there is an answer, behind all who ask about that stream already.
     pub(crate) async fn acquire(&self, ask: Ask) -> LeaseOutcome {
+        let turn = self.turn(&ask.stream);
+        self.acquire_in(turn, ask).await
+    }
+
+    /// The same in a turn that was taken before. Who comes later waits for the answer, also while no coordinator is there; an error that is this
+    /// question's own holds nobody else back.
+    pub(crate) async fn acquire_in(&self, mut turn: Turn, ask: Ask) -> LeaseOutcome {
+        turn.comes().await;
+        let mut turn = Some(turn);
         let mut request = AcquireLeaseRequest {
             worker_id: self.identity.id.to_string(),
             publish_id: ask.publish.to_string(),
@@ -220,6 +237,7 @@ impl Agent {
             request.adopted = ask.over.load(Ordering::Relaxed);
             request.asks_again = asked.elapsed() < MAY_HAVE_ENDED;
             let answer = self.line.acquire_lease(request.clone()).await;
+            let unheard = answer.as_ref().is_err_and(is_of_the_way);
             match answer
                 .map_err(|e| e.to_string())
                 .and_then(|a| LeaseOutcome::try_from(a).map_err(|e| e.to_string()))
@@ -237,6 +255,7 @@ impl Agent {
                     return outcome;
                 }
                 Err(error) => {
+                    turn = turn.filter(|_| unheard);
                     warn!(stream = %ask.stream, error, ?wait, "no answer about a lease yet; the stream is journaled meanwhile");
                 }
             }
@@ -529,7 +548,20 @@ fn is_final(status: &Status) -> bool {
         || status.metadata().contains_key(FINAL)
 }
 
+/// Nobody was reached who could answer, or the answer was lost: anybody may have met that.
+fn is_of_the_way(status: &Status) -> bool {
+    use Code::{Aborted, Cancelled, DeadlineExceeded, Unavailable, Unknown};
+    matches!(
+        status.code(),
+        Unavailable | DeadlineExceeded | Cancelled | Aborted | Unknown
+    )
+}
+
 async fn pause(wait: &mut Duration) {
     tokio::time::sleep(*wait).await;
     *wait = (*wait * 2).min(LONGEST_WAIT);
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

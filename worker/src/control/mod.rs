@@ -3,3 +3,4 @@
 pub(crate) mod agent;
 pub(crate) mod line;
 pub(crate) mod load;
+pub(crate) mod order;

@@ -24,6 +24,7 @@ use super::needs::Needs;
 use super::traced::Shown;
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask, Verdict};
+use crate::control::order::Turn;
 use crate::record::actor::{Report, Word};
 use crate::record::{FinishedFile, Order, Stitched};
 use crate::upload::Shelf;
@@ -90,6 +91,8 @@ pub(crate) struct StreamActor {
     remove_journal: bool,
     /// The lease is being asked for.
     asks: bool,
+    /// To ask the first time, taken when the publish was heard of.
+    turn: Option<Turn>,
     /// When the event happened that is being acted upon: documents and the library say the same.
     now: Timestamp,
     shown: Shown,
@@ -133,6 +136,8 @@ impl StreamActor {
             Some(_) => ground.journaled(),
             None => journal::Snapshot::default(),
         };
+        let asks = !matches!(adopted, Some((Some(_), _)));
+        let turn = asks.then(|| common.agent.turn(&about.stream));
         Self {
             core: StreamCore::default(),
             figures: Figures::new(common.metrics.clone(), about.stream.clone(), &before),
@@ -148,6 +153,7 @@ impl StreamActor {
             writing: Writing::default(),
             remove_journal: false,
             asks: false,
+            turn,
             now: Timestamp::default(),
             over: Arc::default(),
         }
@@ -486,7 +492,8 @@ impl StreamActor {
         self.asks = true;
         let agent = self.common.agent.clone();
         let since = Instant::now();
-        let answer = async move { agent.acquire(ask).await };
+        let turn = self.turn.take().unwrap_or_else(|| agent.turn(&ask.stream));
+        let answer = async move { agent.acquire_in(turn, ask).await };
         ctx.spawn(answer.into_actor(self).map(move |outcome, actor, ctx| {
             actor.asks = false;
             match outcome {
