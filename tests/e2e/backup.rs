@@ -126,9 +126,8 @@ impl World {
         ensure_holds(&files, log, least)
     }
 
-    fn keys(&self, place: &S3, stream: &str, end: &str) -> Result<Vec<String>> {
-        let keys = place.keys(&format!("tv/127.0.0.1/live/{stream}/"))?;
-        Ok(keys.into_iter().filter(|key| key.ends_with(end)).collect())
+    fn keys(&self, place: &S3, stream: &str) -> Result<Vec<String>> {
+        place.keys(&format!("tv/127.0.0.1/live/{stream}/"))
     }
 
     fn ensure_no_uploads(&self) -> Result<()> {
@@ -138,15 +137,15 @@ impl World {
         })
     }
 
-    /// Pushes until parts are in the first place, which then goes away.
-    fn cut_off_within(&self, server: &Server, stream: &str, seconds: u64) -> Result<Pacer> {
-        let pacer = fat(server, stream, seconds)?;
+    /// Pushes until parts are in the first place, which then goes away; the push goes on, however long it took to see them.
+    fn cut_off_within(&self, server: &Server, stream: &str) -> Result<Pacer> {
+        let pacer = Pacer::start(server.rtmp(), stream, FAT)?;
         until(Duration::from_secs(20), "parts in the first place", || {
             let uploads = self.first.uploads()?;
-            let segments = self.keys(&self.first, stream, ".ts")?;
+            let keys = self.keys(&self.first, stream)?;
             Ok(Seen::when(
-                uploads.len() >= 2 && !segments.is_empty(),
-                format!("{uploads:?} {segments:?}"),
+                uploads.len() >= 2 && keys.iter().any(|key| key.ends_with(".ts")),
+                format!("{uploads:?} {keys:?}"),
             ))
         })?;
         self.cut_off();
@@ -165,24 +164,26 @@ fn all(log: &Log) -> AtLeast {
 fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_again() -> Result<()> {
     let world = world(Kind::JuiceFs)?;
     let server = world.setup.start()?;
-    let log = world.cut_off_within(&server, "one", 14)?.ended()?;
+    let pacer = world.cut_off_within(&server, "one")?;
+    until(LIMIT, "segments in the second place", || {
+        let keys = world.keys(&world.second, "one")?;
+        Ok(Seen::when(
+            keys.iter().any(|key| key.ends_with(".ts")),
+            format!("{keys:?}"),
+        ))
+    })?;
+    let log = pacer.finish()?;
     // It ends, and is in the library, while the first place is away.
     world.ensure_recorded(&server, "one", &log, all(&log))?;
+    let (first, second) = (world.keys(&world.first, "one")?, world.keys(&world.second, "one")?);
+    let of = |keys: &[String], end: &str| keys.iter().filter(|key| key.ends_with(end)).count();
     for end in [".mp4", ".flv", ".aac", "index.m3u8", "recording.json"] {
-        let (first, second) = (
-            world.keys(&world.first, "one", end)?,
-            world.keys(&world.second, "one", end)?,
-        );
         ensure!(
-            second.len() == 1,
+            of(&second, end) == 1,
             "{end} in the second: {second:?}, in the first: {first:?}"
         );
     }
-    let (early, late) = (
-        world.keys(&world.first, "one", ".ts")?,
-        world.keys(&world.second, "one", ".ts")?,
-    );
-    ensure!(!early.is_empty() && !late.is_empty(), "{early:?} {late:?}");
+    ensure!(of(&first, ".ts") > 0 && of(&second, ".ts") > 0, "{first:?} {second:?}");
     let mp4 = listed(&server, &["file", "list", "--stream", "one", "--format", "mp4"])?;
     ensure!(
         get(&link(&server, &mp4[0])?)?.len() > 1 << 20,
@@ -194,16 +195,13 @@ fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_aga
     world.ensure_no_uploads()?;
     let log = fat(&server, "two", 7)?.ended()?;
     world.ensure_recorded(&server, "two", &log, all(&log))?;
-    ensure!(
-        world.keys(&world.first, "two", ".mp4")?.len() == 1,
-        "the next is in the first"
-    );
-    let second: Vec<String> = world.keys(&world.second, "two", "")?;
+    let (first, second) = (world.keys(&world.first, "two")?, world.keys(&world.second, "two")?);
+    ensure!(of(&first, ".mp4") == 1, "the next is in the first: {first:?}");
     ensure!(second.iter().all(|key| key.ends_with("recording.json")), "{second:?}");
     world.ensure_no_uploads()?;
     ensure!(ensure_links(&server, "one")? > 5, "links to all of it");
     until(LIMIT, "nothing of the files that were left", || {
-        let left = world.keys(&world.first, "one", "")?;
+        let left = world.keys(&world.first, "one")?;
         let beside = |key: &String| key.ends_with(".held") || key.ends_with(".rescue");
         Ok(Seen::when(!left.iter().any(beside), format!("{left:?}")))
     })?;
@@ -215,8 +213,9 @@ fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_aga
     let server = world.setup.start()?;
     let recover = ["recover", "--from-objects", &format!("s3://{BUCKET}/tv")];
     // A document that is damaged in one place does not hide the other's.
-    let documents = world.keys(&world.first, "two", "recording.json")?;
-    let document = documents.first().context("no recording.json")?;
+    let keys = world.keys(&world.first, "two")?;
+    let mut documents = keys.iter().filter(|key| key.ends_with("recording.json"));
+    let document = documents.next().context("no recording.json")?;
     world.first.put(document, "{")?;
     let said = server.refused(&recover)?;
     let named = said.contains(document.trim_start_matches("tv/")) && said.contains("the other place's was taken");
@@ -252,7 +251,7 @@ fn kills_while_a_recording_moves_lose_nothing() -> Result<()> {
     for (round, life) in [1_500, 2_400, 3_500].into_iter().enumerate() {
         let stream = format!("round{round}");
         let server = world.setup.start()?;
-        let pacer = world.cut_off_within(&server, &stream, 30)?;
+        let pacer = world.cut_off_within(&server, &stream)?;
         // The life of the process is what this test varies: before, while and after it goes to the second place.
         std::thread::sleep(Duration::from_millis(life));
         let kill = Instant::now();
