@@ -51,6 +51,8 @@ pub enum Fault {
     BadDigest,
     /// Parts are stored under another id than the answer says.
     StrangeId,
+    /// Aborts of uploads are answered, and the upload is there still: as where a part of it was on its way.
+    Unaborted,
 }
 
 /// A kind of request.
@@ -62,6 +64,7 @@ enum Asks {
     Part,
     Begin,
     Complete,
+    Abort,
     Remove,
 }
 
@@ -73,6 +76,7 @@ impl Fault {
             Self::Stale => asks == Asks::Look,
             Self::BadDigest => matches!(asks, Asks::Put | Asks::Part),
             Self::StrangeId => asks == Asks::Part,
+            Self::Unaborted => asks == Asks::Abort,
         }
     }
 }
@@ -242,7 +246,7 @@ impl Faulty {
             Some(Fault::ErrorBody) => Err(failed(
                 "Server returned error response: <Error><Code>InternalError</Code></Error>",
             )),
-            Some(Fault::Stale | Fault::StrangeId) | None => carry_out(fault).await,
+            Some(Fault::Stale | Fault::StrangeId | Fault::Unaborted) | None => carry_out(fault).await,
         }
     }
 
@@ -404,11 +408,11 @@ impl MultipartStore for Faulty {
     }
 
     async fn abort_multipart(&self, _: &Path, id: &String) -> Result<()> {
-        let abort = async |_| {
-            let gone = self.state().uploads.remove(id);
-            gone.map(drop).ok_or_else(|| no_upload(id))
+        let abort = async |fault| match fault {
+            Some(_) => Ok(()),
+            None => self.state().uploads.remove(id).map(drop).ok_or_else(|| no_upload(id)),
         };
-        self.answer(Asks::Remove, 0, abort).await
+        self.answer(Asks::Abort, 0, abort).await
     }
 }
 

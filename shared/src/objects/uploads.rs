@@ -10,6 +10,7 @@ use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{ObjectError, Pending, StoredPart};
@@ -134,10 +135,7 @@ impl Lister {
         let status = answer.status();
         let text = answer.text().await.map_err(|e| away(&e.without_url()))?;
         match status {
-            // Services call it ListPartsResult or ListPartsResponse.
-            _ if status.is_success() && text.contains("<ListParts") => {
-                quick_xml::de::from_str(&text).map(Some).map_err(|e| away(&e))
-            }
+            _ if status.is_success() => listed(&text, "ListParts").map(Some).map_err(|e| away(&e)),
             reqwest::StatusCode::NOT_FOUND if text.contains("NoSuchUpload") => Ok(None),
             _ => Err(away(&format!("{status}: {text}"))),
         }
@@ -176,8 +174,17 @@ impl Lister {
         if !status.is_success() {
             return Err(away(&format!("{status}: {text}")));
         }
-        quick_xml::de::from_str(&text).map_err(|e| away(&e))
+        listed(&text, "ListMultipartUploads").map_err(|e| away(&e))
     }
+}
+
+/// A list that was asked for. Services begin it with what was asked and `Result` or `Response`; what else they answer, be it with 200, as they
+/// do with errors that they meet late, is no list of nothing.
+fn listed<T: DeserializeOwned>(text: &str, asked: &str) -> Result<T, String> {
+    if !text.contains(&format!("<{asked}")) {
+        return Err(format!("answered with something else: {text}"));
+    }
+    quick_xml::de::from_str(text).map_err(|error| error.to_string())
 }
 
 #[async_trait]
@@ -251,21 +258,28 @@ mod tests {
             <IsTruncated>true</IsTruncated>
             <Upload><Key>k1</Key><UploadId>u1</UploadId><Initiated>2026-01-01T00:00:00Z</Initiated></Upload>
             <Upload><Key>k2</Key><UploadId>u2</UploadId></Upload></ListMultipartUploadsResult>"#;
-        let page: Page = quick_xml::de::from_str(text).unwrap();
+        let page: Page = listed(text, "ListMultipartUploads").unwrap();
         assert_eq!(page.uploads.len(), 2);
         assert_eq!((page.is_truncated, page.next_key_marker.as_deref()), (true, Some("k2")));
-        let none: Page =
-            quick_xml::de::from_str("<ListMultipartUploadsResult><Bucket>b</Bucket></ListMultipartUploadsResult>")
-                .unwrap();
+        let none = "<ListMultipartUploadsResult><Bucket>b</Bucket></ListMultipartUploadsResult>";
+        let none: Page = listed(none, "ListMultipartUploads").unwrap();
         assert!(none.uploads.is_empty() && !none.is_truncated);
     }
+
+    #[test]
+    fn an_error_that_comes_with_200_is_no_list_of_nothing() {
+        let error = r#"<?xml version="1.0"?><Error><Code>InternalError</Code><Message>a bad day</Message></Error>"#;
+        assert!(listed::<Page>(error, "ListMultipartUploads").is_err());
+        assert!(listed::<Parts>(error, "ListParts").is_err());
+    }
+
     #[test]
     fn parts_have_the_ids_that_a_completion_asks_for() {
         let text = r#"<ListPartsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Bucket>b</Bucket><IsTruncated>false</IsTruncated>
             <Part><PartNumber>1</PartNumber><ETag>&quot;e1&quot;</ETag><Size>5242880</Size></Part>
             <Part><PartNumber>3</PartNumber><ETag>"e3"</ETag><Size>7</Size><ChecksumCRC64NVME>c3==</ChecksumCRC64NVME></Part>
             </ListPartsResult>"#;
-        let page: Parts = quick_xml::de::from_str(text).unwrap();
+        let page: Parts = listed(text, "ListParts").unwrap();
         let parts: Vec<StoredPart> = page.parts.into_iter().filter_map(Part::stored).collect();
         assert_eq!(
             (parts[0].index, parts[0].id.as_str(), parts[0].size),

@@ -35,6 +35,9 @@ const TRIES: u32 = 4;
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Between two looks for uploads of nobody.
 const CLEAR_EVERY: Duration = Duration::from_secs(2);
+/// An upload to which a part is on its way may outlast its abort, by the protocol: it is looked whether it is gone, and aborted again, so often in all.
+/// What is listed then is taken for a stale list.
+const ABORTS: u32 = 3;
 /// Threads that sign, encrypt and send.
 const THREADS: usize = 2;
 /// Memory is counted in units of this many bytes.
@@ -588,18 +591,22 @@ impl Inner {
     }
 
     async fn tidy(&self, prefix: &str, keep: Option<&str>) -> Result<(), ObjectError> {
-        let pending = match self.again(prefix, || self.bucket.pending(prefix)).await {
-            Err(ObjectError::Refused(error)) => {
-                warn!(
-                    error,
-                    "storage does not list multipart uploads: set a life cycle rule that aborts old ones"
-                );
+        for _ in 0..ABORTS {
+            let mut pending = match self.again(prefix, || self.bucket.pending(prefix)).await {
+                Err(ObjectError::Refused(error)) => {
+                    warn!(
+                        error,
+                        "storage does not list multipart uploads: set a life cycle rule that aborts old ones"
+                    );
+                    return Ok(());
+                }
+                pending => pending?,
+            };
+            pending.retain(|upload| keep != Some(upload.upload_id.as_str()));
+            if pending.is_empty() {
                 return Ok(());
             }
-            pending => pending?,
-        };
-        for upload in pending {
-            if keep != Some(upload.upload_id.as_str()) {
+            for upload in pending {
                 self.again(&upload.key, || self.bucket.abort(&upload.key, &upload.upload_id))
                     .await?;
                 info!(key = upload.key, "multipart upload of nobody aborted");

@@ -289,3 +289,28 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_outlasts_its_abort_is_aborted_again() {
+    let storage = Faulty::default();
+    let limits = Limits {
+        max_uploads: 1,
+        part_size: 5 << 20,
+        max_bandwidth: 0,
+    };
+    let bucket = storage.bucket(Duration::from_secs(5));
+    let remote = Remote::on(Handle::current(), bucket, limits, WorkerMetrics::default());
+    for _ in 0..2 {
+        remote.bucket().begin("k").await.expect("begun");
+    }
+    let kept = storage.pending()[0].upload_id.clone();
+    storage.once(Fault::Unaborted, 0);
+    let tidy = Store::Tidy {
+        prefix: "k".to_owned(),
+        keep: Some(kept.clone()),
+    };
+    let turn = remote.turn(1, Haste::GoingOn).await.expect("a turn");
+    remote.perform(tidy, turn).await.expect("tidied");
+    let left: Vec<String> = storage.pending().into_iter().map(|upload| upload.upload_id).collect();
+    assert_eq!(left, [kept]);
+}
