@@ -165,12 +165,12 @@ fn a_recording_is_completed_in_the_second_place_and_the_next_is_in_the_first_aga
     let world = world(Kind::JuiceFs)?;
     let server = world.setup.start()?;
     let pacer = world.cut_off_within(&server, "one")?;
-    until(LIMIT, "segments in the second place", || {
-        let keys = world.keys(&world.second, "one")?;
-        Ok(Seen::when(
-            keys.iter().any(|key| key.ends_with(".ts")),
-            format!("{keys:?}"),
-        ))
+    until(LIMIT, "the playlist's recorder in the second place", || {
+        let log = server.log();
+        let mut moved = log
+            .lines()
+            .filter(|line| line.contains("goes to the second place of objects, "));
+        Ok(Seen::when(moved.any(|line| line.contains("hls")), "it has not left"))
     })?;
     let log = pacer.finish()?;
     // It ends, and is in the library, while the first place is away.
