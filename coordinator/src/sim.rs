@@ -131,6 +131,8 @@ impl Node {
         commit_file(CommitFileRequest) -> CommitFileResponse;
         /// Says where a recording stands.
         commit_recording(CommitRecordingRequest) -> CommitRecordingResponse;
+        /// Gives what the library has of a recording.
+        read_recording(ReadRecordingRequest) -> ReadRecordingResponse;
         /// Makes a task.
         create_task(CreateTaskRequest) -> CreateTaskResponse;
         /// Stops a task.

@@ -32,7 +32,7 @@ use crate::pull::Puller;
 use crate::record::pool::Pool;
 use crate::stream::actor::{AskAgain, Closed, Common, GiveUp, Notice, Set, StreamActor};
 use crate::stream::adopt::{Adopted, adopt_all};
-use crate::stream::document::About;
+use crate::stream::document::{About, Documents};
 use crate::stream::finish::{Composer, Finisher};
 use crate::stream::ground::{self, Machine};
 use crate::upload::abandoned::Abandoned;
@@ -249,6 +249,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
             objects: machine.objects.clone(),
             sync: Arc::clone(&sync),
         }),
+        documents: Documents::default(),
         clock: Arc::clone(&deps.clock),
         preroll: config.journal.preroll,
         hls_target_ms: i64::try_from(config.hls.target_segment.as_millis()).unwrap_or(6000),
@@ -487,6 +488,7 @@ impl WorkerActor {
         let finisher = Finisher {
             agent: self.common.agent.clone(),
             shelf: Arc::clone(&self.common.shelf),
+            documents: self.common.documents.clone(),
             clock: Arc::clone(&self.common.clock),
             zone: self.zone.clone(),
             composer: Some(self.composer.clone()),

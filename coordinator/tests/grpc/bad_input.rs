@@ -140,6 +140,16 @@ fn entries(world: &World) -> BTreeMap<&'static str, (Vec<u8>, Code)> {
         ),
         ("Files/ListCopies", entry(&v1::ListCopiesRequest::default(), Code::Ok)),
         (
+            "Workers/ReadRecording",
+            entry(
+                &v1::ReadRecordingRequest {
+                    recording_id: id(),
+                    ..Default::default()
+                },
+                Code::NotFound,
+            ),
+        ),
+        (
             "Workers/TradeCopies",
             entry(&v1::TradeCopiesRequest::default(), Code::InvalidArgument),
         ),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use shared::ids::{PublishId, RecordingId, WorkerId};
-use shared::recording::{Cause, MediaFile, Recording, RecordingState};
+use shared::recording::{Cause, MediaFile, Recording, RecordingDocument, RecordingState};
 use shared::store::{Op, PublishRecord, Revision, StitchRecord, StreamRecord, keys};
 use shared::task::{NO_MEDIA, STREAM_NEVER_LIVE, Task, TaskState};
 use shared::template::Format;
@@ -384,6 +384,23 @@ impl Checks {
                 "recording {id} ({}) of publish {publish} has lost units {missing:?} without a gap",
                 format.as_str()
             ));
+        }
+    }
+
+    /// What the library has of a recording of several publishes is in the `recording.json` beside it, whoever wrote that at the same time.
+    pub(crate) fn documents_are_whole(&self) {
+        let seen = lock(&self.seen);
+        let finished = |recording: &&Recording| recording.state == RecordingState::Finished && recording.is_stitched();
+        for recording in seen.recordings.values().filter(finished) {
+            let key = format!("{}/recording.json", recording.folder());
+            let document = self.object(recording.worker, &key);
+            let document = document.and_then(|document| RecordingDocument::from_json(&document.bytes).ok());
+            let named = document.map(|document| document.files).unwrap_or_default();
+            let unnamed = |file: &&MediaFile| file.recording == recording.id && !named.iter().any(|n| n.id == file.id);
+            for file in seen.files.values().filter(unnamed) {
+                self.world
+                    .broke(format_args!("{key} does not name {}", file.object_key));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use coordinator::sim::Node;
 use proto::v1::acquire_lease_response::Outcome;
 use proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CommitFileRequest, CommitRecordingRequest, CoordinatorDown,
-    ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
+    ReadRecordingRequest, ReadRecordingResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
 };
 use shared::store::keys;
 use tokio::sync::{mpsc, oneshot};
@@ -228,6 +228,13 @@ impl Line for Wire {
         self.world.sabotage_recording(&mut request, |id| self.epoch(id));
         self.call(request, |node, request| {
             Box::pin(async move { node.commit_recording(request).await.map(drop) })
+        })
+        .await
+    }
+
+    async fn read_recording(&self, request: ReadRecordingRequest) -> Result<ReadRecordingResponse, Status> {
+        self.call(request, |node, request| {
+            Box::pin(async move { node.read_recording(request).await })
         })
         .await
     }

@@ -117,6 +117,7 @@ pub(crate) async fn comes_to_rest(cluster: &Cluster) {
     })
     .await;
     cluster.checks.tasks_are_told();
+    cluster.checks.documents_are_whole();
     let seen = lock(&cluster.checks.seen);
     for machine in &*cluster.machines.borrow() {
         for (publish, (journal, reason)) in &lock(&machine.disk).fenced {

@@ -12,14 +12,14 @@ use super::load::Journals;
 use super::order::{Order, Turn};
 use proto::v1::{
     AcquireLeaseRequest, CommitFileRequest, CommitRecordingRequest, Heartbeat, Hello, LivePublish, ObjectPlace,
-    ReleaseLeaseRequest, StreamCounters, WorkerUp, coordinator_down, worker_up,
+    ReadRecordingRequest, ReleaseLeaseRequest, StreamCounters, WorkerUp, coordinator_down, worker_up,
 };
 use shared::auth::Caller;
 use shared::composition::{ComposeJob, ComposeStatus};
 use shared::ids::{PublishId, PullId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, Grant, LeaseOutcome, RecordingSet, RefusalKind};
 use shared::pull::{Pull, PullStatus};
-use shared::recording::{Gap, MediaFile, RecordingState};
+use shared::recording::{Gap, MediaFile, RecordingDocument, RecordingState};
 use shared::servers::{Manner, Servers, ServersError};
 use shared::trace::{self, Place};
 use shared::wire::{self, FINAL, fenced_from_details};
@@ -338,6 +338,46 @@ impl Agent {
         insist("commit of a recording", || self.line.commit_recording(request.clone()))
             .instrument(span)
             .await
+    }
+
+    /// What the library has of a recording, as long as it takes to know. None: it does not know it, or the coordinator is of a version that does
+    /// not say.
+    pub(crate) async fn library(&self, recording: RecordingId) -> Option<RecordingDocument> {
+        let mut request = ReadRecordingRequest {
+            recording_id: recording.to_string(),
+            page_token: String::new(),
+        };
+        let mut all: Option<RecordingDocument> = None;
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.line.read_recording(request.clone()).await {
+                Ok(page) => match RecordingDocument::from_json(&page.document) {
+                    Ok(document) => {
+                        match &mut all {
+                            Some(all) => all.files.extend(document.files),
+                            None => all = Some(document),
+                        }
+                        if page.next_page_token.is_empty() {
+                            return all;
+                        }
+                        request.page_token = page.next_page_token;
+                        continue;
+                    }
+                    Err(error) => {
+                        warn!(%recording, %error, "what the library has of a recording cannot be read");
+                        return None;
+                    }
+                },
+                Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) || is_final(&status) => {
+                    warn!(%recording, code = ?status.code(), error = status.message(), "the library does not say what it has of a recording");
+                    return None;
+                }
+                Err(status) => {
+                    warn!(%recording, code = ?status.code(), error = status.message(), ?wait, "no answer yet on what the library has");
+                }
+            }
+            pause(&mut wait).await;
+        }
     }
 
     /// Keeps the session: heartbeats up, directives down. Runs until the directives' receiver is gone.

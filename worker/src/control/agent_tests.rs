@@ -1,4 +1,6 @@
-use proto::v1::{AcquireLeaseResponse, CoordinatorDown, ReleaseLeaseResponse, acquire_lease_response::Outcome};
+use proto::v1::{
+    AcquireLeaseResponse, CoordinatorDown, ReadRecordingResponse, ReleaseLeaseResponse, acquire_lease_response::Outcome,
+};
 use tokio::sync::oneshot;
 
 use super::super::line::Directives;
@@ -27,6 +29,10 @@ impl Line for Held {
     }
 
     async fn commit_file(&self, _: CommitFileRequest) -> Result<(), Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn read_recording(&self, _: ReadRecordingRequest) -> Result<ReadRecordingResponse, Status> {
         Err(Status::unimplemented("not asked"))
     }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use proto::v1::workers_client::WorkersClient;
 use proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CommitFileRequest, CommitRecordingRequest, CoordinatorDown,
-    ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
+    ReadRecordingRequest, ReadRecordingResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, WorkerUp,
 };
 use shared::auth::Caller;
 use shared::servers::Servers;
@@ -41,6 +41,9 @@ pub trait Line: fmt::Debug + Send + Sync {
 
     /// Says where a recording stands.
     async fn commit_recording(&self, request: CommitRecordingRequest) -> Result<(), Status>;
+
+    /// Gives what the library has of a recording, by pages.
+    async fn read_recording(&self, request: ReadRecordingRequest) -> Result<ReadRecordingResponse, Status>;
 }
 
 /// gRPC, to whichever coordinator answers.
@@ -85,5 +88,10 @@ impl Line for Grpc {
 
     async fn commit_recording(&self, request: CommitRecordingRequest) -> Result<(), Status> {
         self.client().commit_recording(request).await.map(drop)
+    }
+
+    async fn read_recording(&self, request: ReadRecordingRequest) -> Result<ReadRecordingResponse, Status> {
+        let answer = self.client().read_recording(request).await?;
+        Ok(answer.into_inner())
     }
 }

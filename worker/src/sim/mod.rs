@@ -27,7 +27,7 @@ pub use self::disk::{Disk, Journal, SharedDisk, Unit};
 use crate::control::agent::{Agent, Directive, Identity, Load, Said};
 use crate::control::line::Line;
 use crate::stream::actor::{AskAgain, Closed, Common, Notice, Set, StreamActor};
-use crate::stream::document::About;
+use crate::stream::document::{About, Documents};
 use crate::stream::finish::Finisher;
 use crate::stream::ground::Ground;
 use crate::upload::{Found, Shelf};
@@ -156,6 +156,7 @@ impl Running {
             common: Common {
                 agent: Agent::over(setup.line, identity),
                 shelf: Arc::new(Small(Arc::clone(&setup.bucket))),
+                documents: Documents::default(),
                 clock: setup.clock,
                 preroll: setup.preroll,
                 hls_target_ms: 4_000,
@@ -301,6 +302,7 @@ impl Host {
         let finisher = Finisher {
             agent: self.common.agent.clone(),
             shelf: Arc::clone(&self.common.shelf),
+            documents: self.common.documents.clone(),
             clock: Arc::clone(&self.common.clock),
             zone: TimeZone::UTC,
             composer: None,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::core::{Effect, Event, Moment, StreamCore};
-use super::document::{self, About};
+use super::document::{About, Documents};
 use super::fenced;
 use super::figures::Figures;
 use super::ground::Ground;
@@ -41,6 +41,7 @@ const MAILBOX: usize = 64;
 pub(crate) struct Common {
     pub(crate) agent: Agent,
     pub(crate) shelf: Arc<dyn Shelf>,
+    pub(crate) documents: Documents,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) preroll: Duration,
     pub(crate) hls_target_ms: i64,
@@ -87,6 +88,8 @@ pub(crate) struct StreamActor {
     needs: Needs,
     /// Versions of `recording.json` on their way.
     writing: Writing<RecordingDocument>,
+    /// Recordings that pause when theirs has arrived, and what the library is told then.
+    pausing: BTreeMap<RecordingId, (String, Vec<Gap>)>,
     /// The journal goes when they have arrived.
     remove_journal: bool,
     /// The lease is being asked for.
@@ -151,6 +154,7 @@ impl StreamActor {
             revision: Arc::default(),
             needs: Needs::default(),
             writing: Writing::default(),
+            pausing: BTreeMap::new(),
             remove_journal: false,
             asks: false,
             turn,
@@ -197,6 +201,15 @@ impl StreamActor {
                 reason,
                 left_out,
             } => self.write_document(recording, state, reason, &left_out, ctx),
+            Effect::CommitRecording {
+                recording,
+                state: RecordingState::Interrupted,
+                reason,
+                gaps,
+            } => {
+                self.pausing.insert(recording, (reason, gaps));
+                self.pause_when_told(recording, ctx);
+            }
             Effect::CommitRecording {
                 recording,
                 state,
@@ -247,6 +260,16 @@ impl StreamActor {
             publish_id: self.about.publish.id.clone(),
         });
         ctx.stop();
+    }
+
+    /// Tells the library that all of this publish is stored, once its last word on the recording is: nothing is written behind who finishes it.
+    fn pause_when_told(&mut self, recording: RecordingId, ctx: &mut Context<Self>) {
+        if self.writing.is_writing(recording) {
+            return;
+        }
+        if let Some((reason, gaps)) = self.pausing.remove(&recording) {
+            self.commit_recording(recording, RecordingState::Interrupted, reason, gaps, ctx);
+        }
     }
 
     /// Puts the journal aside, where nothing takes it up again.
@@ -392,9 +415,8 @@ impl StreamActor {
 
     /// Stores one version of `recording.json`, then the next.
     fn put_document(&self, recording: RecordingId, document: RecordingDocument, ctx: &mut Context<Self>) {
-        let key = format!("{}/recording.json", document.recording.folder());
-        let shelf = Arc::clone(&self.common.shelf);
-        let put = async move { document::put(shelf.as_ref(), &key, document).await };
+        let (shelf, documents) = (Arc::clone(&self.common.shelf), self.common.documents.clone());
+        let put = async move { documents.put(shelf.as_ref(), document).await };
         ctx.spawn(put.into_actor(self).map(move |written, actor, ctx| {
             if let Err(error) = written {
                 error!(%recording, %error, "recording.json cannot be written");
@@ -402,6 +424,7 @@ impl StreamActor {
             if let Some(document) = actor.writing.written(recording) {
                 actor.put_document(recording, document, ctx);
             }
+            actor.pause_when_told(recording, ctx);
             actor.remove_journal_when_told(ctx);
         }));
     }

@@ -1,7 +1,8 @@
 //! Library records of finished files and the `recording.json` beside them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::tz::TimeZone;
 use journal::Publish;
@@ -115,16 +116,45 @@ pub(crate) async fn stored(objects: &dyn Shelf, key: &str) -> std::io::Result<Op
     Ok(all)
 }
 
-/// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
-pub(crate) async fn put(objects: &dyn Shelf, key: &str, document: RecordingDocument) -> std::io::Result<()> {
-    let mut document = document;
-    if document.recording.is_stitched()
-        && let Some(stored) = stored(objects, key).await?
-    {
-        document = merged(stored, document);
+/// Writes documents. Those of one recording one after another: two of its publishes on one worker may have something to say at a time, and what
+/// each reads must be what the other wrote. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Documents(Arc<Mutex<BTreeMap<RecordingId, Weak<Turn>>>>);
+
+type Turn = tokio::sync::Mutex<()>;
+
+impl Documents {
+    /// Puts a recording's document in storage; one that goes on across publishes is merged with what is there.
+    pub(crate) async fn put(&self, objects: &dyn Shelf, document: RecordingDocument) -> std::io::Result<()> {
+        let mut document = document;
+        let key = key(&document.recording);
+        let turn = self.turn(document.recording.id);
+        let _turn = turn.lock().await;
+        if document.recording.is_stitched()
+            && let Some(stored) = stored(objects, &key).await?
+        {
+            document = merged(stored, document);
+        }
+        let json = document.to_json().map_err(std::io::Error::other)?;
+        objects.put(&key, json).await
     }
-    let json = document.to_json().map_err(std::io::Error::other)?;
-    objects.put(key, json).await
+
+    /// As many are remembered as are being written, and no more than were when one began last.
+    fn turn(&self, recording: RecordingId) -> Arc<Turn> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let known = turns.get(&recording).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(recording, Arc::downgrade(&turn));
+            turn
+        })
+    }
+}
+
+/// Where a recording's document lies.
+fn key(recording: &Recording) -> String {
+    format!("{}/recording.json", recording.folder())
 }
 
 /// Records of finished files that recorders left beside their state.
@@ -154,4 +184,71 @@ pub(crate) fn noted_files(notes: &Path, recording: RecordingId) -> std::io::Resu
     }
     files.sort_by_key(|f: &FinishedFile| (f.format, f.sequence));
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shared::ids::Random;
+    use shared::objects::Faulty;
+    use shared::telemetry::WorkerMetrics;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::stream::finish::tests::{Small, document_of};
+    use crate::upload::{Limits, Objects, Remote};
+
+    #[tokio::test(start_paused = true)]
+    async fn two_publishes_that_write_at_a_time_leave_nothing_of_each_other_out() {
+        let limits = Limits {
+            max_uploads: 4,
+            part_size: 5 << 20,
+            max_bandwidth: 0,
+        };
+        let storage = Faulty::default();
+        let bucket = storage.bucket(Duration::from_secs(30));
+        let shelf = Small(Objects::Remote(Remote::on(
+            Handle::current(),
+            bucket,
+            limits,
+            WorkerMetrics::default(),
+        )));
+        let documents = Documents::default();
+        let recording = RecordingId::generate(&Random, Timestamp::default());
+        let of = |epoch, gap| document_of(recording, epoch, gap, &[&format!("flv-{epoch}")]);
+        for _ in 0..3 {
+            let (one, other, third) = tokio::join!(
+                documents.put(&shelf, of(1, "a")),
+                documents.put(&shelf, of(2, "b")),
+                documents.put(&shelf, of(3, "c")),
+            );
+            one.and(other).and(third).expect("written");
+            let found = stored(&shelf, &key(&of(1, "a").recording))
+                .await
+                .expect("read")
+                .expect("there");
+            let epochs: Vec<u64> = found.files.iter().map(|file| file.epoch.get()).collect();
+            assert_eq!(epochs, [1, 2, 3]);
+            assert_eq!((found.recording.gaps.len(), found.recording.epoch), (3, Epoch::new(3)));
+            storage
+                .bucket(Duration::from_secs(30))
+                .delete(&key(&found.recording))
+                .await
+                .expect("removed");
+        }
+    }
+
+    #[tokio::test]
+    async fn recordings_that_are_written_no_more_are_forgotten() {
+        let documents = Documents::default();
+        let ids: Vec<_> = (0..100)
+            .map(|_| RecordingId::generate(&Random, Timestamp::default()))
+            .collect();
+        let held: Vec<_> = ids.iter().map(|id| documents.turn(*id)).collect();
+        assert!(Arc::ptr_eq(&held[7], &documents.turn(ids[7])));
+        drop(held);
+        documents.turn(ids[0]);
+        assert_eq!(documents.0.lock().expect("no panic").len(), 1);
+    }
 }

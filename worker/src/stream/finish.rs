@@ -5,20 +5,22 @@
 mod left;
 mod mp4;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use media::hls;
+use shared::ids::FileId;
 use shared::lease::FinishJob;
 use shared::recording::{Context, FinishedFile, Gap, MediaFile, RecordingDocument, RecordingState, join_gaps};
 use shared::telemetry::{FormatLabel, WorkerMetrics};
 use shared::template::Format;
-use shared::time::Clock;
+use shared::time::{Clock, Timestamp};
 use shared::trace::{Past, Place};
 use tracing::{error, info};
 
 use super::core::RECORDER_FAILED;
-use super::document;
+use super::document::{self, Documents};
 use crate::control::agent::Agent;
 use crate::record::crc;
 use crate::record::index::{self, LOST, Totals};
@@ -34,6 +36,7 @@ const MISSING: &str = "index_missing";
 pub(crate) struct Finisher {
     pub(crate) agent: Agent,
     pub(crate) shelf: Arc<dyn Shelf>,
+    pub(crate) documents: Documents,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) zone: TimeZone,
     /// Makes MP4 of all pushes; none: there is no media here.
@@ -67,15 +70,17 @@ impl Finisher {
             root: &root,
         };
         let left = folder.list(&job.before, job.lost).await?;
-        let document_key = format!("{root}/recording.json");
-        let stored = document::stored(self.shelf.as_ref(), &document_key).await?;
+        let stored = document::stored(self.shelf.as_ref(), &format!("{root}/recording.json")).await?;
+        let library = self.agent.library(job.recording).await;
+        let entered: BTreeSet<FileId> = library.iter().flat_map(|l| &l.files).map(|file| file.id).collect();
+        let known = known(stored, library);
 
         let ended = self.clock.now();
-        let mut files = stored
+        let mut files = known
             .as_ref()
             .map(|document| document.files.clone())
             .unwrap_or_default();
-        let mut gaps = stored.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
+        let mut gaps = known.as_ref().map(|d| d.recording.gaps.clone()).unwrap_or_default();
         let missing = missing(job, left.is_all, &gaps);
         let mut totals = Totals::default();
         let list = left.index.map(|(epoch, index)| {
@@ -95,17 +100,19 @@ impl Finisher {
             files.append(&mut made);
         }
         let (state, reason) = outcome(job, &gaps);
-        if let Some(mut document) = stored {
+        if let Some(mut document) = known {
             document.recording.state = state;
             document.recording.reason.clone_from(&reason);
             document.recording.epoch = job.epoch;
             document.recording.ended = Some(ended);
             document.recording.gaps.clone_from(&gaps);
             let document = RecordingDocument::new(document.recording, files.clone());
-            document::put(self.shelf.as_ref(), &document_key, document).await?;
+            self.documents.put(self.shelf.as_ref(), document).await?;
         }
         self.shelf.durable().await;
-        for file in &files {
+        // What an earlier finisher entered may lie elsewhere now.
+        let is_new = |file: &&MediaFile| file.epoch == job.epoch || !entered.contains(&file.id);
+        for file in files.iter().filter(is_new) {
             self.agent.commit_file(job.recording, job.epoch, file).await;
         }
         let end = (state, reason, ended.as_millis());
@@ -188,6 +195,27 @@ impl Finisher {
     }
 }
 
+/// What is known of a recording: the document in storage, and from the library what that lacks. Publishes wrote it, perhaps two of them at a
+/// time from two workers, so that one left out what the other had written; what is in the library is there whoever came last.
+fn known(stored: Option<RecordingDocument>, library: Option<RecordingDocument>) -> Option<RecordingDocument> {
+    let library = library.map(|mut library| {
+        for file in &mut library.files {
+            // As a publish writes it: when it is removed, and what is copied, is the library's alone to say.
+            (file.committed, file.expires, file.copied) = (Timestamp::default(), None, None);
+            file.locked = false;
+        }
+        library.recording.locked = false;
+        library
+    });
+    match (stored, library) {
+        (Some(stored), Some(mut library)) => {
+            library.recording.epoch = stored.recording.epoch;
+            Some(document::merged(library, stored))
+        }
+        (stored, library) => stored.or(library),
+    }
+}
+
 /// The name of the gap at the list's end, where it is not known to hold everything. What a recorder gave up its recording says already.
 fn missing(job: &FinishJob, is_all: bool, said: &[Gap]) -> Option<&'static str> {
     let gave_up = format!("{}_{RECORDER_FAILED}", Format::Hls.as_str());
@@ -212,4 +240,4 @@ fn outcome(job: &FinishJob, gaps: &[Gap]) -> (RecordingState, String) {
 
 #[cfg(test)]
 #[path = "finish_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::v1;
-use shared::ids::{Random, StreamKey, WorkerId};
+use shared::ids::{Random, RecordingId, StreamKey, WorkerId};
 use shared::lease::Epoch;
 use shared::objects::{Bucket, Fault, Faulty};
 use shared::recording::{Cause, Recording};
 use shared::template::TemplateSpec;
-use shared::time::{System, Timestamp};
+use shared::time::System;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// The library, which takes everything.
 #[derive(Debug, Default)]
 struct Library {
+    /// What it has, in pages; none: nothing.
+    pages: Mutex<Vec<RecordingDocument>>,
+    /// So often it does not answer first.
+    fails: AtomicU32,
     files: Mutex<Vec<v1::MediaFile>>,
     ends: Mutex<Vec<v1::CommitRecordingRequest>>,
 }
@@ -58,10 +63,32 @@ impl Line for Library {
         self.ends.lock().expect("no panic").push(request);
         Ok(())
     }
+
+    async fn read_recording(&self, request: v1::ReadRecordingRequest) -> Result<v1::ReadRecordingResponse, Status> {
+        let fewer = |fails: u32| fails.checked_sub(1);
+        if self
+            .fails
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer)
+            .is_ok()
+        {
+            return Err(Status::unavailable("not now"));
+        }
+        let page = request.page_token.parse().unwrap_or(0);
+        let pages = self.pages.lock().expect("no panic");
+        let document = pages.get(page).ok_or_else(|| Status::not_found("no such recording"))?;
+        assert_eq!(document.recording.id.to_string(), request.recording_id);
+        Ok(v1::ReadRecordingResponse {
+            document: document.to_json().expect("JSON"),
+            next_page_token: match page + 1 < pages.len() {
+                true => (page + 1).to_string(),
+                false => String::new(),
+            },
+        })
+    }
 }
 
 /// Objects alone: nothing of them is on a disk.
-struct Small(Objects);
+pub(in crate::stream) struct Small(pub(in crate::stream) Objects);
 
 #[async_trait]
 impl Shelf for Small {
@@ -119,13 +146,14 @@ impl World {
         let finisher = Finisher {
             agent: Agent::over(Arc::<Library>::clone(&library), identity),
             shelf: Arc::new(Small(Objects::Remote(remote))),
+            documents: Documents::default(),
             clock: Arc::new(System::new()),
             zone: TimeZone::UTC,
             composer: None,
             metrics,
         };
         let job = FinishJob {
-            recording: shared::ids::RecordingId::generate(&Random, Timestamp::default()),
+            recording: RecordingId::generate(&Random, Timestamp::default()),
             stream: stream(),
             epoch: Epoch::new(publishes + 1),
             before: (1..=publishes).rev().map(Epoch::new).collect(),
@@ -148,32 +176,24 @@ impl World {
         put(place, &key, index_of(segments, paused)).await;
     }
 
-    /// `recording.json`, with a gap that no list tells of.
-    async fn document(&self, gap: &str) {
-        let recording = Recording {
-            id: self.job.recording,
-            stream: stream(),
-            cause: Cause::BuiltIn,
-            state: RecordingState::Interrupted,
-            reason: String::new(),
-            epoch: Epoch::new(1),
-            template: template(),
-            template_id: None,
-            publishes: Vec::new(),
-            worker: WorkerId::generate(&Random, Timestamp::default()),
-            params: String::new(),
-            started: Timestamp::from_millis(1),
-            ended: None,
-            gaps: vec![Gap {
-                reason: gap.to_owned(),
-                from_ms: 0,
-                to_ms: 0,
-                units: 0,
-            }],
-            locked: false,
-        };
-        let json = RecordingDocument::new(recording, Vec::new()).to_json().expect("JSON");
-        put(&self.first, &format!("{}/recording.json", self.job.folder()), json).await;
+    /// `recording.json` as a publish of this epoch wrote it.
+    async fn document(&self, epoch: u64, gap: &str, files: &[&str]) {
+        let json = self.of(epoch, gap, files).to_json().expect("JSON");
+        put(&self.first, &self.document_key(), json).await;
+    }
+
+    fn of(&self, epoch: u64, gap: &str, files: &[&str]) -> RecordingDocument {
+        document_of(self.job.recording, epoch, gap, files)
+    }
+
+    fn document_key(&self) -> String {
+        format!("{}/recording.json", self.job.folder())
+    }
+
+    /// What `recording.json` says in the end.
+    async fn told(&self) -> RecordingDocument {
+        let objects = self.first.objects().await.expect("a list");
+        RecordingDocument::from_json(&objects[&self.document_key()]).expect("a document")
     }
 
     /// Finishes it; gives how many segments the final playlist has, what is said to be missing, and how long it took.
@@ -195,6 +215,63 @@ impl World {
         let gaps = end.gaps.iter().map(|gap| gap.reason.clone()).collect();
         (segments, gaps, took)
     }
+}
+
+/// A document with a gap that no list tells of, and files of these names.
+pub(in crate::stream) fn document_of(
+    recording: RecordingId,
+    epoch: u64,
+    gap: &str,
+    files: &[&str],
+) -> RecordingDocument {
+    let epoch = Epoch::new(epoch);
+    let of = Context {
+        recording,
+        stream: &stream(),
+        template: &template(),
+        epoch,
+        zone: &TimeZone::UTC,
+    };
+    let file = |name: &&str| {
+        let file = FinishedFile {
+            file_id: (*name).to_owned(),
+            format: Format::Flv,
+            sequence: 0,
+            key: (*name).to_owned(),
+            size: 1,
+            checksum: String::new(),
+            duration_ms: 1,
+            start_ms: 1,
+            video_units: 1,
+            audio_units: 0,
+            gaps: Vec::new(),
+        };
+        file.record(of)
+    };
+    let files = files.iter().map(file).collect();
+    let recording = Recording {
+        id: recording,
+        stream: stream(),
+        cause: Cause::BuiltIn,
+        state: RecordingState::Interrupted,
+        reason: String::new(),
+        epoch,
+        template: template(),
+        template_id: None,
+        publishes: Vec::new(),
+        worker: WorkerId::generate(&Random, Timestamp::default()),
+        params: String::new(),
+        started: Timestamp::from_millis(1),
+        ended: None,
+        gaps: vec![Gap {
+            reason: gap.to_owned(),
+            from_ms: 0,
+            to_ms: 0,
+            units: 0,
+        }],
+        locked: false,
+    };
+    RecordingDocument::new(recording, files)
 }
 
 /// Stores what lay there before anything went wrong.
@@ -296,12 +373,12 @@ async fn a_list_that_is_not_all_says_so() {
 async fn what_its_recorder_gave_up_is_said_once() {
     let world = World::new(2);
     world.index(&world.first, 1, 3, true).await;
-    world.document("hls_recorder_failed").await;
+    world.document(1, "hls_recorder_failed", &[]).await;
     let (segments, gaps, _) = world.finish().await;
     assert_eq!((segments, gaps), (3, vec!["hls_recorder_failed".to_owned()]));
     let world = World::new(2);
     world.index(&world.first, 1, 3, true).await;
-    world.document("flv_recorder_failed").await;
+    world.document(1, "flv_recorder_failed", &[]).await;
     let (_, gaps, _) = world.finish().await;
     assert!(
         gaps.contains(&MISSING.to_owned()),
@@ -317,4 +394,59 @@ async fn what_is_lost_with_its_worker_is_not_waited_for() {
     let (segments, gaps, took) = world.finish().await;
     assert_eq!((segments, gaps), (3, vec![LOST.to_owned()]));
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+fn keys_of(document: &RecordingDocument) -> Vec<&str> {
+    let mut keys: Vec<&str> = document.files.iter().map(|file| file.object_key.as_str()).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_worker_wrote_over_another_is_in_the_document_again() {
+    let world = World::new(2);
+    world.index(&world.first, 2, 3, true).await;
+    // The second publish had read the document before the first wrote its last file and gap there, and wrote behind that.
+    world.document(2, "b", &["flv-2"]).await;
+    let mut entered = world.of(1, "a", &["flv-1", "flv-2"]);
+    entered.files[0].committed = Timestamp::from_millis(5);
+    let more = entered.files.split_off(1);
+    let rest = RecordingDocument::new(entered.recording.clone(), more);
+    *world.library.pages.lock().expect("no panic") = vec![entered, rest];
+    world.library.fails.store(3, Ordering::Relaxed);
+    let (segments, gaps, _) = world.finish().await;
+    assert_eq!((segments, gaps), (3, vec!["b".to_owned(), "a".to_owned()]));
+    let told = world.told().await;
+    let list = index::key(&world.job.folder(), world.job.epoch);
+    assert_eq!(keys_of(&told), [list.as_str(), "flv-1", "flv-2"]);
+    assert_eq!(
+        (told.recording.state, told.recording.gaps.len()),
+        (RecordingState::Finished, 2)
+    );
+    let fresh = |file: &MediaFile| file.committed == Timestamp::default();
+    assert!(told.files.iter().all(fresh), "as their publishes would have written it");
+    let committed = world.library.files.lock().expect("no panic").len();
+    assert_eq!(committed, 1, "the list: the library has the others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_is_gone_is_written_anew() {
+    let world = World::new(1);
+    world.index(&world.first, 1, 3, true).await;
+    *world.library.pages.lock().expect("no panic") = vec![world.of(2, "a", &["flv-1"])];
+    world.finish().await;
+    let told = world.told().await;
+    assert_eq!((told.files.len(), told.recording.epoch), (2, world.job.epoch));
+    assert_eq!(told.recording.state, RecordingState::Finished);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_document_names_enters_the_library() {
+    // The library knows nothing of it, or the coordinator is older than the question.
+    let world = World::new(1);
+    world.index(&world.first, 1, 3, true).await;
+    world.document(1, "a", &["flv-1"]).await;
+    world.finish().await;
+    assert_eq!(world.told().await.files.len(), 2);
+    assert_eq!(world.library.files.lock().expect("no panic").len(), 2);
 }

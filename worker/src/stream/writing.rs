@@ -38,6 +38,11 @@ impl<T> Writing<T> {
         next
     }
 
+    /// True while one of a recording is on its way.
+    pub(crate) fn is_writing(&self, recording: RecordingId) -> bool {
+        self.0.contains_key(&recording)
+    }
+
     /// True when nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.is_empty()
@@ -58,8 +63,8 @@ mod tests {
         assert_eq!(writing.offer(id, b"2".to_vec()), None);
         assert_eq!(writing.offer(id, b"3".to_vec()), None);
         assert_eq!(writing.written(id), Some(b"3".to_vec()));
-        assert!(!writing.is_idle());
+        assert!(!writing.is_idle() && writing.is_writing(id));
         assert_eq!(writing.written(id), None);
-        assert!(writing.is_idle());
+        assert!(writing.is_idle() && !writing.is_writing(id));
     }
 }

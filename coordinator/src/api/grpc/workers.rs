@@ -10,9 +10,9 @@ use shared::{
     lease::{Epoch, FencingToken, Grant, LeaseOutcome},
     objects::{MAX_PLACES, is_place_name},
     pull::PullStatus,
-    recording::{Cause, MediaFile, RecordingState},
+    recording::{Cause, MediaFile, RecordingDocument, RecordingState},
     shutdown::Phase,
-    store::{CommitError, RecordingUpdate},
+    store::{CommitError, FileFilter, RecordingUpdate},
     trace::{Past, Place},
     wire::{self, WireError},
 };
@@ -377,6 +377,27 @@ impl v1::workers_server::Workers for Api {
             let _ = self.handle.ask(ended).await;
         }
         Ok(Response::new(v1::CommitRecordingResponse {}))
+    }
+
+    async fn read_recording(
+        &self,
+        request: Request<v1::ReadRecordingRequest>,
+    ) -> Result<Response<v1::ReadRecordingResponse>, Status> {
+        let request = request.into_inner();
+        let id: RecordingId = wire::id("recording_id", &request.recording_id).map_err(Failure::from)?;
+        let page = wire::page(0, request.page_token).map_err(Failure::from)?;
+        let found = self.tools.repo.recording(id).await.map_err(Failure::from)?;
+        let recording = found.ok_or_else(|| Failure::from(CommitError::NoRecording(id)))?;
+        let filter = FileFilter {
+            recording: Some(id),
+            ..FileFilter::default()
+        };
+        let (files, next_page_token) = self.tools.repo.files(&filter, &page).await.map_err(Failure::from)?;
+        let document = RecordingDocument::new(recording, files).to_json();
+        Ok(Response::new(v1::ReadRecordingResponse {
+            document: document.map_err(Failure::internal)?,
+            next_page_token,
+        }))
     }
 
     async fn trade_copies(
