@@ -233,7 +233,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         .map_err(|e| StartError::Setting(format!("worker.coordinator: {e}")))?;
     let machine = Machine {
         objects,
-        abandoned,
+        abandoned: abandoned.clone(),
         sync: Arc::clone(&sync),
         pool: Arc::new(Pool::start(config.render.threads).map_err(StartError::Thread)?),
         boot_id: ground::boot_id(),
@@ -248,6 +248,7 @@ pub async fn start(config: WorkerConfig, deps: Deps) -> Result<Running, StartErr
         shelf: Arc::new(Synced {
             objects: machine.objects.clone(),
             sync: Arc::clone(&sync),
+            abandoned,
         }),
         documents: Documents::default(),
         clock: Arc::clone(&deps.clock),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use shared::{
@@ -172,20 +173,31 @@ impl Remover {
         let playlist = playlist
             .max_by_key(|(_, key)| *key)
             .filter(|_| !recording.is_stitched());
+        let mut list = None;
         if let Some((archive, key)) = playlist.filter(|_| recording.template.formats.contains_key(&Format::Hls)) {
-            files.extend(self.end_playlist(recording, (archive, key), (&places, &zone)).await?);
+            list = self.end_playlist(recording, (archive, key), (&places, &zone)).await?;
+            files.extend(list.as_ref().map(|(file, _)| file.clone()));
         }
-        for file in &files {
-            self.repo.enter_salvaged(recording, file, now).await?;
+        let mut entered = Vec::new();
+        for file in files {
+            if self.repo.enter_salvaged(recording, &file, now).await? {
+                entered.push(file);
+            }
+        }
+        for Found { archive, .. } in &places {
+            write_document(archive, recording, &root, &entered).await?;
+        }
+        // Behind what is made of it: a list that has its end says no more what it is, should this be done again.
+        if let (Some((file, text)), Some((archive, _))) = (list, playlist) {
+            archive.put(&file.object_key, text.into()).await?;
         }
         // The backup last: what completes its files shows, should this be done again, that those in the first are the older ones.
         for Found { archive, objects } in places.iter().rev() {
-            write_document(archive, recording, &root, &files).await?;
             if let Archive::Bucket(bucket) = archive {
                 self.clear(bucket, &root, objects).await?;
             }
         }
-        Ok(files.len())
+        Ok(entered.len())
     }
 
     /// Completes one file by what lies beside it.
@@ -201,7 +213,11 @@ impl Remover {
             warn!(key, "what should complete a file cannot be read");
             return Ok(None);
         };
-        let held = match bucket.get(&format!("{}{HELD}", rescue.file.key)).await {
+        let held = match rescue.whole {
+            true => Ok(Bytes::new()),
+            false => bucket.get(&format!("{}{HELD}", rescue.file.key)).await,
+        };
+        let held = match held {
             Ok(held) if held.len() as u64 == rescue.held => held,
             Ok(_) | Err(ObjectError::Missing(_)) => {
                 warn!(key, "the first bytes of a file are not there");
@@ -214,13 +230,13 @@ impl Remover {
         Ok(done.then(|| media_file(recording, &rescue.file, zone)))
     }
 
-    /// Ends the playlist that a lost worker left running.
+    /// The playlist that a lost worker left running, as a file and with its end, which is to be stored.
     async fn end_playlist(
         &self,
         recording: &Recording,
         (archive, key): (&Archive, &str),
         (places, zone): (&[Found<'_>], &TimeZone),
-    ) -> Result<Option<MediaFile>, SalvageError> {
+    ) -> Result<Option<(MediaFile, String)>, SalvageError> {
         let text = String::from_utf8_lossy(&archive.get(key).await?).into_owned();
         let totals = Totals::of(&text);
         let Some((text, duration_ms)) = ended(&text) else {
@@ -244,8 +260,7 @@ impl Remover {
             audio_units: totals.audio_units,
             gaps: totals.gaps,
         };
-        archive.put(key, text.into()).await?;
-        Ok(Some(media_file(recording, &file, zone)))
+        Ok(Some((media_file(recording, &file, zone), text)))
     }
 
     /// Nothing of what could not be completed stays.

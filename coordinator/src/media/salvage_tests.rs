@@ -7,6 +7,7 @@ use shared::{
     ids::{RecordingId, Seeded},
     objects::{Fault, Faulty},
     recording::RecordingState,
+    store::{FileFilter, Page},
     template::TemplateSpec,
     time::Clock as _,
 };
@@ -61,8 +62,7 @@ impl Lost {
     /// A file that grew in a place, with so many whole parts behind its first.
     async fn grew(&self, place: &Faulty, format: Format, parts: u8) {
         let bucket = place.bucket(Duration::from_secs(30));
-        let (name, extension) = (format.as_str(), format.extension());
-        let key = format!("{}/e000001/{name}/000000.{extension}", self.root());
+        let key = self.key(format);
         let upload = bucket.begin(&key).await.unwrap();
         let (head, held, tail) = (b"head".to_vec(), vec![0; PART], b"tail".to_vec());
         let mut ids = Vec::new();
@@ -70,24 +70,81 @@ impl Lost {
             let bytes = vec![Bytes::from(vec![part; PART])];
             ids.push(bucket.put_part(&key, &upload, u32::from(part), bytes).await.unwrap());
         }
-        let file = FinishedFile {
-            file_id: format!("{}-{name}-000000", self.recording.id),
-            format,
-            sequence: 0,
-            key: key.clone(),
-            size: (head.len() + tail.len() + PART * (usize::from(parts) + 1)) as u64,
-            checksum: String::new(),
-            duration_ms: i64::from(parts),
-            start_ms: 1_790_000_000_000,
-            video_units: 1,
-            audio_units: 1,
-            gaps: vec![],
-        };
+        let size = head.len() + tail.len() + PART * (usize::from(parts) + 1);
+        let file = self.file(format, size, i64::from(parts));
         let lengths = (head.len() as u64, held.len() as u64);
         let rescue = Rescue::new(upload, ids, lengths, (file, "UTC"));
         bucket.put(&format!("{key}{HELD}"), vec![held.into()]).await.unwrap();
         let object = rescue.to_object(head, tail).unwrap();
         bucket.put(&format!("{key}{RESCUE}"), object).await.unwrap();
+    }
+
+    fn key(&self, format: Format) -> String {
+        let name = match format {
+            Format::Hls => "index.m3u8".to_owned(),
+            _ => format!("000000.{}", format.extension()),
+        };
+        format!("{}/e000001/{}/{name}", self.root(), format.as_str())
+    }
+
+    fn file(&self, format: Format, size: usize, duration_ms: i64) -> FinishedFile {
+        FinishedFile {
+            file_id: format!("{}-{}-000000", self.recording.id, format.as_str()),
+            format,
+            sequence: 0,
+            key: self.key(format),
+            size: size as u64,
+            checksum: String::new(),
+            duration_ms,
+            start_ms: 1_790_000_000_000,
+            video_units: 1,
+            audio_units: 1,
+            gaps: vec![],
+        }
+    }
+
+    /// A file that is whole, as an object or in the parts of its upload, and of which the library has not heard.
+    async fn ended(&self, place: &Faulty, format: Format, is_object: bool) {
+        // What completed it half-way is where it was, but for the line.
+        self.grew(place, format, 1).await;
+        let bucket = place.bucket(Duration::from_secs(30));
+        let key = self.key(format);
+        let pending = bucket.pending(&key).await.unwrap().into_iter();
+        let upload = pending.last().expect("it grew").upload_id;
+        let mut ids = Vec::new();
+        for part in 0..3 {
+            let bytes = vec![Bytes::from(vec![part; PART])];
+            ids.push(bucket.put_part(&key, &upload, u32::from(part), bytes).await.unwrap());
+        }
+        if is_object {
+            bucket.complete(&key, &upload, ids.clone()).await.unwrap();
+        }
+        let file = self.file(format, 3 * PART, 9_000);
+        self.vouch(place, Rescue::whole(upload, ids, (file, "UTC"))).await;
+    }
+
+    async fn vouch(&self, place: &Faulty, whole: Rescue) {
+        let bucket = place.bucket(Duration::from_secs(30));
+        let object = whole.to_object(Vec::new(), Vec::new()).unwrap();
+        bucket
+            .put(&format!("{}{RESCUE}", whole.file.key), object)
+            .await
+            .unwrap();
+    }
+
+    /// The library's files of the recording, by format.
+    async fn files(&self) -> Vec<MediaFile> {
+        let filter = FileFilter {
+            recording: Some(self.recording.id),
+            ..FileFilter::default()
+        };
+        let page = Page {
+            size: 0,
+            token: String::new(),
+        };
+        let (mut files, _) = self.world.remover.repo.files(&filter, &page).await.unwrap();
+        files.sort_by_key(|file| file.format);
+        files
     }
 
     async fn salvage(&self) -> Result<usize, SalvageError> {
@@ -198,20 +255,108 @@ async fn broken_off_at_any_request_it_comes_to_the_same() {
             let lost = Lost::new().await;
             lost.grew(&lost.first, Format::Mp4, 1).await;
             lost.grew(&lost.second, Format::Mp4, 2).await;
+            lost.ended(&lost.second, Format::Flv, false).await;
+            for place in [&lost.first, &lost.second] {
+                let document = RecordingDocument::new(lost.recording.clone(), vec![]).to_json();
+                lost.put(place, "recording.json", document.unwrap()).await;
+            }
+            lost.put(&lost.second, "e000001/hls/000000.ts", vec![1; 100]).await;
+            lost.put(&lost.second, "e000001/hls/index.m3u8", playlist(1)).await;
             let breaks = [&lost.first, &lost.second][place];
             breaks.once(Fault::AnswerLost, after);
             let broken_off = lost.salvage().await.is_err();
             breaks.set(None);
             lost.salvage().await.unwrap();
             let what = format!("place {place}, request {after}");
-            assert_eq!(lost.names(&lost.first).await, Vec::<String>::new(), "{what}");
-            assert_eq!(lost.names(&lost.second).await, ["e000001/mp4/000000.mp4"], "{what}");
+            assert_eq!(lost.names(&lost.first).await, ["recording.json"], "{what}");
+            let second = [
+                "e000001/flv/000000.flv",
+                "e000001/hls/000000.ts",
+                "e000001/hls/index.m3u8",
+                "e000001/mp4/000000.mp4",
+                "recording.json",
+            ];
+            assert_eq!(lost.names(&lost.second).await, second, "{what}");
             assert!(lost.first.pending().is_empty() && lost.second.pending().is_empty());
-            assert_eq!(lost.world.keys("v1/file/").await.len(), 4, "{what}");
+            assert_eq!(lost.world.keys("v1/file/").await.len(), 3 + 3, "{what}");
+            for place in [&lost.first, &lost.second] {
+                let objects = place.objects().await.unwrap();
+                let json = &objects[&format!("{}/recording.json", lost.root())];
+                assert_eq!(RecordingDocument::from_json(json).unwrap().files.len(), 3, "{what}");
+            }
+            let objects = lost.second.objects().await.unwrap();
+            assert!(objects[&lost.key(Format::Hls)].ends_with(b"#EXT-X-ENDLIST\n"), "{what}");
             if !broken_off {
                 assert!(after > 3, "{what}");
                 break;
             }
         }
     }
+}
+
+/// The coordinators were away, or the machine was lost a moment after the file's last byte was stored.
+#[tokio::test(start_paused = true)]
+async fn files_that_were_whole_and_in_no_library_enter_it() {
+    for is_object in [false, true] {
+        let lost = Lost::new().await;
+        lost.ended(&lost.first, Format::Mp4, is_object).await;
+        lost.ended(&lost.second, Format::Flv, is_object).await;
+        // One that never grew in parts, and a list that has its end.
+        lost.put(&lost.second, "e000001/aac/000000.aac", "sound").await;
+        let short = lost.file(Format::Aac, 5, 700);
+        lost.vouch(&lost.second, Rescue::whole(String::new(), vec![], (short, "UTC")))
+            .await;
+        lost.put(&lost.first, "e000001/hls/000000.ts", vec![1; 100]).await;
+        lost.put(&lost.first, "e000001/hls/index.m3u8", playlist(1) + "#EXT-X-ENDLIST\n")
+            .await;
+        let list = lost.file(Format::Hls, 300, 2_000);
+        lost.vouch(&lost.first, Rescue::whole(String::new(), vec![], (list, "UTC")))
+            .await;
+
+        assert_eq!(lost.salvage().await.unwrap(), 4);
+        let said = lost.files().await.into_iter();
+        let said: Vec<_> = said.map(|file| (file.format, file.size, file.duration_ms)).collect();
+        let mut expected = [
+            (Format::Aac, 5, 700),
+            (Format::Flv, 3 * PART as u64, 9_000),
+            (Format::Hls, 300, 2_000),
+            (Format::Mp4, 3 * PART as u64, 9_000),
+        ];
+        expected.sort();
+        assert_eq!(said, expected);
+        let media = |name: &str| name.ends_with(RESCUE) || name.ends_with(HELD);
+        for place in [&lost.first, &lost.second] {
+            assert!(place.pending().is_empty());
+            assert!(!lost.names(place).await.iter().any(|name| media(name)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_vouched_for_and_gone_or_on_its_way_out_does_not_come_back() {
+    let lost = Lost::new().await;
+    let document = RecordingDocument::new(lost.recording.clone(), vec![]).to_json();
+    lost.put(&lost.first, "recording.json", document.unwrap()).await;
+    let gone = lost.file(Format::Flv, 5, 700);
+    lost.vouch(&lost.first, Rescue::whole(String::new(), vec![], (gone, "UTC")))
+        .await;
+    lost.ended(&lost.first, Format::Mp4, true).await;
+    let file = media_file(
+        &lost.recording,
+        &lost.file(Format::Mp4, 3 * PART, 9_000),
+        &TimeZone::UTC,
+    );
+    let repo = &lost.world.remover.repo;
+    assert!(
+        repo.enter_salvaged(&lost.recording, &file, lost.world.clock.now())
+            .await
+            .unwrap()
+    );
+    repo.remove_file(file.id, lost.world.clock.now()).await.unwrap();
+
+    assert_eq!(lost.salvage().await.unwrap(), 0);
+    assert!(lost.files().await.is_empty());
+    let objects = lost.first.objects().await.unwrap();
+    let json = &objects[&format!("{}/recording.json", lost.root())];
+    assert!(RecordingDocument::from_json(json).unwrap().files.is_empty());
 }

@@ -336,7 +336,11 @@ impl Remover {
     /// Removes from the first place, whichever it is that they lie in.
     async fn remove_first(&self, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
         let key = group.first().map_or("", |removal| &removal.file.object_key);
-        remove_objects(self.archive.of(key)?, group, whole).await
+        let archive = self.archive.of(key)?;
+        if whole {
+            remove_uploads(archive, group, whole).await?;
+        }
+        remove_objects(archive, group, whole).await
     }
 
     /// Notes why files are not removed yet.
@@ -369,7 +373,7 @@ fn is_hls(root: &str, key: &str) -> bool {
     parts.next().is_some_and(is_epoch) && parts.next() == Some("hls")
 }
 
-/// Aborts uploads of copies that were broken off.
+/// Aborts uploads that were broken off: of copies, or of a worker that went on after it was given up.
 pub(super) async fn remove_uploads(archive: &Archive, group: &[Removal], whole: bool) -> Result<(), ObjectError> {
     let (Archive::Bucket(bucket), Some(first)) = (archive, group.first()) else {
         return Ok(());

@@ -389,6 +389,32 @@ async fn what_lies_in_a_place_that_the_settings_do_not_have_is_left_and_not_forg
 }
 
 #[tokio::test]
+async fn nothing_goes_of_a_recording_whose_worker_was_lost_before_it_is_completed() {
+    let world = world().await;
+    let id = world.recording.id;
+    let noted = Txn::new().put_json(keys::salvage(id), &id).unwrap();
+    world.remover.repo.store().commit(noted).await.unwrap();
+    // All its files are due, and what is not in the library yet has just been given up.
+    let list = "#EXTM3U\n#EXT-X-PLAYLIST-TYPE:EVENT\n#EXTINF:2.000,\n000000.ts\n";
+    let before = world.objects().len();
+    let folder = world.root.path().join(world.recording.folder()).join("e000003/hls");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, text) in [("000000.ts", "x"), ("index.m3u8", list)] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    world.after(2 * DAY);
+    world.look().await;
+    assert_eq!(world.remover.repo.salvages(9).await.unwrap(), []);
+    assert_eq!(world.keys("v1/file/").await.len(), 4);
+    assert_eq!(world.objects().len(), before + 2);
+    world.look().await;
+    assert_eq!(world.keys("v1/file/").await.len(), 1, "what was completed has its own time");
+    world.after(2 * DAY);
+    world.look().await;
+    world.ensure_all_gone().await;
+}
+
+#[tokio::test]
 async fn locks_hold_and_nothing_goes_while_the_clock_is_doubted() {
     let world = world().await;
     world

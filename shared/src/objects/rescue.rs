@@ -3,7 +3,8 @@
 //!
 //! A growing file is a multipart upload whose body parts are stored and whose head and last bytes are not. Beside it lie `NAME.held`, the
 //! body's first bytes, stored once, and `NAME.rescue`: one line of JSON, the head that fits what is stored, and the bytes behind the last
-//! whole part. Both go when the file is complete.
+//! whole part. When the last parts are stored as well, and before the upload is completed, the line alone takes its place, with the ids of all
+//! parts. Both go when the library has the file. A file that never grew in parts has such a line while the library does not answer.
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, ObjectError};
 use crate::recording::FinishedFile;
+use crate::template::Format;
 
 /// Value of [`Rescue::schema`].
 const SCHEMA: &str = "aircheck.rescue/1";
@@ -23,10 +25,13 @@ pub const HELD: &str = ".held";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rescue {
     schema: String,
-    /// What the service calls the upload.
+    /// What the service calls the upload; empty: there was none.
     pub upload: String,
-    /// Ids of the body's stored parts: all but the first and the last of the upload.
+    /// Ids of the body's stored parts: all but the first and the last of the upload; of a whole file of all parts.
     pub ids: Vec<String>,
+    /// The file's last byte is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// Bytes of the body that stand in the first part behind the head.
     pub held: u64,
     /// Bytes of the head.
@@ -46,10 +51,20 @@ impl Rescue {
             schema: SCHEMA.to_owned(),
             upload,
             ids,
+            whole: false,
             held,
             head,
             file,
             zone: zone.to_owned(),
+        }
+    }
+
+    /// Describes a file of which everything is stored, in the parts of an upload or as an object.
+    #[must_use]
+    pub fn whole(upload: String, ids: Vec<String>, (file, zone): (FinishedFile, &str)) -> Self {
+        Rescue {
+            whole: true,
+            ..Rescue::new(upload, ids, (0, 0), (file, zone))
         }
     }
 
@@ -89,17 +104,17 @@ impl Rescue {
         (head, held, tail): (Bytes, Bytes, Bytes),
     ) -> Result<bool, ObjectError> {
         let key = &self.file.key;
-        if bucket.size(key).await? == Some(self.file.size) {
+        if self.is_there(bucket.size(key).await?) {
             return Ok(true);
         }
+        if self.upload.is_empty() {
+            return Ok(false);
+        }
         let completed = async {
-            let chunks = [head, held].into_iter().filter(|chunk| !chunk.is_empty());
-            let mut parts = vec![bucket.put_part(key, &self.upload, 0, chunks.collect()).await?];
-            parts.extend(self.ids.iter().cloned());
-            if !tail.is_empty() {
-                let index = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-                parts.push(bucket.put_part(key, &self.upload, index, vec![tail]).await?);
-            }
+            let parts = match self.whole {
+                true => self.ids.clone(),
+                false => self.parts(bucket, (head, held, tail)).await?,
+            };
             let count = parts.len();
             match bucket.complete(key, &self.upload, parts).await {
                 Err(ObjectError::Refused(refused)) => {
@@ -115,9 +130,37 @@ impl Rescue {
         };
         match completed.await {
             // The answer to an earlier call was lost, or its worker was quicker, or nothing of it is left.
-            Ok(()) | Err(ObjectError::Missing(_)) => Ok(bucket.size(key).await? == Some(self.file.size)),
+            Ok(()) | Err(ObjectError::Missing(_)) => Ok(self.is_there(bucket.size(key).await?)),
             Err(error) => Err(error),
         }
+    }
+
+    /// True for the size of the object that is the whole file.
+    fn is_there(&self, size: Option<u64>) -> bool {
+        match self.file.format {
+            // The object is the list, which was vouched for when it was ended; the file's size is that of all that it names.
+            Format::Hls => self.whole && size.is_some(),
+            _ => size == Some(self.file.size),
+        }
+    }
+}
+
+impl Rescue {
+    /// Stores the first part and the last; gives the ids of all.
+    async fn parts(
+        &self,
+        bucket: &Bucket,
+        (head, held, tail): (Bytes, Bytes, Bytes),
+    ) -> Result<Vec<String>, ObjectError> {
+        let key = &self.file.key;
+        let chunks = [head, held].into_iter().filter(|chunk| !chunk.is_empty());
+        let mut parts = vec![bucket.put_part(key, &self.upload, 0, chunks.collect()).await?];
+        parts.extend(self.ids.iter().cloned());
+        if !tail.is_empty() {
+            let index = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+            parts.push(bucket.put_part(key, &self.upload, index, vec![tail]).await?);
+        }
+        Ok(parts)
     }
 }
 
@@ -125,7 +168,6 @@ impl Rescue {
 mod tests {
     use super::super::{Fault, Faulty};
     use super::*;
-    use crate::template::Format;
 
     fn rescue(head: &[u8], held: &[u8], tail: &[u8], body: u64) -> Rescue {
         let file = FinishedFile {

@@ -383,6 +383,10 @@ impl Repo {
         if recording.locked || !recording.state.is_terminal() {
             return Ok(false);
         }
+        // It has ended, and what a lost worker had in storage is not completed yet.
+        if self.store().get(&keys::salvage(recording.id)).await?.is_some() {
+            return Ok(false);
+        }
         match recording.cause {
             crate::recording::Cause::Task(task) => Ok(self.store().get(&keys::open_task(task)).await?.is_none()),
             _ => Ok(true),
@@ -441,7 +445,7 @@ impl Repo {
     }
 
     /// What is left of a recording in the library, for whoever is about to remove the last of it: none where the recording stays whatever
-    /// happens to its files, because it has not ended or is locked.
+    /// happens to its files, because it has not ended, is not completed or is locked.
     ///
     /// # Errors
     /// Those of the store.

@@ -111,7 +111,7 @@ impl Repo {
             .map(drop)
     }
 
-    /// Enters a file of a recording that has ended, once.
+    /// Enters a file of a recording that has ended, once. False: it was in the library and is on its way out.
     ///
     /// # Errors
     /// Those of the store.
@@ -120,8 +120,13 @@ impl Repo {
         recording: &Recording,
         file: &MediaFile,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.restore_file(file, recording, now, now).await
+    ) -> Result<bool, StoreError> {
+        let is_known = self.store().get(&keys::file(file.id)).await?.is_some();
+        if !is_known && self.is_leaving(file.id).await? {
+            return Ok(false);
+        }
+        // Nobody removes files of a recording by themselves while it is not completed.
+        self.restore_file(file, recording, now, now).await.map(|()| true)
     }
 
     async fn restore_file(

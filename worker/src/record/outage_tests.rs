@@ -19,6 +19,7 @@ use shared::trace::{Chapters, Place};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::FinishedFile;
 use super::actor::{Parts, RecorderActor, Report, Word};
 use super::pool::Pool;
 use super::tests::{World, video};
@@ -126,6 +127,14 @@ struct Stream {
     told: Arc<Mutex<Told>>,
 }
 
+impl Stream {
+    fn settle(&self, files: &[FinishedFile]) {
+        for file in files.iter().filter(|file| file.format != Format::Hls) {
+            self.abandoned.note_settled(&file.key).expect("noted");
+        }
+    }
+}
+
 impl Actor for Stream {
     type Context = Context<Self>;
 }
@@ -136,8 +145,11 @@ impl Handler<Report> for Stream {
     fn handle(&mut self, report: Report, _: &mut Self::Context) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (setting, retired) = match report {
-            Report::Stepped { setting, stepped } if !stepped.done => (setting, stepped.retired),
-            Report::Stepped { setting, .. } => (setting, u64::MAX),
+            Report::Stepped { setting, stepped } => {
+                // The library takes everything at once.
+                self.settle(&stepped.files);
+                (setting, if stepped.done { u64::MAX } else { stepped.retired })
+            }
             Report::GaveUp { setting, reason } => {
                 told.gave_up.push(reason);
                 // As the publish's actor does.
@@ -186,6 +198,18 @@ impl Day {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Files that were finished before this start.
+    fn noted(&self) -> Vec<FinishedFile> {
+        let Ok(notes) = std::fs::read_dir(self.world.dir.path().join("notes")) else {
+            return Vec::new();
+        };
+        let files = notes.map(|entry| entry.expect("read").path());
+        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        files
+            .map(|path| serde_json::from_slice(&std::fs::read(path).expect("read")).expect("a record"))
+            .collect()
+    }
+
     /// Starts every recorder that is not done, as a start of the worker does.
     fn start(&self) -> Vec<Addr<RecorderActor>> {
         let bucket = self.storage.bucket(Duration::from_secs(30));
@@ -197,6 +221,7 @@ impl Day {
             abandoned: abandoned.clone(),
             told: Arc::clone(&self.told),
         };
+        parent.settle(&self.noted());
         let parent = parent.start();
         let pool = Arc::new(Pool::without_threads());
         let recording = RecordingId::generate(&Seeded::new(1), Timestamp::from_millis(1));
@@ -274,8 +299,11 @@ impl Day {
         tokio::time::sleep_until(begin).await;
         self.until("stored", |day| day.told().done.len() == FORMATS.len()).await;
         let drained = begin.elapsed();
-        self.until("nothing is left", |day| day.storage.pending().is_empty())
-            .await;
+        let abandoned = Abandoned::open(&self.world.dir.path().join("abandoned")).expect("notes");
+        self.until("nothing is left", |day| {
+            day.storage.pending().is_empty() && abandoned.is_empty("")
+        })
+        .await;
         drained
     }
 }

@@ -52,7 +52,11 @@ fn advance(world: &World, setting: &Setting, objects: &Objects, reach: Reach) {
         });
         match stored {
             Ok(stored) => {
-                if recorder.stored(stored).expect("noted").done {
+                let stepped = recorder.stored(stored).expect("noted");
+                for file in &stepped.files {
+                    assert!(world.runtime.block_on(remote.settle(&file.key)), "the library has it");
+                }
+                if stepped.done {
                     return;
                 }
             }

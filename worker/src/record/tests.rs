@@ -125,6 +125,9 @@ impl World {
                     remote.perform(store, turn).await
                 });
                 let after = recorder.stored(stored.expect("stored")).expect("noted");
+                for file in &after.files {
+                    assert!(self.runtime.block_on(remote.settle(&file.key)), "the library has it");
+                }
                 all.files.extend(stepped.files);
                 stepped = after;
             }

@@ -22,6 +22,7 @@ use super::figures::Figures;
 use super::ground::Ground;
 use super::needs::Needs;
 use super::traced::Shown;
+use super::vouch;
 use super::writing::Writing;
 use crate::control::agent::{Agent, Ask, Verdict};
 use crate::control::order::Turn;
@@ -82,6 +83,8 @@ pub(crate) struct StreamActor {
     parent: Recipient<Notice>,
     /// Found at the worker's start: its grant and why it ended.
     adopted: Option<(Option<Grant>, String)>,
+    /// An earlier life of this worker had it.
+    is_adopted: bool,
     recorders: BTreeMap<(RecordingId, Format), Recipient<Word>>,
     /// Revision of the recordings that was applied last, for heartbeats.
     revision: Arc<AtomicU64>,
@@ -149,6 +152,7 @@ impl StreamActor {
             ground,
             parent,
             shown: Shown::before(adopted.as_ref().and_then(|(grant, _)| grant.as_ref())),
+            is_adopted: adopted.is_some(),
             adopted,
             recorders: BTreeMap::new(),
             revision: Arc::default(),
@@ -367,15 +371,20 @@ impl StreamActor {
         info!(recording = %recording, file = %media_file.name, format = %file.format, bytes = file.size, duration_ms = file.duration_ms, "file finished");
         let (agent, shelf) = (self.common.agent.clone(), Arc::clone(&self.common.shelf));
         let epoch = self.about.epoch;
-        let remind = self.remind();
+        let (remind, is_old) = (self.remind(), self.is_adopted);
+        let zone = self.about.zone.iana_name().unwrap_or_default().to_owned();
         self.common.metrics.commits_waiting.inc();
         let commit = async move {
             shelf.durable().await;
-            let mut verdict = agent.commit_file(recording, epoch, &media_file).await;
-            if verdict == Verdict::Unknown {
+            let commit = async {
+                let verdict = agent.commit_file(recording, epoch, &media_file).await;
+                if verdict != Verdict::Unknown {
+                    return verdict;
+                }
                 agent.acquire(remind).await;
-                verdict = agent.commit_file(recording, epoch, &media_file).await;
-            }
+                agent.commit_file(recording, epoch, &media_file).await
+            };
+            let verdict = vouch::until_entered(commit, shelf.as_ref(), (&file, &zone), is_old).await;
             (verdict, file)
         };
         let since = Instant::now();

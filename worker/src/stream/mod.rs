@@ -1,6 +1,7 @@
 //! One publish from its first byte to its last commit: [`core`] decides, [`actor`] acts, [`adopt`] takes up what a crash left.
 //! [`ground`] is where its journal lies and its recorders run, `needs` knows what of it is still needed, `fenced` puts journals of lost recordings
-//! aside, `writing` keeps documents in order on their way to storage, `figures` counts it, `traced` shows the publish in the traces of its recordings.
+//! aside, `writing` keeps documents in order on their way to storage, `figures` counts it, `traced` shows the publish in the traces of its recordings,
+//! `vouch` sees to files that the library does not take yet.
 
 pub(crate) mod actor;
 pub(crate) mod adopt;
@@ -12,4 +13,5 @@ pub(crate) mod finish;
 pub(crate) mod ground;
 mod needs;
 mod traced;
+mod vouch;
 mod writing;

@@ -1,4 +1,5 @@
-//! Multipart uploads that this worker began and that nobody will complete: noted on disk, aborted when storage lets it.
+//! What this worker began in storage and nobody goes on with: multipart uploads that will not be completed, and what lies beside files that
+//! the library has. Noted on disk, and gone when storage lets it.
 //!
 //! A recorder's upload is in its state, and whoever opens that state completes or aborts it. Where the state goes for good, with an upload
 //! in it, the prefix it lies under is noted here first.
@@ -54,6 +55,14 @@ impl Abandoned {
         Ok(())
     }
 
+    /// Notes that the library has a file: what lies beside it is of no use any more.
+    pub(crate) fn note_settled(&self, key: &str) -> io::Result<()> {
+        let name = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, key.as_bytes());
+        write_whole(&self.dir.join(format!("{name:016x}.beside")), key.as_bytes())?;
+        self.noted.send_replace(());
+        Ok(())
+    }
+
     /// What is noted of a place.
     fn noted(&self, kind: &str, place: &str) -> io::Result<Vec<(PathBuf, String)>> {
         let mut noted = Vec::new();
@@ -70,17 +79,23 @@ impl Abandoned {
     }
 
     /// False where that is not known.
-    fn is_empty(&self, place: &str) -> bool {
+    pub(crate) fn is_empty(&self, place: &str) -> bool {
         let none = |kind| self.noted(kind, place).is_ok_and(|noted| noted.is_empty());
-        none("left") && none("prefix")
+        none("left") && none("prefix") && none("beside")
     }
 
-    /// Aborts what is noted of a place; gives the number of notes that are settled.
+    /// Clears away what is noted of a place; gives the number of notes that are settled.
     pub(crate) async fn sweep(&self, place: &str, remote: &Remote) -> io::Result<usize> {
         let mut settled = 0;
         for (path, text) in self.noted("left", place)? {
             let (key, upload) = text.split_once('\n').unwrap_or_default();
             if remote.drop_left(key, upload).await {
+                fs::remove_file(path)?;
+                settled += 1;
+            }
+        }
+        for (path, key) in self.noted("beside", place)? {
+            if remote.settle(&key).await {
                 fs::remove_file(path)?;
                 settled += 1;
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::plan::{HELD, Plan};
-use super::remote::{Object, Remote, Store, StoreError, Stored};
+use super::remote::{Complete, Object, Remote, Store, StoreError, Stored};
 use super::{Haste, Local, Objects, Staged};
 use crate::record::crc;
 
@@ -239,7 +239,7 @@ impl Upload {
                 chunks: first.iter().chain(&self.open).cloned().collect(),
                 verify: true,
             }]),
-            Some((upload, ids)) => Store::Complete {
+            Some((upload, ids)) => Store::Complete(Complete {
                 key: key.clone(),
                 upload: upload.clone(),
                 ids: ids.clone(),
@@ -247,7 +247,8 @@ impl Upload {
                 last: self.open.clone(),
                 size,
                 may_be_whole: true,
-            },
+                vouched: None,
+            }),
         };
         insist(&self.remote, &key, len, store).await?;
         // One that was whole before a crash needs no second upload.

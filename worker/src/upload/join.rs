@@ -4,12 +4,11 @@
 use std::iter;
 use std::time::Duration;
 
-use bytes::Bytes;
-use shared::objects::ObjectError;
+use shared::objects::{ObjectError, RESCUE, Rescue};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::remote::{FIRST_WAIT, Inner};
+use super::remote::{Complete, FIRST_WAIT, Inner, Object};
 
 /// Longest wait for an object that is being joined; all waits together take twice that.
 const LONGEST_JOIN: Duration = Duration::from_millis(6_400);
@@ -37,23 +36,18 @@ impl Inner {
         Ok(is_whole)
     }
 
-    /// Makes an object of `size` bytes of the parts, and sees that it is there.
-    pub(super) async fn complete(
-        &self,
-        (key, upload): (&str, &str),
-        ids: Vec<String>,
-        (first, last): (Vec<Bytes>, Vec<Bytes>),
-        size: u64,
-    ) -> Result<(), ObjectError> {
+    /// Makes an object of the parts, and sees that it is there.
+    pub(super) async fn complete(&self, file: &Complete) -> Result<(), ObjectError> {
+        let (key, size) = (&file.key, file.size);
         let joined = self.doubts().joined.get(key).cloned();
         let joined = match joined {
             // Storage shows late what it has.
-            Some((of, at)) if of == upload && at.elapsed() < LONGEST_UNSEEN => Ok(()),
+            Some((of, at)) if of == file.upload && at.elapsed() < LONGEST_UNSEEN => Ok(()),
             _ => {
-                let joined = self.join((key, upload), ids, (first, last), size).await;
+                let joined = self.join(file).await;
                 if joined.is_ok() {
-                    let now = (upload.to_owned(), Instant::now());
-                    self.doubts().joined.insert(key.to_owned(), now);
+                    let now = (file.upload.clone(), Instant::now());
+                    self.doubts().joined.insert(key.clone(), now);
                 }
                 joined
             }
@@ -74,26 +68,30 @@ impl Inner {
     }
 
     /// Stores the first and the last part, and makes all of them the object.
-    async fn join(
-        &self,
-        (key, upload): (&str, &str),
-        ids: Vec<String>,
-        (first, last): (Vec<Bytes>, Vec<Bytes>),
-        size: u64,
-    ) -> Result<(), ObjectError> {
-        let last_index = u32::try_from(ids.len()).unwrap_or(u32::MAX) + 1;
-        let first = self.part(key, upload, 0, first);
+    async fn join(&self, file: &Complete) -> Result<(), ObjectError> {
+        let (key, upload) = (&file.key, &file.upload);
+        let last_index = u32::try_from(file.ids.len()).unwrap_or(u32::MAX) + 1;
+        let first = self.part(key, upload, 0, file.first.clone());
         let last = async {
-            match last.is_empty() {
+            match file.last.is_empty() {
                 true => Ok(None),
-                false => self.part(key, upload, last_index, last).await.map(Some),
+                false => {
+                    let sent = self.part(key, upload, last_index, file.last.clone());
+                    sent.await.map(Some)
+                }
             }
         };
         let (first, last) = tokio::try_join!(first, last)?;
+        let ids = file.ids.iter().cloned();
         let all: Vec<String> = iter::once(first).chain(ids).chain(last).collect();
+        if let Some((finished, zone)) = &file.vouched {
+            // Until the library has it, this is all that knows of it, should this machine be lost.
+            let whole = Rescue::whole(upload.clone(), all.clone(), (finished.clone(), zone));
+            self.objects(vec![vouching(&whole)?], None).await?;
+        }
         match self.again(key, || self.bucket.complete(key, upload, all.clone())).await {
             Err(ObjectError::Refused(refused)) => {
-                let known = self.known_ids((key, upload), &all, size, refused).await?;
+                let known = self.known_ids((key, upload), &all, file.size, refused).await?;
                 self.again(key, || self.bucket.complete(key, upload, known.clone()))
                     .await
             }
@@ -141,4 +139,14 @@ impl Inner {
             wait *= 2;
         }
     }
+}
+
+/// What lies beside a whole file that the library does not have yet.
+pub(super) fn vouching(whole: &Rescue) -> Result<Object, ObjectError> {
+    let chunks = whole.to_object(Vec::new(), Vec::new());
+    Ok(Object {
+        key: format!("{}{RESCUE}", whole.file.key),
+        chunks: chunks.map_err(|error| ObjectError::Refused(error.to_string()))?,
+        verify: false,
+    })
 }

@@ -27,6 +27,9 @@ impl Plan {
         }
     }
 
+    /// No file that is shorter has parts.
+    pub(crate) const SHORTEST_IN_PARTS: u64 = 2 * HELD;
+
     /// Bytes of body part `index`, from 0.
     pub(crate) fn part_len(self, index: u32) -> u64 {
         self.part_size * u64::from(index / GROWS_EACH + 1)

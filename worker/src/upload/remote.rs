@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::objects::{Bucket, HELD, ObjectError, RESCUE};
+use shared::objects::{Bucket, HELD, ObjectError, RESCUE, Rescue};
+use shared::recording::FinishedFile;
 use shared::telemetry::{Reason, WorkerMetrics};
 use shared::trace;
 use tokio::runtime::{Handle, Runtime};
@@ -24,6 +25,7 @@ use tracing::{Instrument, info, warn};
 use super::backup::Other;
 use super::growing::Stretch;
 use super::health::{Health, Probe};
+use super::join::vouching;
 use super::pace::Pace;
 use super::plan::Plan;
 use super::sites::gauge;
@@ -64,18 +66,8 @@ pub(crate) enum Store {
         index: u32,
         chunks: Vec<Bytes>,
     },
-    /// The last parts of a growing file, the first among them; then the file is an object of `size` bytes.
-    Complete {
-        key: String,
-        upload: String,
-        /// Ids of parts 1, 2, …: all but the first and the last.
-        ids: Vec<String>,
-        first: Vec<Bytes>,
-        last: Vec<Bytes>,
-        size: u64,
-        /// It may be an object already: this was asked for before, and the answer was lost.
-        may_be_whole: bool,
-    },
+    /// The last parts of a growing file, the first among them; then the file is an object.
+    Complete(Complete),
     /// A file of `len` bytes on the local disk, then more objects.
     File {
         key: String,
@@ -85,10 +77,28 @@ pub(crate) enum Store {
     },
     /// Abort multipart uploads below a prefix, but for one: what a crash between two steps left.
     Tidy { prefix: String, keep: Option<String> },
+    /// Remove what may lie beside a file.
+    Settle { key: String },
     /// Read the first of these objects that is there. Nothing is stored.
     Fetch { keys: Vec<String> },
     /// Read up to so many bytes of an object. Nothing is stored.
     Read { key: String, from: u64, len: u64 },
+}
+
+/// The end of a growing file: what makes it an object of `size` bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Complete {
+    pub(crate) key: String,
+    pub(crate) upload: String,
+    /// Ids of parts 1, 2, …: all but the first and the last.
+    pub(crate) ids: Vec<String>,
+    pub(crate) first: Vec<Bytes>,
+    pub(crate) last: Vec<Bytes>,
+    pub(crate) size: u64,
+    /// It may be an object already: this was asked for before, and the answer was lost.
+    pub(crate) may_be_whole: bool,
+    /// The file as it is then, and the time zone of its name: stored beside it for as long as nobody else knows of it; none: somebody does.
+    pub(crate) vouched: Option<(FinishedFile, Arc<str>)>,
 }
 
 /// What storing came to.
@@ -316,6 +326,27 @@ impl Remote {
             .unwrap_or_else(|_| Err(StoreError::Later("the uploads' threads have ended".to_owned())))
     }
 
+    /// Stores beside a file that it is whole, as long as it takes: in the place, or the places, where whoever completes the recording looks.
+    pub(crate) async fn vouch(&self, file: &FinishedFile, zone: &str) -> Result<(), ObjectError> {
+        let whole = Rescue::whole(String::new(), Vec::new(), (file.clone(), zone));
+        self.insist(vouching(&whole)?).await;
+        Ok(())
+    }
+
+    /// Removes what may lie beside a file that the library has, wherever there are two places in both. False: it is to be tried again.
+    pub(crate) async fn settle(&self, key: &str) -> bool {
+        for place in [Some(self.clone()), self.second()].into_iter().flatten() {
+            let Some(turn) = place.turn(0, Haste::GoingOn).await else {
+                return false;
+            };
+            let settle = Store::Settle { key: key.to_owned() };
+            if place.perform(settle, turn).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Asks for a turn and performs, again and again until it is done.
     pub(super) async fn until_done(&self, key: &str, len: u64, store: impl Fn() -> Store) -> Option<Stored> {
         let mut wait = FIRST_WAIT;
@@ -390,27 +421,20 @@ impl Inner {
                 let id = self.part(&key, &upload, index, chunks).await?;
                 return Ok(Stored::Part { upload, id });
             }
-            Store::Complete {
-                key,
-                upload,
-                ids,
-                first,
-                last,
-                size,
-                may_be_whole,
-            } => {
+            Store::Complete(file) => {
                 // Nothing else makes an object of this key.
-                if !(may_be_whole && self.is_whole(&key, size).await?) {
-                    self.complete((&key, &upload), ids, (first, last), size).await?;
+                if !(file.may_be_whole && self.is_whole(&file.key, file.size).await?) {
+                    self.complete(&file).await?;
                 }
-                // What would have completed it is of no use any more.
+                self.clear_doubt(&file.key, None).await;
+            }
+            Store::Settle { key } => {
                 let beside = [RESCUE, HELD].map(|end| format!("{key}{end}"));
                 let [rescue, held] = &beside;
                 tokio::try_join!(
                     self.again(rescue, || self.bucket.delete(rescue)),
                     self.again(held, || self.bucket.delete(held)),
                 )?;
-                self.clear_doubt(&key, None).await;
             }
             Store::File { key, path, len, then } => {
                 let stored = self.file(&key, class, &path, len).await;
@@ -514,7 +538,7 @@ impl Inner {
         }
     }
 
-    async fn objects(&self, objects: Vec<Object>, class: Option<&str>) -> Result<(), ObjectError> {
+    pub(super) async fn objects(&self, objects: Vec<Object>, class: Option<&str>) -> Result<(), ObjectError> {
         for object in objects {
             let (key, len) = (&object.key, object.len());
             let class = class.filter(|_| is_media(key));

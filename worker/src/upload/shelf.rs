@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use journal::{GroupSync, Outcome};
+use shared::objects::ObjectError;
+use shared::recording::FinishedFile;
+use shared::template::Format;
 use tracing::warn;
 
-use super::Sites;
+use super::abandoned::Abandoned;
+use super::plan::Plan;
+use super::{Objects, Sites};
 
 /// How often it is asked whether a group sync has ended.
 const SYNC_POLL: Duration = Duration::from_millis(50);
@@ -41,6 +46,14 @@ pub(crate) trait Shelf: Send + Sync {
     /// Stores an object, in place of an older one.
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()>;
 
+    /// Says beside a whole file what it is, for whoever completes its recording should this machine be lost before the library has the file:
+    /// as long as it takes.
+    async fn vouch(&self, file: &FinishedFile, zone: &str) -> Result<(), ObjectError>;
+
+    /// The library has a file: what lies beside it goes, if not now then later. `vouched`: something may lie beside one that never grew in
+    /// parts.
+    fn settle(&self, file: &FinishedFile, vouched: bool);
+
     /// Waits until everything that this worker has written by now is safe against power loss: what is in the library is there.
     async fn durable(&self);
 }
@@ -50,6 +63,7 @@ pub(crate) trait Shelf: Send + Sync {
 pub(crate) struct Synced {
     pub(crate) objects: Sites,
     pub(crate) sync: Arc<GroupSync>,
+    pub(crate) abandoned: Abandoned,
 }
 
 #[async_trait]
@@ -60,6 +74,26 @@ impl Shelf for Synced {
 
     async fn put(&self, key: &str, bytes: Vec<u8>) -> io::Result<()> {
         self.objects.of(key).put(key, bytes).await
+    }
+
+    async fn vouch(&self, file: &FinishedFile, zone: &str) -> Result<(), ObjectError> {
+        match self.objects.of(&file.key) {
+            // Whoever looks at what lies in a directory knows no more of it than this machine.
+            Objects::Local(_) => Ok(()),
+            Objects::Remote(remote) => remote.vouch(file, zone).await,
+        }
+    }
+
+    fn settle(&self, file: &FinishedFile, vouched: bool) {
+        let Objects::Remote(_) = self.objects.of(&file.key) else {
+            return;
+        };
+        let grew = file.format != Format::Hls && file.size >= Plan::SHORTEST_IN_PARTS;
+        if (grew || vouched)
+            && let Err(error) = self.abandoned.note_settled(&file.key)
+        {
+            warn!(key = file.key, %error, "what lies beside a file in storage stays there");
+        }
     }
 
     async fn durable(&self) {

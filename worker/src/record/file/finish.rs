@@ -1,6 +1,7 @@
 //! The end of a file: its head, composed from the journal's index alone, and what makes head and body an object.
 
 use std::mem;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use journal::{IndexReader, Position};
@@ -14,7 +15,7 @@ use super::{FileRecorder, Pen, configs, undecodable};
 use crate::record::body::in_flv_body;
 use crate::record::state::OpenFile;
 use crate::record::{FinishedFile, RecordError, crc};
-use crate::upload::{Object, Objects, Rest, Store};
+use crate::upload::{Complete, Object, Objects, Rest, Store};
 
 impl FileRecorder {
     /// Ends the open file at journal position `to`: head in front, object published, record written. Can be done again after a crash.
@@ -61,7 +62,7 @@ impl FileRecorder {
             }
         }
         if let Objects::Remote(_) = objects {
-            self.store = Some(self.last_parts(&open, head, size)?);
+            self.store = Some(self.last_parts(&open, head, &file)?);
             self.ending = Some(file);
             return Ok(None);
         }
@@ -93,7 +94,7 @@ impl FileRecorder {
     }
 
     /// What makes the open file an object, given its head: the last parts, or all of it.
-    fn last_parts(&self, open: &OpenFile, head: Vec<u8>, size: u64) -> Result<Store, RecordError> {
+    fn last_parts(&self, open: &OpenFile, head: Vec<u8>, file: &FinishedFile) -> Result<Store, RecordError> {
         let key = self.setting.file_key(open.sequence);
         let Some(Pen {
             sink: Sink::Remote(spool),
@@ -112,15 +113,16 @@ impl FileRecorder {
             parts.map(Bytes::from).collect()
         };
         Ok(match &open.upload {
-            Some(upload) => Store::Complete {
+            Some(upload) => Store::Complete(Complete {
                 upload: upload.id.clone(),
                 ids: spool.stored_ids(upload).map_err(fail())?,
                 first: chunks(vec![head, held]),
                 last: chunks(vec![tail]),
-                size,
+                size: file.size,
                 may_be_whole: self.may_be_whole,
                 key,
-            },
+                vouched: Some((file.clone(), Arc::clone(&self.setting.zone))),
+            }),
             None => Store::Objects(vec![Object {
                 chunks: chunks(vec![head, held, tail]),
                 verify: true,
