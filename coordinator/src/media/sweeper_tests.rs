@@ -408,7 +408,11 @@ async fn nothing_goes_of_a_recording_whose_worker_was_lost_before_it_is_complete
     assert_eq!(world.keys("v1/file/").await.len(), 4);
     assert_eq!(world.objects().len(), before + 2);
     world.look().await;
-    assert_eq!(world.keys("v1/file/").await.len(), 1, "what was completed has its own time");
+    assert_eq!(
+        world.keys("v1/file/").await.len(),
+        1,
+        "what was completed has its own time"
+    );
     world.after(2 * DAY);
     world.look().await;
     world.ensure_all_gone().await;

@@ -279,15 +279,20 @@ impl Remote {
 
     /// Aborts every upload below a prefix, in each place, as long as it takes to be sure.
     pub(crate) async fn clear(&self, prefix: &str) -> bool {
+        self.everywhere(|| Store::Tidy {
+            prefix: prefix.to_owned(),
+            keep: None,
+        })
+        .await
+    }
+
+    /// Performs this in each place, one after another. False: it is to be tried again.
+    pub(super) async fn everywhere(&self, store: impl Fn() -> Store) -> bool {
         for place in [Some(self.clone()), self.second()].into_iter().flatten() {
             let Some(turn) = place.turn(0, Haste::GoingOn).await else {
                 return false;
             };
-            let tidy = Store::Tidy {
-                prefix: prefix.to_owned(),
-                keep: None,
-            };
-            if place.perform(tidy, turn).await.is_err() {
+            if place.perform(store(), turn).await.is_err() {
                 return false;
             }
         }

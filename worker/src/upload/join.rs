@@ -99,6 +99,15 @@ impl Inner {
         }
     }
 
+    /// The id of a part whose upload is gone because its file is whole: none, which nothing asks for. Behind a power loss a recorder may be
+    /// behind what it stored; nothing else makes an object of its key, and whether that is its file is seen when it comes to its end.
+    pub(super) async fn id_within_whole(&self, key: &str, gone: String) -> Result<String, ObjectError> {
+        match self.again(key, || self.bucket.size(key)).await? {
+            Some(_) => Ok(String::new()),
+            None => Err(ObjectError::Missing(gone)),
+        }
+    }
+
     /// The ids that an upload's parts have in storage, which refused those it had given. Parts of the right length are the right ones:
     /// under its number nothing else is ever sent, and what was damaged on the way is not taken.
     async fn known_ids(

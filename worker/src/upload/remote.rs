@@ -335,16 +335,7 @@ impl Remote {
 
     /// Removes what may lie beside a file that the library has, wherever there are two places in both. False: it is to be tried again.
     pub(crate) async fn settle(&self, key: &str) -> bool {
-        for place in [Some(self.clone()), self.second()].into_iter().flatten() {
-            let Some(turn) = place.turn(0, Haste::GoingOn).await else {
-                return false;
-            };
-            let settle = Store::Settle { key: key.to_owned() };
-            if place.perform(settle, turn).await.is_err() {
-                return false;
-            }
-        }
-        true
+        self.everywhere(|| Store::Settle { key: key.to_owned() }).await
     }
 
     /// Asks for a turn and performs, again and again until it is done.
@@ -418,7 +409,10 @@ impl Inner {
                     Some(id) => id,
                     None => self.begin(&key, class).await?,
                 };
-                let id = self.part(&key, &upload, index, chunks).await?;
+                let id = match self.part(&key, &upload, index, chunks).await {
+                    Err(ObjectError::Missing(gone)) => self.id_within_whole(&key, gone).await?,
+                    sent => sent?,
+                };
                 return Ok(Stored::Part { upload, id });
             }
             Store::Complete(file) => {
