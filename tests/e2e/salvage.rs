@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use support::etcd::{Etcd, free_port};
 use support::faults::{Fault, Proxy};
 use support::frames::Frames;
 use support::ledger::{AtLeast, ensure_holds};
 use support::pacer::Pacer;
+use support::rtmp::{AUDIO, VIDEO};
 use support::s3::{BUCKET, Kind, S3};
 use support::server::{MediaFile, Server, Setup};
 use support::wait::{Seen, until};
@@ -241,6 +243,78 @@ fn a_machine_that_is_lost_while_it_completes_its_files_loses_little() -> Result<
     ensure!(formats.contains(&"flv") && formats.contains(&"mp4"), "{formats:?}");
     for file in files {
         ensure_holds(&[file], &log, AtLeast { video: 40, audio: 40 })?;
+    }
+    Ok(())
+}
+
+/// Files become whole while no coordinator answers, and their machine is lost before one does.
+#[test]
+fn files_that_no_coordinator_has_heard_of_are_in_the_library_in_the_end() -> Result<()> {
+    let s3 = S3::start(Kind::JuiceFs)?;
+    let etcd = Etcd::start(1)?;
+    let (_folder, data) = data()?;
+    let grpc = format!("coordinator.grpc=127.0.0.1:{}", free_port()?);
+    let binary = env!("CARGO_BIN_EXE_aircheck");
+    let in_bucket = |setup: Setup| {
+        let env = s3.env();
+        env.iter().fold(setup, |setup, (name, value)| setup.env(name, value))
+    };
+    let coordinator = Setup::coordinator(binary, &data.join("coordinator"), &etcd.url("salvage"));
+    let coordinator = in_bucket(impatient(coordinator)).args(&["--set", &grpc]).start()?;
+    let worker = Setup::worker(binary, &data.join("worker"), &coordinator.grpc_url());
+    let worker = in_bucket(impatient(worker)).start()?;
+
+    let pacer = Pacer::start(worker.rtmp(), "one", FAT)?;
+    let beside = |end: &str| -> Result<usize> {
+        let keys = s3.keys("some/where/")?;
+        Ok(keys.iter().filter(|key| key.ends_with(end)).count())
+    };
+    until(LIMIT, "parts of both files", || {
+        let count = beside(".rescue")?;
+        Ok(Seen::when(count == 2, count.to_string()))
+    })?;
+    let coordinator = coordinator.kill()?;
+    let log = pacer.finish()?;
+    until(LIMIT, "whole files that are vouched for", || {
+        let (uploads, keys) = (s3.uploads()?, s3.keys("some/where/")?);
+        let ended = keys.iter().any(|key| key.ends_with("index.m3u8.rescue"));
+        Ok(Seen::when(ended && uploads.is_empty(), format!("{uploads:?} {keys:?}")))
+    })?;
+    let folder = worker.data().to_owned();
+    worker.kill()?;
+    std::fs::remove_dir_all(folder)?;
+
+    let coordinator = coordinator.start()?;
+    let recording = until(LIMIT, "a recording that is given up", || {
+        let known = coordinator
+            .recordings("one")?
+            .into_iter()
+            .next()
+            .context("no recording")?;
+        let state = known["state"].clone();
+        Ok(Seen::some((state == "failed").then_some(known), state.to_string()))
+    })?;
+    ensure!(
+        recording["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.starts_with("worker_lost")),
+        "{recording:#}"
+    );
+    until(LIMIT, "nothing beside the files", || {
+        let left = beside(".rescue")? + beside(".held")?;
+        Ok(Seen::when(left == 0, left.to_string()))
+    })?;
+    let mirror = data.join("mirror");
+    s3.mirror("some/where/", &mirror)?;
+    let files = coordinator.files_in("one", &mirror)?;
+    let formats: Vec<&str> = files.iter().map(|file| file.format.as_str()).collect();
+    ensure!(formats == ["flv", "hls", "mp4"], "{formats:?}");
+    let everything = AtLeast {
+        video: log.count(VIDEO),
+        audio: log.count(AUDIO),
+    };
+    for file in files {
+        ensure_holds(&[file], &log, everything)?;
     }
     Ok(())
 }

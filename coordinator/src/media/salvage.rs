@@ -11,6 +11,7 @@ use serde::Deserialize;
 use shared::{
     lease::Epoch,
     objects::{Archive, Bucket, HELD, Listed, ObjectError, RESCUE, Rescue},
+    playlist::{named_by, rebased},
     recording::{Context, FinishedFile, Gap, MediaFile, Recording, RecordingDocument, TOTALS},
     store::StoreError,
     template::Format,
@@ -72,8 +73,9 @@ impl Totals {
     }
 }
 
-/// A playlist that nobody goes on with, as it is to be from now on: its text and its length. None: it names nothing, or has an end.
-fn ended(playlist: &str) -> Option<(String, i64)> {
+/// A playlist that nobody goes on with, as it is to be from now on in a folder beside its own, and its length. None: it names nothing, or has
+/// an end.
+fn ended(playlist: &str, epoch: Epoch) -> Option<(String, i64)> {
     let length = |line: &str| {
         let seconds: f64 = line.strip_prefix("#EXTINF:")?.split(',').next()?.parse().ok()?;
         Some((seconds * 1_000.0).round() as i64)
@@ -84,6 +86,7 @@ fn ended(playlist: &str) -> Option<(String, i64)> {
     }
     let lines = playlist.lines().filter(|line| !line.starts_with(TOTALS));
     let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let text = rebased(&text, epoch);
     let text = text.replace("#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-PLAYLIST-TYPE:VOD");
     Some((format!("{}\n#EXT-X-ENDLIST\n", text.trim_end()), duration_ms))
 }
@@ -230,7 +233,8 @@ impl Remover {
         Ok(done.then(|| media_file(recording, &rescue.file, zone)))
     }
 
-    /// The playlist that a lost worker left running, as a file and with its end, which is to be stored.
+    /// The playlist that a lost worker left running, as a file and with its end, which is to be stored: under an epoch of its own, so that the
+    /// worker does not write over it, should it come back.
     async fn end_playlist(
         &self,
         recording: &Recording,
@@ -239,19 +243,20 @@ impl Remover {
     ) -> Result<Option<(MediaFile, String)>, SalvageError> {
         let text = String::from_utf8_lossy(&archive.get(key).await?).into_owned();
         let totals = Totals::of(&text);
-        let Some((text, duration_ms)) = ended(&text) else {
+        let epoch = epoch_of(key).unwrap_or(recording.epoch);
+        let Some((text, duration_ms)) = ended(&text, epoch) else {
             return Ok(None);
         };
-        let folder = key.trim_end_matches("index.m3u8");
-        let size = |key: &str| places.iter().find_map(|place| Some(place.objects.get(key)?.size));
-        let named = |line: &str| size(&format!("{folder}{line}")).unwrap_or(0);
-        let segments: u64 = text.lines().filter(|line| !line.starts_with('#')).map(named).sum();
+        let own = epoch.next().path_component();
+        let key = format!("{}/{own}/hls/index.m3u8", recording.folder());
+        let size = |key: &String| places.iter().find_map(|place| Some(place.objects.get(key)?.size));
+        let segments: u64 = named_by(&text, &key).iter().filter_map(size).sum();
         let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes());
         let file = FinishedFile {
             file_id: format!("{}-hls-000000", recording.id),
             format: Format::Hls,
             sequence: 0,
-            key: key.to_owned(),
+            key,
             size: segments + text.len() as u64,
             checksum: format!("crc64nvme:{checksum:016x}"),
             duration_ms,
@@ -331,14 +336,26 @@ impl<'a> Found<'a> {
 mod tests {
     use super::*;
 
+    const FIRST: Epoch = Epoch::new(1);
+
     #[test]
     fn a_running_playlist_is_ended_as_it_is() {
         let running = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-TARGETDURATION:6\n#EXTINF:6.006,\n000000.ts\n#EXTINF:5.5,\n000001.ts\n";
-        let (text, duration_ms) = ended(running).unwrap();
+        let (text, duration_ms) = ended(running, FIRST).unwrap();
         assert_eq!(duration_ms, 11_506);
-        assert!(text.ends_with("000001.ts\n#EXT-X-ENDLIST\n") && text.contains("TYPE:VOD") && !text.contains("EVENT"));
-        assert_eq!(ended(&text), None, "again");
-        assert_eq!(ended("#EXTM3U\n"), None);
+        assert_eq!(
+            text,
+            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-TARGETDURATION:6\n#EXTINF:6.006,\n../../e000001/hls/000000.ts\n\
+             #EXTINF:5.5,\n../../e000001/hls/000001.ts\n#EXT-X-ENDLIST\n"
+        );
+        assert_eq!(ended(&text, FIRST), None, "again");
+        assert_eq!(ended("#EXTM3U\n", FIRST), None);
+        let fragments = "#EXTM3U\n#EXT-X-MAP:URI=\"init-0.mp4\"\n#EXTINF:1,\n000000.m4s\n";
+        let (text, _) = ended(fragments, FIRST).unwrap();
+        assert!(
+            text.contains("\n#EXT-X-MAP:URI=\"../../e000001/hls/init-0.mp4\"\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -349,7 +366,7 @@ mod tests {
             (totals.video_units, totals.audio_units, totals.start_ms),
             (7, 9, Some(5))
         );
-        let (text, _) = ended(running).unwrap();
+        let (text, _) = ended(running, FIRST).unwrap();
         assert!(!text.contains("AIRCHECK"), "{text}");
         assert_eq!(Totals::of("#EXTM3U\n"), Totals::default());
     }

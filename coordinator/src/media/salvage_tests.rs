@@ -207,6 +207,7 @@ async fn what_lies_in_two_places_is_completed_where_it_came_furthest() {
             .into_iter()
             .chain(segments(3..5))
             .chain(ends.clone())
+            .chain(["e000002/hls/index.m3u8".to_owned()])
             .collect();
         let mut first: Vec<String> = segments(0..3).chain(ends).collect();
         first.push("e000001/flv/000000.flv".to_owned());
@@ -227,9 +228,10 @@ async fn what_lies_in_two_places_is_completed_where_it_came_furthest() {
         let objects = place.objects().await.unwrap();
         let json = &objects[&format!("{}/recording.json", lost.root())];
         let mut said = RecordingDocument::from_json(json).unwrap().files;
-        said.sort_by_key(|file| file.object_key.clone());
+        said.sort_by_key(|file| file.format);
         let sizes: Vec<(Format, u64)> = said.iter().map(|file| (file.format, file.size)).collect();
         let list = format!("{}\n#EXT-X-ENDLIST\n", playlist(5).trim_end()).replace("EVENT", "VOD");
+        let list = list.replace("\n00000", "\n../../e000001/hls/00000");
         assert_eq!(
             sizes,
             [
@@ -241,10 +243,16 @@ async fn what_lies_in_two_places_is_completed_where_it_came_furthest() {
         );
     }
     let objects = lost.second.objects().await.unwrap();
-    let list = &objects[&format!("{}/e000001/hls/index.m3u8", lost.root())];
+    let list = &objects[&format!("{}/e000002/hls/index.m3u8", lost.root())];
     assert!(
         list.ends_with(b"000004.ts\n#EXT-X-ENDLIST\n"),
         "the newer list is the one that is ended"
+    );
+    let running = &objects[&format!("{}/e000001/hls/index.m3u8", lost.root())];
+    assert_eq!(
+        *running,
+        playlist(5),
+        "what a worker that comes back goes on with is as it was"
     );
 }
 
@@ -274,6 +282,7 @@ async fn broken_off_at_any_request_it_comes_to_the_same() {
                 "e000001/hls/000000.ts",
                 "e000001/hls/index.m3u8",
                 "e000001/mp4/000000.mp4",
+                "e000002/hls/index.m3u8",
                 "recording.json",
             ];
             assert_eq!(lost.names(&lost.second).await, second, "{what}");
@@ -285,7 +294,8 @@ async fn broken_off_at_any_request_it_comes_to_the_same() {
                 assert_eq!(RecordingDocument::from_json(json).unwrap().files.len(), 3, "{what}");
             }
             let objects = lost.second.objects().await.unwrap();
-            assert!(objects[&lost.key(Format::Hls)].ends_with(b"#EXT-X-ENDLIST\n"), "{what}");
+            let list = &objects[&format!("{}/e000002/hls/index.m3u8", lost.root())];
+            assert!(list.ends_with(b"#EXT-X-ENDLIST\n"), "{what}");
             if !broken_off {
                 assert!(after > 3, "{what}");
                 break;

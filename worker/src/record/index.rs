@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use media::hls;
 use serde::{Deserialize, Serialize};
 use shared::lease::{Epoch, Stitch};
+use shared::playlist;
 use shared::recording::{Gap, TOTALS, join_gaps};
 
 /// The name of a gap: the stream was away, and what the publisher did not send nobody knows.
@@ -155,23 +156,7 @@ impl Index {
 
     /// Its segments' lines for an index of another epoch, `epoch` being its own: what it names beside itself is named from there.
     pub(crate) fn rebased(&self, epoch: Epoch) -> String {
-        let mut out = String::with_capacity(self.lines.len() * 2);
-        for line in self.lines.lines() {
-            let beside = |name: &str| !name.starts_with("../");
-            match line.strip_prefix("#EXT-X-MAP:URI=\"") {
-                Some(name) if beside(name) => {
-                    let _ = writeln!(out, "#EXT-X-MAP:URI=\"../../{}/hls/{name}", epoch.path_component());
-                }
-                None if !line.starts_with('#') && !line.is_empty() && beside(line) => {
-                    let _ = writeln!(out, "../../{}/hls/{line}", epoch.path_component());
-                }
-                _ => {
-                    out.push_str(line);
-                    out.push('\n');
-                }
-            }
-        }
-        out
+        playlist::rebased(&self.lines, epoch)
     }
 
     /// Takes in what the owner of a trusted index stored later, `late` being that index now and `epoch` this one's own.

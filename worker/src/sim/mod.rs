@@ -18,8 +18,6 @@ use jiff::tz::TimeZone;
 use journal::{Progress, Publish};
 use shared::ids::{PublishId, RecordingId, StreamKey, WorkerId};
 use shared::lease::{Epoch, FinishJob, Grant, RecordingSet};
-use shared::objects::ObjectError;
-use shared::recording::FinishedFile;
 use shared::telemetry::Metrics;
 use shared::time::Clock;
 use tokio::sync::mpsc;
@@ -103,13 +101,6 @@ impl Shelf for Small {
         }
         Ok(())
     }
-
-    async fn vouch(&self, _: &FinishedFile, _: &str) -> Result<(), ObjectError> {
-        // Nobody completes here what a lost machine left.
-        Ok(())
-    }
-
-    fn settle(&self, _: &FinishedFile, _: bool) {}
 
     async fn durable(&self) {
         tokio::time::sleep(Duration::from_millis(300)).await;

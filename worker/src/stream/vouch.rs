@@ -51,6 +51,7 @@ mod tests {
     use shared::template::Format;
 
     use super::*;
+    use crate::upload::Found;
 
     #[derive(Default)]
     struct Noting(Mutex<Vec<String>>);
@@ -63,8 +64,8 @@ mod tests {
 
     #[async_trait]
     impl Shelf for Noting {
-        async fn first(&self, _: &[String]) -> io::Result<Option<(usize, Vec<u8>)>> {
-            Ok(None)
+        async fn each(&self, _: &str) -> io::Result<Found> {
+            Ok(Found::default())
         }
 
         async fn put(&self, _: &str, _: Vec<u8>) -> io::Result<()> {
