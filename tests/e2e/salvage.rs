@@ -17,10 +17,10 @@ use support::wait::{Seen, until};
 use crate::{FAT, data, setup};
 
 const LIMIT: Duration = Duration::from_secs(60);
+const FORMATS: &str = "flv,hls,mp4";
 
 /// Gives workers up soon, and makes the shortest parts that there are.
-fn impatient(setup: Setup) -> Setup {
-    let mut setup = setup.record("flv,hls,mp4");
+fn impatient(mut setup: Setup) -> Setup {
     for setting in [
         "coordinator.heartbeat=100ms",
         "coordinator.worker_timeout=1s",
@@ -48,7 +48,7 @@ fn world(kind: Kind) -> Result<World> {
     let s3 = S3::start(kind)?;
     let proxy = Proxy::start(s3.endpoint())?;
     let (folder, data) = data()?;
-    let mut setup = impatient(setup(&data));
+    let mut setup = impatient(setup(&data)).record(FORMATS);
     for (name, value) in s3.env() {
         setup = match name {
             "AWS_ENDPOINT_URL" => setup.env(name, &proxy.endpoint()),
@@ -260,7 +260,10 @@ fn files_that_no_coordinator_has_heard_of_are_in_the_library_in_the_end() -> Res
         env.iter().fold(setup, |setup, (name, value)| setup.env(name, value))
     };
     let coordinator = Setup::coordinator(binary, &data.join("coordinator"), &etcd.url("salvage"));
-    let coordinator = in_bucket(impatient(coordinator)).args(&["--set", &grpc]).start()?;
+    let coordinator = in_bucket(impatient(coordinator))
+        .record(FORMATS)
+        .args(&["--set", &grpc])
+        .start()?;
     let worker = Setup::worker(binary, &data.join("worker"), &coordinator.grpc_url());
     let worker = in_bucket(impatient(worker)).start()?;
 

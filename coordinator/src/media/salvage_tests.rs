@@ -228,7 +228,7 @@ async fn what_lies_in_two_places_is_completed_where_it_came_furthest() {
         let objects = place.objects().await.unwrap();
         let json = &objects[&format!("{}/recording.json", lost.root())];
         let mut said = RecordingDocument::from_json(json).unwrap().files;
-        said.sort_by_key(|file| file.format);
+        said.sort_by_key(|file| file.format.as_str());
         let sizes: Vec<(Format, u64)> = said.iter().map(|file| (file.format, file.size)).collect();
         let list = format!("{}\n#EXT-X-ENDLIST\n", playlist(5).trim_end()).replace("EVENT", "VOD");
         let list = list.replace("\n00000", "\n../../e000001/hls/00000");
