@@ -239,7 +239,7 @@ impl Upload {
                 chunks: first.iter().chain(&self.open).cloned().collect(),
                 verify: true,
             }]),
-            Some((upload, ids)) => Store::Complete(Complete {
+            Some((upload, ids)) => Store::Complete(Box::new(Complete {
                 key: key.clone(),
                 upload: upload.clone(),
                 ids: ids.clone(),
@@ -248,7 +248,7 @@ impl Upload {
                 size,
                 may_be_whole: true,
                 vouched: None,
-            }),
+            })),
         };
         insist(&self.remote, &key, len, store).await?;
         // One that was whole before a crash needs no second upload.

@@ -67,7 +67,7 @@ pub(crate) enum Store {
         chunks: Vec<Bytes>,
     },
     /// The last parts of a growing file, the first among them; then the file is an object.
-    Complete(Complete),
+    Complete(Box<Complete>),
     /// A file of `len` bytes on the local disk, then more objects.
     File {
         key: String,

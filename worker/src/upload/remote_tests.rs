@@ -199,7 +199,7 @@ async fn clearing_up_leaves_what_is_uploaded_once_more() {
         panic!("a part")
     };
     remote.0.clear_stored().await;
-    let complete = Store::Complete(Complete {
+    let complete = Store::Complete(Box::new(Complete {
         key: "k".to_owned(),
         upload,
         ids: vec![id],
@@ -208,7 +208,7 @@ async fn clearing_up_leaves_what_is_uploaded_once_more() {
         size: 8,
         may_be_whole: false,
         vouched: None,
-    });
+    }));
     let turn = remote.turn(1, Haste::GoingOn).await.expect("a turn");
     remote.perform(complete, turn).await.expect("completed");
 }
@@ -217,7 +217,7 @@ async fn clearing_up_leaves_what_is_uploaded_once_more() {
 async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
     let remote = remote(1);
     let complete = |upload: String, id: String| {
-        Store::Complete(Complete {
+        Store::Complete(Box::new(Complete {
             key: "k".to_owned(),
             upload,
             ids: vec![id],
@@ -226,7 +226,7 @@ async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
             size: 12,
             may_be_whole: true,
             vouched: None,
-        })
+        }))
     };
     let part = Store::Part {
         key: "k".to_owned(),
@@ -273,7 +273,7 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
             panic!("a part")
         };
         storage.set(None);
-        let complete = Store::Complete(Complete {
+        let complete = Store::Complete(Box::new(Complete {
             key: "k".to_owned(),
             upload,
             ids: vec![id],
@@ -282,7 +282,7 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
             size: (10 << 20) + 4,
             may_be_whole: false,
             vouched: None,
-        });
+        }));
         match remote.perform(complete, turn().await).await {
             Ok(_) => {
                 assert!(there);

@@ -113,7 +113,7 @@ impl FileRecorder {
             parts.map(Bytes::from).collect()
         };
         Ok(match &open.upload {
-            Some(upload) => Store::Complete(Complete {
+            Some(upload) => Store::Complete(Box::new(Complete {
                 upload: upload.id.clone(),
                 ids: spool.stored_ids(upload).map_err(fail())?,
                 first: chunks(vec![head, held]),
@@ -122,7 +122,7 @@ impl FileRecorder {
                 may_be_whole: self.may_be_whole,
                 key,
                 vouched: Some((file.clone(), Arc::clone(&self.setting.zone))),
-            }),
+            })),
             None => Store::Objects(vec![Object {
                 chunks: chunks(vec![head, held, tail]),
                 verify: true,
