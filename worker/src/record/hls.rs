@@ -74,7 +74,7 @@ enum End {
 impl HlsRecorder {
     pub(super) fn open(setting: Setting, objects: Objects, sync: Arc<GroupSync>) -> Result<Self, RecordError> {
         let (keeper, mut state) = Keeper::open(&setting, sync)?;
-        let tidy = state != State::default() && matches!(objects, Objects::Remote(_));
+        let tidy = keeper.is_reopened() && matches!(objects, Objects::Remote(_));
         state.hls.get_or_insert_with(HlsState::default);
         let recorder = Self {
             setting,

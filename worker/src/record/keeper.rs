@@ -25,6 +25,7 @@ pub(super) struct Keeper {
     noted: VecDeque<(u64, State)>,
     /// The earliest that a power loss leads back to, as far as this process knows: at first the beginning.
     safe: State,
+    is_reopened: bool,
 }
 
 /// How far a state is.
@@ -64,6 +65,7 @@ impl Keeper {
             Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?),
             None => None,
         };
+        let is_reopened = saved.is_some();
         let (current, durable) = match saved {
             Some(saved) if !(OLDEST..=VERSION).contains(&saved.version) => {
                 return Err(fail(format!(
@@ -76,7 +78,7 @@ impl Keeper {
             Some(saved) => (saved.durable.clone(), saved.durable),
             None => (State::default(), State::default()),
         };
-        let keeper = Self {
+        let mut keeper = Self {
             slot,
             path,
             boot_id: Arc::clone(&setting.boot_id),
@@ -85,8 +87,17 @@ impl Keeper {
             pending: VecDeque::new(),
             noted: VecDeque::new(),
             safe: State::default(),
+            is_reopened,
         };
+        if !is_reopened {
+            keeper.save(&current)?;
+        }
         Ok((keeper, current))
+    }
+
+    /// True if whoever opened it before may have begun something of which the state does not tell.
+    pub(super) fn is_reopened(&self) -> bool {
+        self.is_reopened
     }
 
     /// The oldest state that may be gone back to: durable, and noted durably as such.

@@ -473,3 +473,29 @@ fn what_ends_in_bad_days_ends_by_name_and_leaves_nothing() {
         });
     }
 }
+
+#[test]
+fn what_breaks_behind_the_begin_of_the_very_first_upload_leaves_nothing() {
+    for killed in [false, true] {
+        let mut day = Day::new();
+        let storage = day.storage.clone();
+        // Uploads are begun, and no part of one is taken: so nobody notes its id.
+        storage.set(Some(Fault::BadDigest));
+        in_virtual_time(async {
+            // All is there before anything is rendered: the first step has a whole part.
+            day.push(Duration::ZERO, Ends::After).await;
+            let recorders = day.start();
+            day.until("uploads are begun", |_| storage.pending().len() > 1).await;
+            if killed {
+                return;
+            }
+            storage.set(None);
+            day.end(&recorders, Instant::now()).await;
+        });
+        if killed {
+            storage.set(None);
+            in_virtual_time(async { day.end(&day.start(), Instant::now()).await });
+        }
+        assert_eq!(day.told().gave_up, Vec::<String>::new());
+    }
+}

@@ -74,8 +74,8 @@ impl FileRecorder {
         let mut recorder = Self {
             setting,
             objects,
+            tidy: keeper.is_reopened(),
             keeper,
-            tidy: state != State::default(),
             may_be_whole: state.open.is_some(),
             state,
             pen: None,
