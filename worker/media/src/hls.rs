@@ -25,7 +25,8 @@ pub enum Kind {
 pub struct Header {
     /// `EXT-X-VERSION`: 3, or 6 where initialisation segments are named (RFC 8216 §7). From [`version`].
     pub version: u8,
-    /// `EXT-X-TARGETDURATION`, seconds: at least [`rounded_s`] of every segment, and never changed while the list grows (§6.2.1).
+    /// `EXT-X-TARGETDURATION`, seconds: at least [`rounded_s`] of every segment (§4.3.3.1). It should not change while the list grows (§6.2.1);
+    /// of a live stream nobody knows how far apart its key pictures will be.
     pub target_duration_s: u32,
     /// `EXT-X-PLAYLIST-TYPE`; without it segments may also leave at the front.
     pub kind: Option<Kind>,
