@@ -1,5 +1,6 @@
 //! The real binary on loopback, pushed into by real programs and by hostile ones.
 
+mod access;
 mod backup;
 mod bucket;
 mod copies;

@@ -82,7 +82,11 @@ fn interrupted(bench: &Bench, workers: &[Server], app: &str, change: Change) -> 
         let media = change.media(number, LEN_MS)?;
         pushes.push(keep(&folder, number, &media)?);
         let begun = Instant::now();
-        let publisher = send(worker_of(workers, worker)?, app, &stream, &media, 0)?;
+        let from = match change {
+            Change::TimesAnew => change.begin_ms(number, LEN_MS),
+            _ => 0,
+        };
+        let publisher = send(worker_of(workers, worker)?, app, &stream, &media, from)?;
         bench.arrived(&stream, units(&media))?;
         publisher.finish()?;
         // It is away for a while: what is sent faster than it lasts leaves no time between.
@@ -125,9 +129,16 @@ fn pushes_that_break_up_are_one_mp4_that_plays() -> Result<()> {
     let workers = [bench.worker().start()?, bench.worker().start()?];
     std::thread::scope(|scope| {
         let (bench, workers) = (&bench, &workers);
+        let both = [
+            Change::Resolution,
+            Change::AudioLost,
+            Change::AudioAppears,
+            Change::None,
+        ];
         let cases = ["close", "keep"]
             .into_iter()
-            .flat_map(|app| [Change::Resolution, Change::AudioLost, Change::None].map(|change| (app, change)));
+            .flat_map(|app| both.map(|change| (app, change)))
+            .chain([("close", Change::SampleRate), ("keep", Change::TimesAnew)]);
         let threads: Vec<_> = cases
             .map(|(app, change)| scope.spawn(move || interrupted(bench, workers, app, change)))
             .collect();

@@ -33,6 +33,27 @@ pub enum Fault {
     Stale,
 }
 
+/// A request that came, without its body.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Method and target.
+    pub line: String,
+    headers: Vec<String>,
+}
+
+impl Passed {
+    /// What a header says.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let said = self.headers.iter().filter_map(|header| header.split_once(':'));
+        let mut said = said.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        said.next().map(|(_, value)| value.trim())
+    }
+}
+
+/// Requests that are remembered, the first.
+const REMEMBERED: usize = 1_000;
+
 type Policy = dyn Fn(&str, u64) -> Fault + Send + Sync;
 
 /// A running proxy. It ends with the process.
@@ -42,6 +63,7 @@ pub struct Proxy {
     policy: Arc<Mutex<Arc<Policy>>>,
     requests: Arc<AtomicU64>,
     faults: Arc<AtomicU64>,
+    passed: Arc<Mutex<Vec<Passed>>>,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -72,6 +94,7 @@ impl Proxy {
             policy: Arc::new(Mutex::new(Arc::new(|_, _| Fault::None))),
             requests: Arc::default(),
             faults: Arc::default(),
+            passed: Arc::default(),
         };
         let shared = proxy.clone();
         std::thread::spawn(move || {
@@ -104,9 +127,26 @@ impl Proxy {
         )
     }
 
+    /// The first thousand requests.
+    #[must_use]
+    pub fn passed(&self) -> Vec<Passed> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, request: &Request) {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        if passed.len() < REMEMBERED {
+            passed.push(Passed {
+                line: request.line.clone(),
+                headers: request.headers.clone(),
+            });
+        }
+    }
+
     fn serve(&self, client: &TcpStream, server: SocketAddr) -> Result<()> {
         let mut reader = BufReader::new(client);
         let request = read_request(&mut reader)?;
+        self.remember(&request);
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let policy = Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner));
         let fault = policy(&request.line, number);
