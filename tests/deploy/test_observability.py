@@ -211,7 +211,9 @@ class RealPrometheus(unittest.TestCase):
         until("every rule evaluated without an error", healthy)
 
     def test_an_idle_server_raises_only_what_is_true(self):
-        self.assertEqual([each["labels"]["alertname"] for each in get_json(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"]], [])
+        raised = {each["labels"]["alertname"] for each in get_json(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"]}
+        # The disk is the machine's, and others may be filling it: then that is true.
+        self.assertEqual(raised - {"AircheckDiskFillsUp"}, set())
 
 
 if __name__ == "__main__":
