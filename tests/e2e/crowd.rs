@@ -18,6 +18,8 @@ const STREAMS: usize = 100;
 const STREAM_KB: u64 = 150;
 /// Bytes that are rendered and stored at a time: `max_uploads` parts of 5 MiB, each held once more by the one that sends it.
 const UPLOADS_KB: u64 = 4 * 2 * 5 * 1024;
+/// What the allocator may keep of what is freed: a threaded process has several arenas, and gives their middle back to nobody.
+const KEPT_KB: u64 = 24 * 1024;
 
 #[expect(clippy::disallowed_methods, reason = "the one setting of a longer run")]
 fn streams() -> Result<usize> {
@@ -97,7 +99,7 @@ fn streams_that_end_in_the_same_second_all_arrive() -> Result<()> {
     ensure!(uploads.is_empty(), "{uploads:?}");
     let above_kb = most_kb.saturating_sub(idle_kb);
     println!("{streams} streams: complete {took:?} after the last ended, {above_kb} kB above {idle_kb} kB idle");
-    let bound_kb = UPLOADS_KB + streams as u64 * STREAM_KB;
+    let bound_kb = UPLOADS_KB + KEPT_KB + streams as u64 * STREAM_KB;
     ensure!(
         above_kb <= bound_kb,
         "{above_kb} kB above idle, the bound is {bound_kb}"
