@@ -248,6 +248,22 @@ async fn a_file_that_was_completed_before_a_crash_is_not_stored_again() {
     assert_eq!(remote.bucket().get("k").await.expect("whole"), "headbodytail");
 }
 
+fn finished() -> FinishedFile {
+    FinishedFile {
+        file_id: "f".to_owned(),
+        format: shared::template::Format::Mp4,
+        sequence: 0,
+        key: "k".to_owned(),
+        size: (10 << 20) + 4,
+        checksum: String::new(),
+        duration_ms: 1,
+        start_ms: 1,
+        video_units: 1,
+        audio_units: 1,
+        gaps: vec![],
+    }
+}
+
 /// Of a part that was sent twice storage may have kept the first, under an id that nobody was told.
 #[tokio::test(start_paused = true)]
 async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
@@ -281,9 +297,14 @@ async fn parts_that_storage_knows_by_another_id_are_completed_by_that() {
             last: vec![Bytes::from_static(b"tail")],
             size: (10 << 20) + 4,
             may_be_whole: false,
-            vouched: None,
+            vouched: Some((finished(), "UTC".into())),
         }));
-        match remote.perform(complete, turn().await).await {
+        let completed = remote.perform(complete, turn().await).await;
+        // From before it is completed: should this machine be lost between the two, this alone tells of the file.
+        let beside = remote.bucket().get("k.rescue").await.expect("vouched for");
+        let (whole, ..) = Rescue::parse(&beside).expect("a rescue");
+        assert!(whole.whole && whole.file == finished() && whole.ids.len() == 3);
+        match completed {
             Ok(_) => {
                 assert!(there);
                 let whole = [vec![1; 5 << 20], vec![2; 5 << 20], b"tail".to_vec()].concat();
